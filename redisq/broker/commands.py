@@ -1,0 +1,224 @@
+"""One function a script: each returns a frozen `Command` that says what to run. Nothing here talks to Redis.
+
+Every command is safe to repeat after a lost reply: the connector numbers the calls of those that change something
+beyond that (`numbered`), and their script answers a repeated number with what it answered before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from redisq.broker.keys import QueueKeys
+from redisq.message import PLAIN, Delivery, parse_meta
+
+__all__ = [
+    "MAX_BATCH",
+    "Claimed",
+    "Command",
+    "Enqueue",
+    "Found",
+    "QueueView",
+    "Settlement",
+    "claim",
+    "enqueue",
+    "extend",
+    "find",
+    "inspect",
+    "settle",
+    "wait",
+    "wake",
+]
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: The most messages that one call of a script takes.
+MAX_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T_co]):
+    """What to run, and how to read the answer.
+
+    Attributes:
+        script: The script's name; empty when `args` is a plain Redis command.
+        keys: The queue that it works on.
+        args: The arguments after the common ones (prefix; caller and number when numbered).
+        parse: From the raw reply to the result.
+        numbered: Whether the connector numbers the call, so that a repetition acts once.
+    """
+
+    script: str
+    keys: QueueKeys
+    args: tuple[Any, ...]
+    parse: Callable[[Any], T_co]
+    numbered: bool = False
+
+
+class Enqueue(NamedTuple):
+    """One message to accept.
+
+    Attributes:
+        id: Made by the caller; the same id twice is one message.
+        body: The encoded message.
+        head_start: What its priority is worth, in microseconds.
+        due: `0` for now, `+n` for n microseconds from now, `n` for that time, in microseconds since the epoch.
+    """
+
+    id: str
+    body: bytes
+    head_start: int = 0
+    due: str = "0"
+
+
+class Claimed(NamedTuple):
+    """The answer of `claim`.
+
+    Attributes:
+        deliveries: What was leased, in order.
+        next_due: Seconds until the queue has something to do; 0 for at once, None when nothing is known.
+    """
+
+    deliveries: list[Delivery]
+    next_due: float | None
+
+
+class Settlement(NamedTuple):
+    """How one delivery ends: `ack`, `retry`, `park`, `release` or `dead` (see `lua/settle.lua`).
+
+    Attributes:
+        delay: Microseconds, for retry and park.
+        reason: One word, lower case.
+        text: Free text: the error.
+    """
+
+    op: str
+    id: str
+    fence: int
+    delay: int = 0
+    reason: str = "none"
+    text: str = ""
+
+
+class QueueView(NamedTuple):
+    """A queue's lengths and counters at one moment. `oldest_age` is in seconds."""
+
+    waiting: int
+    delayed: int
+    retry: int
+    processing: int
+    dead: int
+    paused: bool
+    oldest_age: float | None
+    stats: dict[str, int]
+
+
+class Found(NamedTuple):
+    """Where a message is. `score` is in microseconds, `position` counts from 1 in its state."""
+
+    state: str
+    score: int
+    position: int
+    body: bytes
+    meta: Any
+    worker: str | None
+
+
+def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[list[str]]:
+    """Accept up to `MAX_BATCH` messages, all or none. Gives the ids that were there already."""
+    args: list[Any] = []
+    for message in messages:
+        plain = message.head_start == 0 and message.due == "0"
+        args += (message.id, message.body, "" if plain else f"{message.head_start} {message.due}")
+    return Command("enqueue", keys, tuple(args), _texts, numbered=True)
+
+
+def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int) -> Command[Claimed]:
+    """Lease up to `limit` messages for `lease` microseconds."""
+    return Command("claim", keys, (worker, limit, lease, max_crashes), _claimed, numbered=True)
+
+
+def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0) -> Command[list[str]]:
+    """End up to `MAX_BATCH` deliveries; `run_time` is what their handlers took, in microseconds. Gives the stale ids."""
+    acks: list[Any] = []
+    others: list[Any] = []
+    for settlement in settlements:
+        if settlement.op == "ack":
+            acks += (settlement.id, settlement.fence)
+        else:
+            others += settlement
+    return Command("settle", keys, (run_time, len(acks) // 2, *acks, *others), _texts, numbered=True)
+
+
+def extend(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, lease: int) -> Command[dict[str, str]]:
+    """Move the deadlines of (id, fence) to `lease` microseconds from now. Gives id -> `lost` for those that are not ours."""
+    flat = [value for pair in leases for value in pair]
+    return Command("extend", keys, (lease, *flat), _verdicts)
+
+
+def wake(keys: QueueKeys) -> Command[None]:
+    """Hint that there is something to do."""
+    return Command("wake", keys, (), _nothing)
+
+
+def wait(queues: Sequence[QueueKeys], seconds: int) -> Command[str | None]:
+    """Block until one of the queues has something to do. Gives its wake key, or None. A hint is only a hint."""
+    return Command("", queues[0], ("BZPOPMIN", *(keys.wake for keys in queues), seconds), _woken)
+
+
+def inspect(keys: QueueKeys) -> Command[QueueView]:
+    """Read a queue's lengths and counters."""
+    return Command("inspect", keys, (), _view)
+
+
+def find(keys: QueueKeys, id: str) -> Command[Found | None]:
+    """Look for one message. None when the queue does not have it (any more)."""
+    return Command("find", keys, (id,), _found)
+
+
+def _text(raw: Any) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
+
+
+def _texts(reply: Any) -> list[str]:
+    return [_text(value) for value in reply]
+
+
+def _claimed(reply: Any) -> Claimed:
+    fence = int(reply[0])
+    deliveries = [
+        Delivery(reply[at].decode(), fence, reply[at + 1], parse_meta(reply[at + 2]) if reply[at + 2] else PLAIN)
+        for at in range(2, len(reply), 3)
+    ]
+    return Claimed(deliveries, int(reply[1]) / 1_000_000 if reply[1] else None)
+
+
+def _verdicts(reply: Any) -> dict[str, str]:
+    texts = _texts(reply)
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _nothing(reply: Any) -> None:
+    return None
+
+
+def _woken(reply: Any) -> str | None:
+    return None if reply is None else _text(reply[0])
+
+
+def _view(reply: Any) -> QueueView:
+    now, waiting, delayed, retry, processing, dead = (int(value) for value in reply[:6])
+    oldest = (now - float(reply[6])) / 1_000_000 if reply[6] else None
+    counters = _texts(reply[8:])
+    stats = {name: int(value) for name, value in zip(counters[::2], counters[1::2], strict=True)}
+    return QueueView(waiting, delayed, retry, processing, dead, reply[7] == b"1", oldest, stats)
+
+
+def _found(reply: Any) -> Found | None:
+    if not reply:
+        return None
+    state, score, position, body, meta, lease = reply
+    # A record marked x belongs to nobody any more.
+    worker = _text(lease).split(" ", 2)[2] if lease and not lease.startswith(b"x") else None
+    return Found(_text(state), int(float(score)), int(position), body, parse_meta(meta), worker)

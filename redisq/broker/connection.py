@@ -1,0 +1,112 @@
+"""From a URL to clients. The one place that builds them: redis-py's defaults differ between its versions.
+
+Every client speaks protocol 2 (the same replies from every server), never retries by itself (redis-py >= 6 re-runs a
+script whose reply was lost), and gives every read a deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from redisq.broker.connector import AsyncConnector, Connector, Observer, Patience
+from redisq.broker.scripts import Scripts
+from redisq.errors import ConfigError
+
+__all__ = ["Server", "masked", "url_from_environment"]
+
+#: An idle worker blocks this long, in whole seconds (Redis 5 takes no fractions): the cap on every sleep.
+BLOCK_SECONDS = 1
+
+
+def url_from_environment(environ: Mapping[str, str] = os.environ) -> str:
+    """Return `REDISQ_URL`, or the URL that `REDIS_HOST`, `REDIS_PORT`, `REDIS_PASSWORD`, `REDIS_DB` make.
+
+    Raises:
+        ConfigError: Neither `REDISQ_URL` nor `REDIS_HOST` is set, or one of the others is not a number.
+    """
+    if url := environ.get("REDISQ_URL"):
+        return url
+    host = environ.get("REDIS_HOST")
+    if not host:
+        raise ConfigError("no Redis: set REDISQ_URL, e.g. redis://localhost:6379/0, or pass RedisQ(url=...)")
+    port, database = environ.get("REDIS_PORT") or "6379", environ.get("REDIS_DB") or "0"
+    for name, value in (("REDIS_PORT", port), ("REDIS_DB", database)):
+        if not value.isdigit():
+            raise ConfigError(f"{name}={value!r} is not a number")
+    password = environ.get("REDIS_PASSWORD")
+    login = f":{quote(password, safe='')}@" if password else ""
+    address = f"[{host}]" if ":" in host else host
+    return f"redis://{login}{address}:{port}/{database}"
+
+
+def masked(url: str) -> str:
+    """Return the URL without its password, for logs and errors."""
+    hidden = re.sub(r"(?<=://)([^/@]*?):[^/]*@", r"\1:***@", url)
+    return re.sub(r"(?i)\b(password=)[^&]*", r"\1***", hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where Redis is and how to talk to it.
+
+    Attributes:
+        url: `redis://`, `rediss://` (TLS, verified) or `unix://`, with redis-py's options in the query.
+        timeout: Seconds for one answer.
+        max_connections: Of one client; more callers wait for a free one, at most `timeout`.
+        scripts: The Lua scripts.
+    """
+
+    url: str
+    timeout: float = 5.0
+    max_connections: int = 50
+    scripts: Scripts = field(default_factory=Scripts, compare=False)
+
+    def __post_init__(self) -> None:
+        scheme = urlsplit(self.url).scheme
+        if scheme not in ("redis", "rediss", "unix"):
+            raise ConfigError(f"URL {masked(self.url)!r}: want redis://host:port/db, rediss://... (TLS) or unix:///path")
+        if not self.timeout > 0 or self.max_connections < 1:
+            raise ConfigError(f"timeout={self.timeout!r}, max_connections={self.max_connections!r}: want more than 0")
+
+    def connector(self, role: str, *, patience: Patience | None = None, observer: Observer | None = None) -> Connector:
+        """Return a sync connector; it connects when first used. `role` is for `CLIENT LIST`."""
+        pool = redis.BlockingConnectionPool.from_url(
+            self.url, retry=Retry(NoBackoff(), 0), **self._options(role, self.timeout)
+        )
+        pool.connection_kwargs["protocol"] = 2
+        return Connector(redis.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
+
+    def async_connector(
+        self, role: str, *, patience: Patience | None = None, observer: Observer | None = None, block: int = 0
+    ) -> AsyncConnector:
+        """Return an async connector for the running loop. `block`: seconds that its calls may block on the server."""
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            self.url, retry=AsyncRetry(NoBackoff(), 0), **self._options(role, self.timeout + block)
+        )
+        pool.connection_kwargs["protocol"] = 2
+        return AsyncConnector(redis.asyncio.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
+
+    def _options(self, role: str, read_timeout: float) -> dict[str, Any]:
+        return {
+            "protocol": 2,
+            "socket_timeout": read_timeout,
+            "socket_connect_timeout": self.timeout,
+            "socket_keepalive": True,
+            "retry_on_timeout": False,
+            "health_check_interval": 0,
+            "client_name": f"redisq:{role}",
+            "max_connections": self.max_connections,
+            "timeout": self.timeout,
+            "decode_responses": False,
+        }

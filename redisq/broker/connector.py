@@ -1,0 +1,313 @@
+"""Carry commands to Redis: one piece of logic without I/O (`exchange`), and two short drivers, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import redis
+import redis.asyncio
+from redis import exceptions as redis_errors
+
+from redisq.backoff import Backoff
+from redisq.broker.callers import Caller, Callers
+from redisq.broker.commands import Command
+from redisq.broker.faults import classify, is_noscript
+from redisq.broker.scripts import Scripts
+from redisq.errors import BrokerError, BrokerUnavailable
+
+__all__ = ["AsyncConnector", "Connector", "Observer", "Patience"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to go on trying while Redis gives no useful answer.
+
+    Attributes:
+        seconds: Then `BrokerUnavailable`; None: for ever, until the call is cancelled. Never more than a few minutes
+            for a producer: the server remembers a call's answer for ten (`lua/include/ledger.lua`).
+        backoff: The waits between the tries.
+    """
+
+    seconds: float | None = 5.0
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=0.05, cap=1.0))
+
+
+class Observer(Protocol):
+    """Hears when Redis goes away and comes back."""
+
+    def down(self, error: Exception) -> None:
+        """A call failed and will be repeated."""
+
+    def up(self) -> None:
+        """A call was answered."""
+
+
+class Silence:
+    """An observer that does nothing."""
+
+    def down(self, error: Exception) -> None:
+        """A call failed and will be repeated."""
+
+    def up(self) -> None:
+        """A call was answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Step: send these raw calls in one write; the driver answers with one reply, or error reply, each."""
+
+    calls: list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Step: wait; first drop all connections if they are of no use."""
+
+    seconds: float
+    reconnect: bool
+
+
+Exchange = Generator[Send | Pause, list[Any], list[Any]]
+
+
+class _Carrier:
+    """What both connectors share: everything but I/O."""
+
+    def __init__(self, scripts: Scripts, patience: Patience, observer: Observer | None) -> None:
+        self._scripts = scripts
+        self._patience = patience
+        self._observer: Observer = observer or Silence()
+        self._callers = Callers()
+
+    def _call(self, command: Command[Any], caller: Caller | None, with_source: bool) -> tuple[Any, ...]:
+        if not command.script:
+            return command.args
+        script, keys = self._scripts[command.script], command.keys
+        head = ("EVAL", script.source) if with_source else ("EVALSHA", script.sha)
+        identity = (caller.name, caller.number) if caller else ()
+        return (*head, len(keys.fixed), *keys.fixed, keys.prefix, *identity, *command.args)
+
+    def _exchange(self, commands: Sequence[Command[Any]], now: Callable[[], float]) -> Exchange:
+        """Send commands until each is answered; return one result, or `BrokerError`, each.
+
+        Raises:
+            BrokerUnavailable: No useful answer within the patience.
+        """
+        callers = [self._callers.take() if command.numbered else None for command in commands]
+        results: list[Any] = [None] * len(commands)
+        pending = list(range(len(commands)))
+        with_source: set[int] = set()
+        deadline = None if self._patience.seconds is None else now() + self._patience.seconds
+        failures = 0
+        while pending:
+            calls = [self._call(commands[at], callers[at], at in with_source) for at in pending]
+            try:
+                replies: list[Any] = yield Send(calls)
+            except (redis_errors.RedisError, OSError) as error:
+                replies = [error] * len(pending)
+            again: list[int] = []
+            trouble: Exception | None = None
+            for at, reply in zip(pending, replies, strict=True):
+                if not isinstance(reply, Exception):
+                    results[at] = commands[at].parse(reply)
+                elif is_noscript(reply):
+                    with_source.add(at)
+                    again.append(at)
+                    continue
+                elif (fault := classify(reply)).retry:
+                    again.append(at)
+                    trouble = reply
+                    continue
+                else:
+                    results[at] = _explained(fault.error, fault.advice, commands[at], reply)
+                caller = callers[at]
+                if caller:
+                    self._callers.give_back(caller)
+            pending = again
+            if trouble:
+                failures += 1
+                fault = classify(trouble)
+                pause = self._patience.backoff.delay(failures, random.random)
+                if deadline is not None and now() + pause > deadline:
+                    raise _explained(fault.error, fault.advice or _AWAY, commands[pending[0]], trouble) from trouble
+                self._observer.down(trouble)
+                yield Pause(pause, fault.reconnect)
+            else:
+                self._observer.up()
+        return results
+
+
+_AWAY = "is Redis running, and is the URL right? The call may or may not have been carried out"
+
+
+def _explained(kind: type[BrokerError], advice: str, command: Command[Any], error: Exception) -> BrokerError:
+    what = command.script or command.args[0]
+    explained = kind(f"{what} on queue {command.keys.prefix}: {_first_line(error)}" + (f"; {advice}" if advice else ""))
+    explained.__cause__ = error
+    return explained
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def _single(results: list[Any]) -> Any:
+    if isinstance(results[0], BrokerError):
+        raise results[0]
+    return results[0]
+
+
+class Connector(_Carrier):
+    """Carries commands over a `redis.Redis`. Thread-safe.
+
+    Args:
+        client: The client; `connection.py` builds it.
+        scripts: The Lua scripts.
+        patience: How long to go on trying.
+        observer: Hears of trouble.
+        now: Monotonic seconds.
+        sleep: Waits.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        scripts: Scripts,
+        patience: Patience = Patience(),
+        observer: Observer | None = None,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        super().__init__(scripts, patience, observer)
+        self._client = client
+        self._now = now
+        self._sleep = sleep
+
+    def execute(self, command: Command[T]) -> T:
+        """Run one command.
+
+        Raises:
+            BrokerError: See `redisq.errors`.
+        """
+        result: T = _single(self.execute_many((command,)))
+        return result
+
+    def execute_many(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Run several in one write; one result, or `BrokerError` (returned, not raised), each.
+
+        Raises:
+            BrokerUnavailable: No useful answer in time.
+        """
+        flow = self._exchange(commands, self._now)
+        try:
+            step = next(flow)
+            while True:
+                if isinstance(step, Pause):
+                    if step.reconnect:
+                        self._client.connection_pool.disconnect(inuse_connections=False)
+                    self._sleep(step.seconds)
+                    step = flow.send([])
+                    continue
+                try:
+                    replies = self._send(step.calls)
+                except (redis_errors.RedisError, OSError) as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(replies)
+        except StopIteration as stop:
+            results: list[Any] = stop.value
+            return results
+
+    def _send(self, calls: list[tuple[Any, ...]]) -> list[Any]:
+        if len(calls) == 1:
+            return [self._client.execute_command(*calls[0])]
+        pipe = self._client.pipeline(transaction=False)
+        for call in calls:
+            pipe.execute_command(*call)
+        return pipe.execute(raise_on_error=False)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+
+class AsyncConnector(_Carrier):
+    """Carries commands over a `redis.asyncio.Redis`, in one event loop.
+
+    Args:
+        client: The client; `connection.py` builds it.
+        scripts: The Lua scripts.
+        patience: How long to go on trying.
+        observer: Hears of trouble.
+        now: Monotonic seconds.
+        sleep: Waits.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        scripts: Scripts,
+        patience: Patience = Patience(),
+        observer: Observer | None = None,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Any] = asyncio.sleep,
+    ) -> None:
+        super().__init__(scripts, patience, observer)
+        self._client = client
+        self._now = now
+        self._sleep = sleep
+
+    async def execute(self, command: Command[T]) -> T:
+        """Run one command.
+
+        Raises:
+            BrokerError: See `redisq.errors`.
+        """
+        result: T = _single(await self.execute_many((command,)))
+        return result
+
+    async def execute_many(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Run several in one write; one result, or `BrokerError` (returned, not raised), each.
+
+        Raises:
+            BrokerUnavailable: No useful answer in time.
+        """
+        flow = self._exchange(commands, self._now)
+        try:
+            step = next(flow)
+            while True:
+                if isinstance(step, Pause):
+                    if step.reconnect:
+                        await self._client.connection_pool.disconnect(inuse_connections=False)
+                    await self._sleep(step.seconds)
+                    step = flow.send([])
+                    continue
+                try:
+                    replies = await self._send(step.calls)
+                except (redis_errors.RedisError, OSError) as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(replies)
+        except StopIteration as stop:
+            results: list[Any] = stop.value
+            return results
+
+    async def _send(self, calls: list[tuple[Any, ...]]) -> list[Any]:
+        if len(calls) == 1:
+            return [await self._client.execute_command(*calls[0])]
+        pipe = self._client.pipeline(transaction=False)
+        for call in calls:
+            pipe.execute_command(*call)
+        return await pipe.execute(raise_on_error=False)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()

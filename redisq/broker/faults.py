@@ -1,0 +1,102 @@
+"""What each error of Redis and redis-py means: try again, or which error of ours it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from redis import exceptions as redis_errors
+
+from redisq import errors
+
+__all__ = ["FAULTS", "Fault", "classify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One kind of error.
+
+    Attributes:
+        error: What the caller gets, at once or when the time for retries is over.
+        retry: Whether waiting can help. Every command is safe to repeat.
+        reconnect: Whether the present connections are of no use any more.
+        advice: What to do, for the error's text.
+    """
+
+    error: type[errors.BrokerError]
+    retry: bool = False
+    reconnect: bool = False
+    advice: str = ""
+
+
+_WAIT = Fault(errors.BrokerUnavailable, retry=True)
+_CLUSTER = Fault(errors.WrongServer, advice="the URL names one node of a Redis Cluster, which redis:// does not follow")
+
+#: First word of an error reply -> what it means.
+FAULTS: dict[str, Fault] = {
+    "LOADING": _WAIT,
+    "BUSY": _WAIT,
+    "TRYAGAIN": _WAIT,
+    "CLUSTERDOWN": _WAIT,
+    "MASTERDOWN": _WAIT,
+    "NOREPLICAS": _WAIT,
+    "READONLY": Fault(errors.BrokerUnavailable, retry=True, reconnect=True, advice="the server is a replica now"),
+    "UNBLOCKED": _WAIT,
+    "MOVED": _CLUSTER,
+    "ASK": _CLUSTER,
+    "CROSSSLOT": _CLUSTER,
+    "OOM": Fault(errors.BrokerFull, advice="raise maxmemory, or let workers drain the queues; nothing was changed"),
+    "MISCONF": Fault(errors.BrokerFull, advice="the server cannot write its files: look at its log and disk; nothing was changed"),
+    "NOAUTH": Fault(errors.AccessDenied, advice="give the password in the URL, redis://:password@host"),
+    "WRONGPASS": Fault(errors.AccessDenied, advice="the user name or password in the URL is wrong"),
+    "NOPERM": Fault(errors.AccessDenied, advice="the server's ACL forbids this user a command or key that redisq needs"),
+    "WRONGTYPE": Fault(errors.QueueConflict, advice="a key of this queue is of another type: compare `redis-cli type` with the keys' page; nothing was changed"),
+    "REDISQ_LAYOUT": Fault(
+        errors.QueueConflict, advice="rename those keys away, or use another queue name or namespace; nothing was changed"
+    ),
+    "REDISQ_CORRUPT": Fault(errors.QueueConflict, advice="something else wrote to that key; nothing was changed"),
+    "REDISQ_ARGUMENT": Fault(errors.ProtocolError),
+    "REDISQ_SUPERSEDED": Fault(errors.ProtocolError),
+}
+
+_OTHER = Fault(errors.BrokerError)
+_CODE = re.compile(r"(?:ERR )?(REDISQ_[A-Z]+|[A-Z]+)\b")
+
+# redis-py turns some replies into classes and takes their first word away.
+_CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (redis_errors.BusyLoadingError, "LOADING"),
+    (redis_errors.ReadOnlyError, "READONLY"),
+    (redis_errors.OutOfMemoryError, "OOM"),
+    (redis_errors.TryAgainError, "TRYAGAIN"),
+    (redis_errors.ClusterDownError, "CLUSTERDOWN"),
+    (redis_errors.MasterDownError, "MASTERDOWN"),
+    (redis_errors.MovedError, "MOVED"),
+    (redis_errors.AskError, "ASK"),
+    (redis_errors.NoPermissionError, "NOPERM"),
+    (redis_errors.AuthenticationError, "WRONGPASS"),
+    (redis_errors.AuthorizationError, "NOPERM"),
+)
+
+
+def classify(error: Exception) -> Fault:
+    """Say what an error of redis-py, or of the socket below it, means."""
+    for kind, code in _CLASSES:
+        if isinstance(error, kind):
+            return FAULTS[code]
+    if not isinstance(error, redis_errors.ResponseError):
+        # Connection refused, reset, closed, timed out, a reply cut short, no free connection in the pool.
+        return _WAIT
+    text = str(error)
+    match = _CODE.match(text)
+    if match and match[1] in FAULTS:
+        return FAULTS[match[1]]
+    # A script's error carries the reply that it met inside, e.g. "WRONGTYPE ... script: f_..." or "... -OOM command ...".
+    for code, fault in FAULTS.items():
+        if re.search(rf"\b{code}\b", text):
+            return fault
+    return _OTHER
+
+
+def is_noscript(error: object) -> bool:
+    """Whether the server does not know the script (restarted, flushed, failed over)."""
+    return isinstance(error, redis_errors.NoScriptError)

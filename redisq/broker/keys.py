@@ -1,0 +1,75 @@
+"""The name of every key. Scripts take the fixed keys in the order of `QueueKeys.fixed`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from redisq.types import check_name
+
+__all__ = ["FIXED", "QueueKeys", "QueueKey"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKey:
+    """One fixed key of a queue: its suffix, its type, and what is in it."""
+
+    name: str
+    suffix: str
+    type: str
+    content: str
+
+
+#: In the order of `lua/include/keys.lua`.
+FIXED: tuple[QueueKey, ...] = (
+    QueueKey("main", "queue:main", "zset", "every waiting message; score = its place: tick less the head start of its priority, us"),
+    QueueKey("delayed", "queue:delayed", "zset", "not yet due; score = due time, us"),
+    QueueKey("retry", "queue:retry", "zset", "waiting for the next attempt; score = due time, us"),
+    QueueKey("processing", "queue:processing", "zset", "leased; score = lease deadline, us"),
+    QueueKey("dlq", "queue:dlq", "zset", "dead letters; score = time of death, us"),
+    QueueKey("messages", "messages", "hash", "id -> encoded message"),
+    QueueKey("leases", "leases", "hash", "id -> fence, place in main, worker; marked x when taken back after its deadline"),
+    QueueKey("meta", "meta", "hash", "id -> attempt, crashes, last error ...; absent for a plain first delivery"),
+    QueueKey("clock", "clock", "string", "the last tick given out, us"),
+    QueueKey("stats", "stats", "hash", "counters, never falling"),
+    QueueKey("config", "config", "hash", "layout version, lease, grace_until, paused"),
+    QueueKey("wake", "wake", "zset", "one member at most: a hint that there is something to do"),
+    QueueKey("never", "never", "-", "never exists: see lua/include/keys.lua"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKeys:
+    """The keys of one queue.
+
+    Attributes:
+        queue: The queue's name.
+        namespace: Put before it, as `namespace:queue`; empty for none.
+        prefix: What all its keys begin with.
+        fixed: The keys that every script gets, in order.
+    """
+
+    queue: str
+    namespace: str = ""
+    prefix: str = field(init=False)
+    fixed: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_name("queue", self.queue)
+        if self.namespace:
+            check_name("namespace", self.namespace)
+        prefix = f"{self.namespace}:{self.queue}" if self.namespace else self.queue
+        object.__setattr__(self, "prefix", prefix)
+        object.__setattr__(self, "fixed", tuple(f"{prefix}:{key.suffix}" for key in FIXED))
+
+    @property
+    def wake(self) -> str:
+        """The key that an idle worker blocks on."""
+        return f"{self.prefix}:wake"
+
+    def named(self, name: str) -> str:
+        """The fixed key of that short name, e.g. `main`."""
+        return next(f"{self.prefix}:{key.suffix}" for key in FIXED if key.name == name)
+
+    def call(self, caller: str) -> str:
+        """The ledger of one caller; expires by itself."""
+        return f"{self.prefix}:call:{caller}"

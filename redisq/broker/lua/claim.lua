@@ -1,0 +1,198 @@
+--- claim: promote what is due, take back what expired, lease up to n messages in the order of main.
+---
+--- KEYS: the queue's fixed keys, in the order of include/keys.lua
+--- ARGV[1] prefix       string   {p}: keys of one caller are built from it
+--- ARGV[2] caller       string   who calls
+--- ARGV[3] number       integer  the caller's number of this call
+--- ARGV[4] worker       string   the name that the lease is written to
+--- ARGV[5] limit        integer  lease at most this many, 0 to 1000
+--- ARGV[6] lease        integer  us until the lease ends, if nobody extends it
+--- ARGV[7] max_crashes  integer  a message that lost its lease this often is dead
+--- Returns: {fence, next_due, (id, body, meta)*}: one fence for all; next_due: us until this queue has something to do,
+---   0 for at once, '' when nothing is known; meta: see include/meta.lua, '' for a plain first delivery
+--- @include queue
+--- @include ledger
+--- @include stats
+--- @include meta
+--- @include lease
+
+-- Promotions and take-backs of one call, each: keeps the script short, the next call goes on.
+local SWEEP = 100
+
+local caller, number = ARGV[2], natural(ARGV[3])
+local worker, limit, lease, max_crashes = ARGV[4], natural(ARGV[5]), natural(ARGV[6]), natural(ARGV[7])
+local answered, refused = recall(caller, number)
+if refused then
+  return refused
+end
+if not limit or limit > 1000 or not lease or lease == 0 or not max_crashes or max_crashes == 0
+    or not string.match(worker, '^%S+$') then
+  return refuse('ARGUMENT', 'claim takes worker, limit 0 to 1000, lease > 0 us, max_crashes > 0')
+end
+local queue
+queue, refused = open_queue()
+if not queue then
+  return refused
+end
+
+--- next_due: us until there is something to do, as text.
+local function next_due()
+  local soonest = nil
+  for _, key in ipairs({ DELAYED, RETRY, PROCESSING }) do
+    local at = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
+    if at and key == PROCESSING then
+      at = math.max(at, queue.grace)
+    end
+    if at and (not soonest or at < soonest) then
+      soonest = at
+    end
+  end
+  return soonest and int(math.max(soonest - queue.now, 0)) or ''
+end
+
+-- This call was answered before: the same messages again, as far as they are still this call's.
+if answered then
+  local fence, ids = answered[1], {}
+  for i = 2, #answered do
+    ids[#ids + 1] = answered[i]
+  end
+  local reply = { fence, next_due() }
+  if #ids > 0 then
+    local leases, bodies, metas = redis.call('HMGET', LEASES, unpack(ids)), redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
+    for i, id in ipairs(ids) do
+      local held, _, taken_back = read_lease(leases[i])
+      if held == fence and not taken_back then
+        reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = id, bodies[i] or '', metas[i] or ''
+      end
+    end
+  end
+  return reply
+end
+
+local stats
+stats, refused = read_stats({ 'crashes', 'dlq_messages' })
+if not stats then
+  return refused
+end
+local grown = { crashes = 0, dlq_messages = 0 }
+redis.call('DEL', NEVER)
+if queue.lease ~= lease then
+  local config = queue.config
+  config[#config + 1], config[#config + 2] = 'lease', int(lease)
+end
+
+--- promote: what is due goes to its place in main: the one it had, else that of its due time.
+local function promote(source)
+  local rows = redis.call('ZRANGEBYSCORE', source, '-inf', int(queue.now), 'WITHSCORES', 'LIMIT', 0, SWEEP)
+  local ids, scored = {}, {}
+  for i = 1, #rows, 2 do
+    ids[#ids + 1] = rows[i]
+  end
+  local metas = metas_of(queue, ids)
+  for i, id in ipairs(ids) do
+    local score = metas[i] and read_meta(metas[i]).score
+    scored[#scored + 1], scored[#scored + 2] = score and int(score) or rows[2 * i], id
+  end
+  if #ids > 0 then
+    redis.call('ZADD', MAIN, unpack(scored))
+    redis.call('ZREM', source, unpack(ids))
+    queue.main = queue.main + #ids
+  end
+end
+
+--- bury: a message that claim itself finds dead.
+local function bury(id, meta, reason, text)
+  meta.reason, meta.text = reason, text
+  redis.call('HSET', META, id, write_meta(meta))
+  redis.call('ZADD', DLQ, int(queue.now), id)
+  grown.dlq_messages = grown.dlq_messages + 1
+  queue.meta = queue.meta + 1
+end
+
+--- take_back: leases past their deadline. The record stays, marked, so that a late ack of the last holder still counts.
+local function take_back()
+  local ids = redis.call('ZRANGEBYSCORE', PROCESSING, '-inf', int(queue.now), 'LIMIT', 0, SWEEP)
+  if #ids == 0 then
+    return
+  end
+  local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
+  for i, id in ipairs(ids) do
+    local meta = read_meta(metas[i])
+    local fence, score = read_lease(leases[i])
+    meta.crashes = meta.crashes + 1
+    meta.score = tonumber(score) or queue.now
+    if meta.crashes >= max_crashes then
+      bury(id, meta, 'crashed', 'the worker died or lost its lease ' .. int(meta.crashes) .. ' times')
+      redis.call('HDEL', LEASES, id)
+    else
+      redis.call('HSET', META, id, write_meta(meta))
+      queue.meta = queue.meta + 1
+      if fence then
+        redis.call('HSET', LEASES, id, 'x' .. leases[i])
+      end
+      redis.call('ZADD', MAIN, int(meta.score), id)
+      queue.main = queue.main + 1
+    end
+  end
+  redis.call('ZREM', PROCESSING, unpack(ids))
+  grown.crashes = #ids
+end
+
+if queue.delayed > 0 then
+  promote(DELAYED)
+end
+if queue.retry > 0 then
+  promote(RETRY)
+end
+if queue.processing > 0 and queue.now >= queue.grace then
+  take_back()
+end
+
+local fence = int(take_ticks(queue, 1))
+local reply, given = { fence, '' }, { fence }
+if limit > 0 and queue.main > 0 and not queue.paused then
+  local rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
+  local ids = {}
+  for i = 1, #rows, 2 do
+    ids[#ids + 1] = rows[i]
+  end
+  local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
+  local leases, deadlines, deadline = {}, {}, int(queue.now + lease)
+  local size, held = 2, 0
+  for i, id in ipairs(ids) do
+    local body = bodies[i]
+    if body then
+      leases[held + 1], leases[held + 2] = id, fence .. ' ' .. rows[2 * i] .. ' ' .. worker
+      deadlines[held + 1], deadlines[held + 2] = deadline, id
+      held = held + 2
+      reply[size + 1], reply[size + 2], reply[size + 3] = id, body, metas[i] or ''
+      size = size + 3
+      given[#given + 1] = id
+    else
+      -- Somebody deleted the body, or the server evicts keys. Kept, so that an operator sees it.
+      bury(id, read_meta(metas[i]), 'body_missing', 'the message has no body in ' .. MESSAGES)
+      redis.call('HDEL', LEASES, id)
+    end
+  end
+  if held > 0 then
+    redis.call('HSET', LEASES, unpack(leases))
+    redis.call('ZADD', PROCESSING, unpack(deadlines))
+  end
+  redis.call('ZREMRANGEBYRANK', MAIN, 0, #ids - 1)
+  queue.main = queue.main - #ids
+end
+
+if queue.main > 0 and not queue.paused then
+  reply[2] = '0'
+  wake_worker()
+else
+  reply[2] = next_due()
+  -- A caller that is full does not sleep towards the next due time: an idle one must.
+  if reply[2] ~= '' and #given - 1 == limit then
+    wake_worker()
+  end
+end
+add_stats(stats, grown)
+close_queue(queue)
+remember(caller, number, given)
+return reply

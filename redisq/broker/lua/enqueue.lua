@@ -1,0 +1,102 @@
+--- enqueue: accept n messages, all or none; a message whose id is in the queue already is left as it is.
+---
+--- KEYS: the queue's fixed keys, in the order of include/keys.lua
+--- ARGV[1] prefix   string   {p}: keys of one caller are built from it
+--- ARGV[2] caller   string   who calls
+--- ARGV[3] number   integer  the caller's number of this call
+--- ARGV[4..] (id, body, options)*
+---   id       string
+---   body     bytes    opaque
+---   options  string   '' or "head due": head start by priority, us; due: '0' now, '+n' n us from now, 'n' at that time, us
+--- Returns: list of the ids that were there already
+--- @include queue
+--- @include ledger
+--- @include stats
+--- @include meta
+
+local caller, number = ARGV[2], natural(ARGV[3])
+local answered, refused = recall(caller, number)
+if answered or refused then
+  return answered or refused
+end
+local queue
+queue, refused = open_queue()
+if not queue then
+  return refused
+end
+local stats
+stats, refused = read_stats({ 'total_messages' })
+if not stats then
+  return refused
+end
+local count = (#ARGV - 3) / 3
+if count < 1 or count > 1000 or count ~= math.floor(count) then
+  return refuse('ARGUMENT', 'messages: ' .. (#ARGV - 3) .. ' values, want 1 to 1000 times id, body, options')
+end
+
+local ids = {}
+for i = 1, count do
+  ids[i] = ARGV[1 + 3 * i]
+end
+local present = redis.call('HMGET', MESSAGES, unpack(ids))
+local first = take_ticks(queue, count)
+local duplicates, seen = {}, {}
+local bodies, ready, delayed, metas = {}, {}, {}, {}
+local earliest = nil
+for i = 1, count do
+  local id = ids[i]
+  if present[i] or seen[id] then
+    duplicates[#duplicates + 1] = id
+  else
+    seen[id] = true
+    local options, tick = ARGV[3 + 3 * i], first + i - 1
+    local head, due = 0, nil
+    if options ~= '' then
+      local head_text, sign, due_text = string.match(options, '^(%d+) (%+?)(%d+)$')
+      head, due = natural(head_text), natural(due_text)
+      if not head or not due then
+        return refuse('ARGUMENT', 'options of message ' .. id)
+      end
+      -- Messages of one call that are due together keep their order: i microseconds are below any clock's error.
+      if sign == '+' then
+        due = queue.now + due + i - 1
+      elseif due > 0 then
+        due = due + i - 1
+      end
+      if due >= 9007199254740992 then
+        return refuse('ARGUMENT', 'due time of message ' .. id)
+      end
+    end
+    bodies[#bodies + 1], bodies[#bodies + 2] = id, ARGV[2 + 3 * i]
+    if due and due > queue.now then
+      delayed[#delayed + 1], delayed[#delayed + 2] = int(due), id
+      earliest = math.min(earliest or due, due)
+      if head > 0 then
+        metas[#metas + 1], metas[#metas + 2] = id, 'score=' .. int(due - head)
+      end
+    else
+      ready[#ready + 1], ready[#ready + 2] = int(tick - head), id
+    end
+  end
+end
+
+if #bodies > 0 then
+  local next_due = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
+  redis.call('HSET', MESSAGES, unpack(bodies))
+  if #metas > 0 then
+    redis.call('HSET', META, unpack(metas))
+  end
+  if #delayed > 0 then
+    redis.call('ZADD', DELAYED, unpack(delayed))
+  end
+  if #ready > 0 then
+    redis.call('ZADD', MAIN, unpack(ready))
+  end
+  add_stats(stats, { total_messages = #bodies / 2 })
+  if #ready > 0 or not next_due or earliest < tonumber(next_due) then
+    wake_worker()
+  end
+end
+close_queue(queue)
+remember(caller, number, duplicates)
+return duplicates

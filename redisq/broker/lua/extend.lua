@@ -1,0 +1,42 @@
+--- extend: move the deadline of an explicit list of leases, only ever forwards. Safe to repeat.
+---
+--- KEYS: the queue's fixed keys, in the order of include/keys.lua
+--- ARGV[1] prefix  string   {p}
+--- ARGV[2] lease   integer  us from now until the lease ends
+--- ARGV[3..] (id, fence)*   1000 at most
+--- Returns: {(id, verdict)*}, only for those not extended; verdict: lost, the lease is another's or nobody's
+--- @include queue
+--- @include lease
+
+local lease, count = natural(ARGV[2]), (#ARGV - 2) / 2
+if not lease or lease == 0 or count ~= math.floor(count) or count > 1000 then
+  return refuse('ARGUMENT', 'extend takes lease > 0 us and (id, fence)*, 1000 at most')
+end
+local queue, refused = open_queue()
+if not queue then
+  return refused
+end
+if count == 0 then
+  return {}
+end
+local ids = {}
+for i = 1, count do
+  ids[i] = ARGV[1 + 2 * i]
+end
+local leases = redis.call('HMGET', LEASES, unpack(ids))
+redis.call('DEL', NEVER)
+local verdicts, moved = {}, {}
+for i, id in ipairs(ids) do
+  local fence, _, taken_back = read_lease(leases[i])
+  if fence == ARGV[2 + 2 * i] and not taken_back then
+    local deadline = tonumber(redis.call('ZSCORE', PROCESSING, id)) or 0
+    moved[#moved + 1], moved[#moved + 2] = int(math.max(deadline, queue.now + lease)), id
+  else
+    verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'lost'
+  end
+end
+if #moved > 0 then
+  redis.call('ZADD', PROCESSING, 'XX', unpack(moved))
+end
+close_queue(queue)
+return verdicts

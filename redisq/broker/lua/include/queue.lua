@@ -1,0 +1,65 @@
+--- queue: open and close a queue. open_queue reads and checks; it writes nothing.
+--- @include now
+--- @include keys
+--- @include int
+--- @include refuse
+
+--- open_queue: the queue's state, or nil and the refusal.
+--- The reads double as type checks: a key of a wrong type ends the script here, before its first write.
+local function open_queue()
+  local found = redis.call('HMGET', CONFIG, 'layout', 'paused', 'grace_until', 'lease')
+  if found[1] ~= '1' then
+    if found[1] then
+      return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has layout ' .. found[1] .. ', this redisq knows layout 1')
+    end
+    if redis.call('EXISTS', MAIN, DELAYED, RETRY, PROCESSING, DLQ, MESSAGES, LEASES, META) > 0 then
+      return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has content but no layout: another program wrote it')
+    end
+  end
+  local clock, grace, lease = tonumber(redis.call('GET', CLOCK) or 0), tonumber(found[3] or 0), tonumber(found[4] or 0)
+  if not clock then
+    return nil, refuse('CORRUPT', 'key ' .. CLOCK .. ' does not hold a number')
+  end
+  if not grace or not lease then
+    return nil, refuse('CORRUPT', 'key ' .. CONFIG .. ' holds a grace_until or lease that is not a number')
+  end
+  local queue = {
+    now = now_us(), clock = clock, paused = found[2] == '1', grace = grace, lease = lease, config = {},
+    main = redis.call('ZCARD', MAIN), delayed = redis.call('ZCARD', DELAYED), retry = redis.call('ZCARD', RETRY),
+    processing = redis.call('ZCARD', PROCESSING), meta = redis.call('HLEN', META),
+  }
+  redis.call('ZCARD', DLQ)
+  redis.call('ZCARD', WAKE)
+  redis.call('HLEN', MESSAGES)
+  redis.call('HLEN', LEASES)
+  if not found[1] then
+    queue.config[1], queue.config[2] = 'layout', '1'
+  end
+  -- The server was away, paused, or its clock stepped: leases look expired while their holders are well.
+  if lease > 0 and clock > 0 and queue.now - clock > lease / 2 then
+    queue.grace = queue.now + lease
+    local config = queue.config
+    config[#config + 1], config[#config + 2] = 'grace_until', int(queue.grace)
+  end
+  return queue
+end
+
+--- take_ticks: the first of n ticks, each greater than every tick given out before.
+local function take_ticks(queue, n)
+  local first = math.max(queue.now, queue.clock + 1)
+  queue.clock = first + n - 1
+  return first
+end
+
+--- close_queue: write what open_queue and take_ticks decided.
+local function close_queue(queue)
+  redis.call('SET', CLOCK, int(math.max(queue.clock, queue.now)))
+  if #queue.config > 0 then
+    redis.call('HSET', CONFIG, unpack(queue.config))
+  end
+end
+
+--- wake_worker: leave the hint that there is something to do.
+local function wake_worker()
+  redis.call('ZADD', WAKE, 0, '1')
+end

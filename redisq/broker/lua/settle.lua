@@ -1,0 +1,141 @@
+--- settle: end n deliveries. One whose fence is not the id's last changes nothing and is named in the reply.
+---
+--- KEYS: the queue's fixed keys, in the order of include/keys.lua
+--- ARGV[1] prefix    string   {p}: keys of one caller are built from it
+--- ARGV[2] caller    string   who calls
+--- ARGV[3] number    integer  the caller's number of this call
+--- ARGV[4] run_time  integer  us that the handlers of this call ran, for the stats
+--- ARGV[5] acks      integer  so many pairs (id, fence) follow: done, the message goes
+--- ARGV[6..] (id, fence)*acks, then (op, id, fence, delay, reason, text)*
+---   op      string   retry: a failed attempt, again after delay; park: put aside for delay, no attempt spent;
+---                    release: back to its place at once, free; dead: a dead letter
+---   delay   integer  us
+---   reason  string   one word, e.g. failed, exhausted, unknown_task
+---   text    string   free text, e.g. the error
+--- Returns: list of the ids that were refused as stale
+--- @include queue
+--- @include ledger
+--- @include stats
+--- @include meta
+--- @include lease
+
+local caller, number = ARGV[2], natural(ARGV[3])
+local answered, refused = recall(caller, number)
+if answered or refused then
+  return answered or refused
+end
+local run_time, acks = natural(ARGV[4]), natural(ARGV[5])
+local others = acks and (#ARGV - 5 - 2 * acks) / 6
+if not run_time or not acks or others < 0 or others ~= math.floor(others) or acks + others > 1000 then
+  return refuse('ARGUMENT', 'settle takes run_time, acks, (id, fence)*acks, (op, id, fence, delay, reason, text)*, 1000 at most')
+end
+local ids, fences, ops = {}, {}, {}
+for i = 1, acks do
+  ids[i], fences[i] = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
+end
+local OPS = { retry = true, park = true, release = true, dead = true }
+for i = 1, others do
+  local at = 6 + 2 * acks + 6 * (i - 1)
+  local op = { name = ARGV[at], delay = natural(ARGV[at + 3]), reason = ARGV[at + 4], text = ARGV[at + 5] }
+  if not OPS[op.name] or not op.delay or not string.match(op.reason, '^%l[%l_]*$') then
+    return refuse('ARGUMENT', 'op, delay or reason of message ' .. tostring(ARGV[at + 1]))
+  end
+  ids[acks + i], fences[acks + i], ops[acks + i] = ARGV[at + 1], ARGV[at + 2], op
+end
+local queue
+queue, refused = open_queue()
+if not queue then
+  return refused
+end
+local stats
+stats, refused = read_stats({ 'processed_requests', 'retry_count', 'dlq_messages', 'released', 'parked', 'stale', 'late_acks', 'run_time_us' })
+if not stats then
+  return refused
+end
+if #ids == 0 then
+  return {}
+end
+
+local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
+redis.call('DEL', NEVER)
+local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, stale = 0, late_acks = 0, run_time_us = run_time }
+local stale, settled, done, waiting_again = {}, {}, {}, {}
+local ended, wake = {}, false
+
+--- wait_again: to retry, due after the delay, with its place in main kept.
+local function wait_again(id, meta, op)
+  meta.reason, meta.text = op.reason, op.text
+  redis.call('HSET', META, id, write_meta(meta))
+  local due = queue.now + op.delay
+  local first = tonumber(redis.call('ZRANGE', RETRY, 0, 0, 'WITHSCORES')[2])
+  redis.call('ZADD', RETRY, int(due), id)
+  wake = wake or not first or due < first
+end
+
+local APPLY = {
+  retry = function(id, meta, op)
+    meta.attempt = meta.attempt + 1
+    wait_again(id, meta, op)
+    grown.retry_count = grown.retry_count + 1
+  end,
+  park = function(id, meta, op)
+    meta.parks = meta.parks + 1
+    wait_again(id, meta, op)
+    grown.parked = grown.parked + 1
+  end,
+  release = function(id, meta)
+    redis.call('ZADD', MAIN, int(meta.score), id)
+    grown.released = grown.released + 1
+    wake = true
+  end,
+  dead = function(id, meta, op)
+    meta.reason, meta.text = op.reason, op.text
+    redis.call('HSET', META, id, write_meta(meta))
+    redis.call('ZADD', DLQ, int(queue.now), id)
+    grown.dlq_messages = grown.dlq_messages + 1
+  end,
+}
+
+for i, id in ipairs(ids) do
+  local fence, score, taken_back = read_lease(leases[i])
+  local op = ops[i]
+  if fence ~= fences[i] or ended[id] or (taken_back and op) then
+    stale[#stale + 1] = id
+    grown.stale = grown.stale + 1
+  else
+    ended[id] = true
+    settled[#settled + 1] = id
+    if op then
+      local meta = read_meta(metas[i])
+      meta.score = tonumber(score)
+      APPLY[op.name](id, meta, op)
+    else
+      done[#done + 1] = id
+      grown.processed_requests = grown.processed_requests + 1
+      if taken_back then
+        waiting_again[#waiting_again + 1] = id
+        grown.late_acks = grown.late_acks + 1
+      end
+    end
+  end
+end
+if #settled > 0 then
+  redis.call('ZREM', PROCESSING, unpack(settled))
+  redis.call('HDEL', LEASES, unpack(settled))
+end
+if #waiting_again > 0 then
+  redis.call('ZREM', MAIN, unpack(waiting_again))
+end
+if #done > 0 then
+  redis.call('HDEL', MESSAGES, unpack(done))
+  if queue.meta > 0 then
+    redis.call('HDEL', META, unpack(done))
+  end
+end
+if wake then
+  wake_worker()
+end
+add_stats(stats, grown)
+close_queue(queue)
+remember(caller, number, stale)
+return stale

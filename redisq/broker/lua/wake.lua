@@ -1,0 +1,11 @@
+--- wake: leave the hint that there is something to do. Safe to repeat.
+---
+--- KEYS: the queue's fixed keys, in the order of include/keys.lua
+--- ARGV[1] prefix  string  {p}
+--- Returns: 1
+--- @include queue
+
+redis.call('ZCARD', WAKE)
+redis.call('DEL', NEVER)
+wake_worker()
+return 1

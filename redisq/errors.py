@@ -1,0 +1,91 @@
+"""Every exception of redisq. All of them are `RedisqError`.
+
+::
+
+    RedisqError
+    ├── ConfigError               the app, a task or a URL is set up wrongly
+    │   └── UnknownTask           no task of that name in this app
+    ├── EncodeError               an argument that cannot travel
+    ├── DecodeError               bytes that are no message of a version known here
+    │   └── NewerMessage          written by a newer redisq
+    └── BrokerError               what Redis answered, or did not
+        ├── BrokerUnavailable     no answer in time; the call may or may not have been carried out
+        ├── BrokerFull            out of memory: nothing was changed
+        ├── AccessDenied          wrong password, or an ACL rule forbids the command
+        ├── WrongServer           the server is not the kind that the URL says (a cluster node, a too old Redis)
+        ├── QueueConflict         the queue's keys hold something else: another program's, another layout's, a wrong type
+        └── ProtocolError         a script refused its arguments: a bug in redisq or in a client of its scripts
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AccessDenied",
+    "BrokerError",
+    "BrokerFull",
+    "BrokerUnavailable",
+    "ConfigError",
+    "DecodeError",
+    "EncodeError",
+    "NewerMessage",
+    "ProtocolError",
+    "QueueConflict",
+    "RedisqError",
+    "UnknownTask",
+    "WrongServer",
+]
+
+
+class RedisqError(Exception):
+    """The root of all that redisq raises."""
+
+
+class ConfigError(RedisqError):
+    """The app, a task or a URL is set up wrongly; the message says what to change."""
+
+
+class UnknownTask(ConfigError):
+    """No task of that name is registered in this app."""
+
+
+class EncodeError(RedisqError):
+    """An argument that cannot travel to a worker; the message names the task and the argument."""
+
+
+class DecodeError(RedisqError):
+    """The bytes are no message that this version reads. The worker keeps them."""
+
+
+class NewerMessage(DecodeError):
+    """The message was written by a newer redisq. The worker puts it aside, for a newer worker."""
+
+
+class BrokerError(RedisqError):
+    """Redis answered with an error, or not at all."""
+
+
+class BrokerUnavailable(BrokerError):
+    """Redis gave no answer in time. The call may or may not have been carried out.
+
+    An enqueue is safe to repeat with the same message ids: what is there already is left as it is.
+    """
+
+
+class BrokerFull(BrokerError):
+    """Redis is out of memory (`maxmemory`, policy `noeviction`). Nothing was changed."""
+
+
+class AccessDenied(BrokerError):
+    """Redis refused the password, or its ACL forbids a command or key that redisq needs."""
+
+
+class WrongServer(BrokerError):
+    """The server is not of the kind that the URL says, e.g. a Cluster node behind `redis://`."""
+
+
+class QueueConflict(BrokerError):
+    """The queue's keys hold what redisq did not write, or a layout that it does not know. Nothing was changed."""
+
+
+class ProtocolError(BrokerError):
+    """A script refused its arguments. Nothing was changed. Please report it: callers check before they send."""

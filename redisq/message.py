@@ -1,0 +1,81 @@
+"""The message: what one call of a task is on its way to a worker."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["Delivery", "Meta", "Message", "new_id", "new_ids", "parse_meta"]
+
+_ID_BYTES = 12
+
+
+def new_ids(count: int) -> list[str]:
+    """Return new message ids: 16 letters and digits each, 95 random bits, safe after a fork."""
+    raw = os.urandom(_ID_BYTES * count)
+    # A letter each instead of + and /: an id is a word in a shell, and never looks like an option.
+    text = b64encode(raw, b"xz").decode()
+    return [text[at : at + 16] for at in range(0, len(text), 16)]
+
+
+def new_id() -> str:
+    """Return one new message id."""
+    return b64encode(os.urandom(_ID_BYTES), b"xz").decode()
+
+
+class Message(NamedTuple):
+    """What a worker needs to run one call: the task's name and its arguments."""
+
+    task: str
+    args: Sequence[Any] = ()
+    kwargs: dict[str, Any] | None = None
+
+
+class Meta(NamedTuple):
+    """What the queue knows of a message beside its body; the defaults are those of a plain first delivery.
+
+    Attributes:
+        attempt: The number of its next or present run, from 1. Only failed runs count.
+        crashes: How often its lease ended by expiry: a worker died, or hung.
+        parks: How often it was put aside because no worker knew what to do with it.
+        reason: One word on why it waits or died, e.g. `failed`, `exhausted`, `crashed`, `unknown_task`.
+        text: The error, in words.
+    """
+
+    attempt: int = 1
+    crashes: int = 0
+    parks: int = 0
+    reason: str = ""
+    text: str = ""
+
+
+PLAIN = Meta()
+
+
+def parse_meta(raw: bytes) -> Meta:
+    """Read a meta record, `attempt=2 reason=failed text=ValueError: no`. Unknown fields are passed over."""
+    if not raw:
+        return PLAIN
+    head, _, text = raw.decode("utf-8", "replace").partition("text=")
+    fields = dict(part.split("=", 1) for part in head.split() if "=" in part)
+    return Meta(
+        int(fields.get("attempt", 1)), int(fields.get("crashes", 0)), int(fields.get("parks", 0)), fields.get("reason", ""), text
+    )
+
+
+class Delivery(NamedTuple):
+    """One message under a lease.
+
+    Attributes:
+        id: The message's id.
+        fence: The lease's number. Whoever settles or extends must name it.
+        body: The encoded message.
+        meta: Attempt number and what else is known.
+    """
+
+    id: str
+    fence: int
+    body: bytes
+    meta: Meta = PLAIN

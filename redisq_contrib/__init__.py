@@ -1,0 +1,1 @@
+"""Integrations that ship with redisq. They use its public names only, and never each other."""

