@@ -5,9 +5,11 @@ The release build replaces nothing: `redisq.broker.scripts.Scripts()` reads the 
 
 from __future__ import annotations
 
+from typing import Any
+
 from redisq.broker.scripts import Scripts
 
-__all__ = ["START", "TEST_NOW", "clock_key", "scripts"]
+__all__ = ["START", "TEST_NOW", "clock_key", "scripts", "set_clock"]
 
 #: In place of `lua/include/now.lua`: the integer in `{prefix}:testclock`, us; the server's clock when the key is absent.
 TEST_NOW = """\
@@ -34,3 +36,8 @@ def clock_key(prefix: str) -> str:
 def scripts() -> Scripts:
     """All scripts, on the test clock."""
     return Scripts(includes={"now": TEST_NOW})
+
+
+def set_clock(client: Any, prefix: str, us: int) -> None:
+    """Set the time of a queue. The key goes away by itself, as all keys do that no script owns."""
+    client.set(clock_key(prefix), us, ex=600)
