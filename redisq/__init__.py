@@ -1,3 +1,21 @@
-"""A task queue for chat bots on Redis sorted sets."""
+"""A task queue for chat bots on Redis sorted sets.
+
+    from redisq import RedisQ
+
+    app = RedisQ("bot_logic")
+
+    @app.task(queue="chat_api")
+    async def answer(chat_id: int, text: str) -> None: ...
+
+    answer.delay(42, "hi")        # or: await answer.adelay(42, "hi")
+
+and `redisq worker module:app` in another process.
+"""
+
+from redisq.app.app import RedisQ
+from redisq.app.job import Job
+from redisq.app.task import Task
+
+__all__ = ["Job", "RedisQ", "Task", "__version__"]
 
 __version__ = "0.1.0"

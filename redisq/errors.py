@@ -13,11 +13,15 @@
         ├── BrokerFull            out of memory: nothing was changed
         ├── AccessDenied          wrong password, or an ACL rule forbids the command
         ├── WrongServer           the server is not the kind that the URL says (a cluster node, a too old Redis)
+        ├── PartlyEnqueued        of many messages Redis took some, and not the others
         ├── QueueConflict         the queue's keys hold something else: another program's, another layout's, a wrong type
         └── ProtocolError         a script refused its arguments: a bug in redisq or in a client of its scripts
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "AccessDenied",
@@ -28,6 +32,7 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "NewerMessage",
+    "PartlyEnqueued",
     "ProtocolError",
     "QueueConflict",
     "RedisqError",
@@ -85,6 +90,18 @@ class WrongServer(BrokerError):
 
 class QueueConflict(BrokerError):
     """The queue's keys hold what redisq did not write, or a layout that it does not know. Nothing was changed."""
+
+
+class PartlyEnqueued(BrokerError):
+    """Of many messages Redis took some, and not the others.
+
+    Attributes:
+        accepted: The jobs that were stored.
+    """
+
+    def __init__(self, accepted: Sequence[Any], total: int, error: BrokerError) -> None:
+        super().__init__(f"{len(accepted)} of {total} messages were accepted, then: {error}")
+        self.accepted = accepted
 
 
 class ProtocolError(BrokerError):

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Delivery", "Meta", "Message", "new_id", "new_ids", "parse_meta"]
+__all__ = ["Delivery", "Message", "Meta", "new_id", "new_ids", "parse_meta"]
 
 _ID_BYTES = 12
 

@@ -199,7 +199,7 @@ def _verdicts(reply: Any) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _nothing(reply: Any) -> None:
+def _nothing(_reply: Any) -> None:
     return None
 
 

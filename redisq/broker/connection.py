@@ -23,7 +23,7 @@ from redisq.broker.connector import AsyncConnector, Connector, Observer, Patienc
 from redisq.broker.scripts import Scripts
 from redisq.errors import ConfigError
 
-__all__ = ["Server", "masked", "url_from_environment"]
+__all__ = ["BLOCK_SECONDS", "Server", "masked", "timeout_from_environment", "url_from_environment"]
 
 #: An idle worker blocks this long, in whole seconds (Redis 5 takes no fractions): the cap on every sleep.
 BLOCK_SECONDS = 1
@@ -48,6 +48,19 @@ def url_from_environment(environ: Mapping[str, str] = os.environ) -> str:
     login = f":{quote(password, safe='')}@" if password else ""
     address = f"[{host}]" if ":" in host else host
     return f"redis://{login}{address}:{port}/{database}"
+
+
+def timeout_from_environment(environ: Mapping[str, str] = os.environ) -> float:
+    """Return `REDIS_TIMEOUT`, in seconds, or 5.
+
+    Raises:
+        ConfigError: It is not a number.
+    """
+    value = environ.get("REDIS_TIMEOUT") or "5"
+    try:
+        return float(value)
+    except ValueError:
+        raise ConfigError(f"REDIS_TIMEOUT={value!r} is not a number of seconds") from None
 
 
 def masked(url: str) -> str:
@@ -81,9 +94,7 @@ class Server:
 
     def connector(self, role: str, *, patience: Patience | None = None, observer: Observer | None = None) -> Connector:
         """Return a sync connector; it connects when first used. `role` is for `CLIENT LIST`."""
-        pool = redis.BlockingConnectionPool.from_url(
-            self.url, retry=Retry(NoBackoff(), 0), **self._options(role, self.timeout)
-        )
+        pool = redis.BlockingConnectionPool.from_url(self.url, retry=Retry(NoBackoff(), 0), **self._options(role, self.timeout))
         pool.connection_kwargs["protocol"] = 2
         return Connector(redis.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
 

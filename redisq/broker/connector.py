@@ -18,7 +18,7 @@ from redisq.broker.callers import Caller, Callers
 from redisq.broker.commands import Command
 from redisq.broker.faults import classify, is_noscript
 from redisq.broker.scripts import Scripts
-from redisq.errors import BrokerError, BrokerUnavailable
+from redisq.errors import BrokerError
 
 __all__ = ["AsyncConnector", "Connector", "Observer", "Patience"]
 
@@ -228,10 +228,10 @@ class Connector(_Carrier):
 
     def _send(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         if len(calls) == 1:
-            return [self._client.execute_command(*calls[0])]
+            return [self._client.execute_command(*calls[0])]  # type: ignore[no-untyped-call]
         pipe = self._client.pipeline(transaction=False)
         for call in calls:
-            pipe.execute_command(*call)
+            pipe.execute_command(*call)  # type: ignore[no-untyped-call]
         return pipe.execute(raise_on_error=False)
 
     def close(self) -> None:
@@ -302,7 +302,7 @@ class AsyncConnector(_Carrier):
 
     async def _send(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         if len(calls) == 1:
-            return [await self._client.execute_command(*calls[0])]
+            return [await self._client.execute_command(*calls[0])]  # type: ignore[no-untyped-call]
         pipe = self._client.pipeline(transaction=False)
         for call in calls:
             pipe.execute_command(*call)

@@ -50,7 +50,10 @@ FAULTS: dict[str, Fault] = {
     "NOAUTH": Fault(errors.AccessDenied, advice="give the password in the URL, redis://:password@host"),
     "WRONGPASS": Fault(errors.AccessDenied, advice="the user name or password in the URL is wrong"),
     "NOPERM": Fault(errors.AccessDenied, advice="the server's ACL forbids this user a command or key that redisq needs"),
-    "WRONGTYPE": Fault(errors.QueueConflict, advice="a key of this queue is of another type: compare `redis-cli type` with the keys' page; nothing was changed"),
+    "WRONGTYPE": Fault(
+        errors.QueueConflict,
+        advice="a key of this queue is of another type: compare `redis-cli type` with the keys' page; nothing was changed",
+    ),
     "REDISQ_LAYOUT": Fault(
         errors.QueueConflict, advice="rename those keys away, or use another queue name or namespace; nothing was changed"
     ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from redisq.types import check_name
 
-__all__ = ["FIXED", "QueueKeys", "QueueKey"]
+__all__ = ["FIXED", "QueueKey", "QueueKeys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,9 @@ class QueueKey:
 
 #: In the order of `lua/include/keys.lua`.
 FIXED: tuple[QueueKey, ...] = (
-    QueueKey("main", "queue:main", "zset", "every waiting message; score = its place: tick less the head start of its priority, us"),
+    QueueKey(
+        "main", "queue:main", "zset", "every waiting message; score = its place: tick less the head start of its priority, us"
+    ),
     QueueKey("delayed", "queue:delayed", "zset", "not yet due; score = due time, us"),
     QueueKey("retry", "queue:retry", "zset", "waiting for the next attempt; score = due time, us"),
     QueueKey("processing", "queue:processing", "zset", "leased; score = lease deadline, us"),
@@ -60,6 +62,9 @@ class QueueKeys:
         prefix = f"{self.namespace}:{self.queue}" if self.namespace else self.queue
         object.__setattr__(self, "prefix", prefix)
         object.__setattr__(self, "fixed", tuple(f"{prefix}:{key.suffix}" for key in FIXED))
+
+    def __hash__(self) -> int:
+        return hash(self.prefix)
 
     @property
     def wake(self) -> str:

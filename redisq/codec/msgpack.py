@@ -43,7 +43,7 @@ def _culprit(message: Message) -> str:
     return "its arguments cannot travel together"
 
 
-def _refuse_extension(code: int, data: bytes) -> Any:
+def _refuse_extension(code: int, _data: bytes) -> Any:
     raise DecodeError(f"extension type {code}: messages hold plain values only")
 
 

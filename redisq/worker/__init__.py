@@ -1,0 +1,1 @@
+"""The worker: claim, run, settle. One file a loop."""

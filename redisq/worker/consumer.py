@@ -1,0 +1,276 @@
+"""Claim within the free slots, carry the settlements, sleep when there is nothing to do.
+
+One trip to Redis carries the settlements that have gathered and, behind them in the same write, a claim for the slots
+that they free: the server frees before it leases, so a worker never holds more leases than slots. Up to `MAX_TRIPS`
+trips are unanswered at a time; while all are out, settlements gather (group commit). An idle worker blocks on the
+queues' wake keys, on a connection of its own, with the claim written right behind the blocking read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from redisq.broker.commands import MAX_BATCH, Claimed, Command, Settlement, claim, wait, wake
+from redisq.broker.connection import BLOCK_SECONDS
+from redisq.broker.connector import AsyncConnector
+from redisq.broker.keys import QueueKeys
+from redisq.errors import BrokerError
+from redisq.worker.held import Held
+from redisq.worker.settler import Batch, Settler
+
+__all__ = ["MAX_TRIPS", "Consumer"]
+
+#: Unanswered calls at most. With one, what ends during its answer waits; more than four gain nothing.
+MAX_TRIPS = 4
+
+#: Seconds to leave Redis alone after it refused a settlement or a claim.
+REST = 1.0
+
+
+class Consumer:
+    """The worker's side of the queues.
+
+    Args:
+        connector: For the trips. Waits out any outage.
+        blocking: For the blocking read. Waits out any outage.
+        queues: In the order in which they are served.
+        worker: The name that leases are written to.
+        slots: Leases at most.
+        lease: Microseconds.
+        max_crashes: A message whose lease ended so often by expiry is dead.
+        start: Runs a delivery; its end comes back by `ended`.
+        log: The worker's logger.
+    """
+
+    def __init__(
+        self,
+        connector: AsyncConnector,
+        blocking: AsyncConnector,
+        queues: Sequence[QueueKeys],
+        *,
+        worker: str,
+        slots: int,
+        lease: int,
+        max_crashes: int,
+        start: Callable[[Held], None],
+        log: logging.Logger,
+    ) -> None:
+        self._connector = connector
+        self._blocking = blocking
+        self._queues = queues
+        self._worker = worker
+        self._slots = slots
+        self._lease = lease
+        self._max_crashes = max_crashes
+        self._start = start
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._settler = Settler()
+        self._held: set[Held] = set()
+        self._reserved = 0
+        self._trips = 0
+        self._empty: dict[QueueKeys, bool] = dict.fromkeys(queues, False)
+        self._timers: dict[QueueKeys, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting = False
+        self._scheduled = False
+        self._resting = False
+        self._stopping = False
+        #: Set whenever nothing is held, unsent or on its way; `stop` first, or it only means "for now".
+        self.idle = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it claims no more."""
+        return self._stopping
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the queues were empty when last looked at, and nothing is held."""
+        return all(self._empty.values()) and self.idle.is_set()
+
+    def held(self) -> list[Held]:
+        """What is held now. Safe to call from another thread: one step of the interpreter."""
+        return list(self._held)
+
+    def ended(self, held: Held, settlement: Settlement, run_time: int) -> None:
+        """A delivery ended; its settlement leaves with the next trip, at the latest in the next turn of the loop."""
+        held.settled = True
+        self._settler.add(held, settlement, run_time)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Start what can be started: trips while there is something to carry, else the wait for work."""
+        self._scheduled = False
+        if self._resting:
+            return
+        while self._trips < MAX_TRIPS:
+            batches = self._settler.take() if self._settler else []
+            leaving = sum(len(batch.ended) for batch in batches)
+            keys, limit = self._next_claim(leaving)
+            if not batches and not limit:
+                break
+            self._trips += 1
+            self._reserved += limit
+            self._spawn(self._trip(batches, keys, limit))
+        if self._trips == 0 and not self._held and not self._settler and not self._waiting:
+            self.idle.set()
+        else:
+            self.idle.clear()
+        if not self._waiting and not self._reserved and not self._stopping and self._free > 0 and all(self._empty.values()):
+            self._waiting = True
+            self._spawn(self._wait_for_work(min(self._free, MAX_BATCH)))
+
+    @property
+    def _free(self) -> int:
+        return self._slots - len(self._held) - self._reserved
+
+    def _next_claim(self, leaving: int) -> tuple[QueueKeys, int]:
+        """Which queue to claim from, and how many; `leaving` slots are freed by the same trip."""
+        keys = self._queues[0]
+        free = self._free + leaving
+        if self._stopping or free <= 0:
+            return keys, 0
+        for keys in self._queues:
+            if not self._empty[keys]:
+                # Half of the slots: while one half runs, the other is on its way.
+                return keys, min(free, (self._slots + 1) // 2, MAX_BATCH)
+        return keys, 0
+
+    def _claim(self, keys: QueueKeys, limit: int) -> Command[Claimed]:
+        return claim(keys, worker=self._worker, limit=limit, lease=self._lease, max_crashes=self._max_crashes)
+
+    async def _trip(self, batches: list[Batch], keys: QueueKeys, limit: int) -> None:
+        commands: list[Command[Any]] = [batch.command for batch in batches]
+        if limit:
+            commands.append(self._claim(keys, limit))
+        try:
+            results = await self._connector.execute_many(commands)
+        except Exception as error:  # noqa: BLE001 - a worker never ends for its bookkeeping: logged, and tried again
+            self._log.exception("Trip to Redis failed")
+            results = [BrokerError(f"trip failed: {type(error).__name__}")] * len(commands)
+        finally:
+            self._trips -= 1
+            self._reserved -= limit
+        for batch, result in zip(batches, results, strict=False):
+            self._settled(batch, result)
+        if limit:
+            self._claimed(keys, limit, results[-1])
+        self.pump()
+
+    async def _wait_for_work(self, limit: int) -> None:
+        # With one queue the claim is written behind the blocking read; with several, which one woke is not known yet.
+        alone = self._queues[0] if len(self._queues) == 1 else None
+        commands: list[Command[Any]] = [wait(self._queues, BLOCK_SECONDS)]
+        if alone:
+            commands.append(self._claim(alone, limit))
+            self._reserved += limit
+        try:
+            results = await self._blocking.execute_many(commands)
+        except Exception as error:  # noqa: BLE001 - as in a trip
+            self._log.exception("Waiting for work failed")
+            results = [BrokerError(f"wait failed: {type(error).__name__}")] * len(commands)
+        finally:
+            self._waiting = False
+            if alone:
+                self._reserved -= limit
+        woken = results[0]
+        if alone:
+            self._claimed(alone, limit, results[1])
+        elif isinstance(woken, BrokerError):
+            self._refused("wait for work", woken)
+        else:
+            # A hint is only a hint: without one, look at all of them once a block.
+            for keys in self._queues:
+                if woken is None or woken == keys.wake:
+                    self._empty[keys] = False
+        self.pump()
+
+    def _claimed(self, keys: QueueKeys, limit: int, result: Claimed | BrokerError) -> None:
+        if isinstance(result, BrokerError):
+            self._refused(f"claim from queue {keys.queue}", result)
+            return
+        deliveries, next_due = result
+        if deliveries and self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
+        self._empty[keys] = len(deliveries) < limit and next_due != 0
+        self._set_timer(keys, next_due)
+        for delivery in deliveries:
+            held = Held(keys, delivery)
+            self._held.add(held)
+            if self._stopping:
+                self.ended(held, Settlement("release", delivery.id, delivery.fence), 0)
+            else:
+                self._start(held)
+
+    def _settled(self, batch: Batch, result: list[str] | BrokerError) -> None:
+        if isinstance(result, BrokerError):
+            # The handlers ran: this is never their failure. Kept and sent again; at worst the leases expire.
+            self._settler.put_back(batch)
+            self._refused(f"settle on queue {batch.keys.queue}", result)
+            return
+        self._held.difference_update([ended.held for ended in batch.ended])
+        if self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("Settled %d messages of queue %s, %d stale", len(batch.ended), batch.keys.queue, len(result))
+
+    def _refused(self, what: str, error: BrokerError) -> None:
+        self._log.error("Redis refused to %s, trying again in %g s: %s", what, REST, error)
+        if not self._resting:
+            self._resting = True
+            self._loop.call_later(REST, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self.pump()
+
+    def _set_timer(self, keys: QueueKeys, next_due: float | None) -> None:
+        if timer := self._timers.pop(keys, None):
+            timer.cancel()
+        # Whatever is due later than a block lasts is seen by the claim that follows it.
+        if next_due and next_due <= BLOCK_SECONDS:
+            self._timers[keys] = self._loop.call_later(next_due, self._due, keys)
+
+    def _due(self, keys: QueueKeys) -> None:
+        self._timers.pop(keys, None)
+        if self._waiting:
+            self._spawn(self._nudge(keys))
+        else:
+            self._empty[keys] = False
+            self.pump()
+
+    async def _nudge(self, keys: QueueKeys) -> None:
+        """End the blocking read. Whoever takes the hint claims what is due."""
+        try:
+            await self._connector.execute(wake(keys))
+        except BrokerError as error:
+            self._log.warning("Could not wake queue %s, it is looked at within %d s: %s", keys.queue, BLOCK_SECONDS, error)
+
+    def stop(self) -> None:
+        """Claim no more. What a claim on its way brings is given back."""
+        self._stopping = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._waiting:
+            self._spawn(self._nudge(self._queues[0]))
+        self.pump()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def abort(self) -> None:
+        """Drop what is on its way: the leases that nobody settled expire."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,29 @@
+"""What the worker holds: the deliveries under its leases."""
+
+from __future__ import annotations
+
+from redisq.broker.keys import QueueKeys
+from redisq.message import Delivery
+
+__all__ = ["Held"]
+
+
+class Held:
+    """One delivery from its claim to the answer of its settlement.
+
+    Attributes:
+        keys: Its queue.
+        delivery: The message and its fence.
+        until: Monotonic seconds after which its lease is not extended any more; None: no end.
+        settled: Its settlement was handed in: it must not be settled again.
+        lost: Its lease is another's or nobody's.
+    """
+
+    __slots__ = ("delivery", "keys", "lost", "settled", "until")
+
+    def __init__(self, keys: QueueKeys, delivery: Delivery) -> None:
+        self.keys = keys
+        self.delivery = delivery
+        self.until: float | None = None
+        self.settled = False
+        self.lost = False

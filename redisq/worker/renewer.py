@@ -1,0 +1,90 @@
+"""Extend the leases of what the worker holds: a thread and a connection of its own, so that no handler can block it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from redisq.broker.commands import MAX_BATCH, extend
+from redisq.broker.connector import Connector
+from redisq.broker.keys import QueueKeys
+from redisq.errors import BrokerError
+from redisq.worker.held import Held
+
+__all__ = ["Renewer"]
+
+
+class Renewer:
+    """Every third of a lease: an explicit list of leases, started or not, gets a new deadline.
+
+    Args:
+        connector: Its own, sync.
+        lease: Microseconds.
+        held: Returns what is held now; called from the thread.
+        lost: Told each lease that is not ours any more, in the loop.
+        loop: That loop.
+        log: The worker's logger.
+        now: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        lease: int,
+        held: Callable[[], Iterable[Held]],
+        lost: Callable[[Held], None],
+        loop: asyncio.AbstractEventLoop,
+        log: logging.Logger,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connector = connector
+        self._lease = lease
+        self._held = held
+        self._lost = lost
+        self._loop = loop
+        self._log = log
+        self._now = now
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="redisq-renewer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it closes its connection."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        interval = self._lease / 3_000_000
+        while not self._stopped.wait(interval):
+            try:
+                self.renew()
+            except BrokerError as error:
+                # The next round tries again; two rounds fit into what is left of the leases.
+                self._log.warning("Could not extend leases: %s", error)
+        self._connector.close()
+
+    def renew(self) -> None:
+        """Extend all that is held and whose task may still run."""
+        now = self._now()
+        by_queue: dict[QueueKeys, list[Held]] = {}
+        for held in self._held():
+            if not held.lost and (held.until is None or now < held.until):
+                by_queue.setdefault(held.keys, []).append(held)
+        for keys, wanted in by_queue.items():
+            for at in range(0, len(wanted), MAX_BATCH):
+                self._extend(keys, wanted[at : at + MAX_BATCH])
+
+    def _extend(self, keys: QueueKeys, wanted: list[Held]) -> None:
+        leases = [(held.delivery.id, held.delivery.fence) for held in wanted]
+        verdicts = self._connector.execute(extend(keys, leases, lease=self._lease))
+        for held in wanted:
+            if held.delivery.id in verdicts:
+                try:
+                    self._loop.call_soon_threadsafe(self._lost, held)
+                except RuntimeError:
+                    return  # the loop is closed: nobody runs it any more

@@ -1,0 +1,188 @@
+"""The worker: wires the loops together, starts them, drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import Any
+
+from redisq.app.app import RedisQ
+from redisq.broker.commands import Settlement, inspect
+from redisq.broker.connection import BLOCK_SECONDS
+from redisq.broker.connector import Patience
+from redisq.errors import ConfigError
+from redisq.message import new_id
+from redisq.types import check_name
+from redisq.worker.consumer import Consumer
+from redisq.worker.executor import Executor
+from redisq.worker.held import Held
+from redisq.worker.outage import Outage
+from redisq.worker.renewer import Renewer
+from redisq.worker.threads import ThreadPool
+
+__all__ = ["Worker"]
+
+#: Seconds for the last settlements to reach Redis when all is over.
+LAST_TRIP = 5.0
+
+
+class Worker:
+    """Runs the tasks of one app in the running event loop.
+
+    Args:
+        app: Whose tasks.
+        queues: In the order in which they are served; else those that the app's tasks are sent to.
+        concurrency: Messages at a time, when the app has an async handler.
+        threads: Threads for sync handlers; messages at a time, when all handlers are sync.
+        burst: End when the queues are empty.
+        shutdown_timeout: Seconds that running handlers get after `stop`.
+        name: The name that leases are written to; else host, process and a random part.
+
+    Raises:
+        ConfigError: The app has no task, or a number or name is not valid.
+    """
+
+    def __init__(
+        self,
+        app: RedisQ,
+        *,
+        queues: Sequence[str] = (),
+        concurrency: int = 100,
+        threads: int = 10,
+        burst: bool = False,
+        shutdown_timeout: float = 25.0,
+        name: str | None = None,
+    ) -> None:
+        if not app.tasks:
+            raise ConfigError(f"app {app.name} has no task: decorate a function with @app.task, and import its module")
+        if concurrency < 1 or threads < 1 or shutdown_timeout < 0:
+            raise ConfigError(f"concurrency={concurrency}, threads={threads}: want 1 at least; shutdown_timeout: 0 s at least")
+        self._app = app
+        self._queues = [app.keys(queue) for queue in dict.fromkeys(queues or app.queues)]
+        self._slots = concurrency if any(task.is_async for task in app.tasks.values()) else threads
+        self._threads = threads
+        self._burst = burst
+        self._shutdown_timeout = shutdown_timeout
+        self.name = check_name("worker", name or f"{_host()}-{os.getpid()}-{new_id()[:4]}")
+        self.log = logging.getLogger(f"{app.name}.worker")
+        self._stopped = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def stop(self) -> None:
+        """Stop claiming, let handlers finish within the shutdown timeout, give the rest back. A second call: now."""
+        if self._stopped.is_set():
+            self._hurry.set()
+        self._stopped.set()
+
+    async def run(self) -> None:
+        """Work until `stop`, or until the queues are empty in a burst.
+
+        Raises:
+            BrokerError: The first contact showed that this cannot work: a wrong password, a queue of another program ...
+        """
+        server, outage = self._app.server, Outage(self.log)
+        forever = Patience(seconds=None)
+        connector = server.async_connector("worker", patience=forever, observer=outage.line())
+        blocking = server.async_connector("worker-idle", patience=forever, observer=outage.line(), block=BLOCK_SECONDS)
+        try:
+            await self._until_stopped(self._first_contact(connector.execute))
+            if self._stopped.is_set():
+                return
+            loop, settings = asyncio.get_running_loop(), self._app.settings
+            threads = ThreadPool(loop, self._threads)
+            consumer = Consumer(
+                connector,
+                blocking,
+                self._queues,
+                worker=self.name,
+                slots=self._slots,
+                lease=settings.lease,
+                max_crashes=settings.max_deliveries,
+                start=lambda held: executor.start(held),
+                log=self.log,
+            )
+            executor = Executor(self._app, loop, threads, consumer.ended, self.log)
+            patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
+            renewer = Renewer(
+                server.connector("worker-renewer", patience=patience), settings.lease, consumer.held, self._lost, loop, self.log
+            )
+            renewer.start()
+            try:
+                await self._work(consumer)
+                await self._drain(consumer, executor)
+            finally:
+                renewer.stop()
+                threads.close()
+                await consumer.abort()
+        finally:
+            await connector.aclose()
+            await blocking.aclose()
+
+    async def _first_contact(self, execute: Any) -> None:
+        for keys in self._queues:
+            await execute(inspect(keys))
+
+    async def _until_stopped(self, work: Awaitable[None]) -> None:
+        """Await the work, or `stop`, whichever is first."""
+        task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stopped.wait())
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+
+    async def _work(self, consumer: Consumer) -> None:
+        self.log.info("Initialized Redis connection")
+        for keys in self._queues:
+            shown = "chat API" if keys.queue == "chat_api" else keys.queue
+            self.log.info("Started %s queue processor", shown)
+        self.log.info("Worker %s is ready: %d slots, %s", self.name, self._slots, ", ".join(sorted(self._app.tasks)))
+        consumer.pump()
+        if self._burst:
+            await self._until_stopped(self._exhausted(consumer))
+        else:
+            await self._stopped.wait()
+
+    async def _exhausted(self, consumer: Consumer) -> None:
+        while not consumer.exhausted:
+            consumer.idle.clear()
+            await consumer.idle.wait()
+
+    async def _drain(self, consumer: Consumer, executor: Executor) -> None:
+        consumer.stop()
+        if executor.running:
+            self.log.info("Stopping: %d handlers have %g s to finish", executor.running, self._shutdown_timeout)
+        patience = self._shutdown_timeout if executor.running else LAST_TRIP
+        await self._first(patience, consumer.idle.wait(), self._hurry.wait())
+        unfinished = executor.give_back()
+        for held in unfinished:
+            consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
+        await self._first(LAST_TRIP, consumer.idle.wait())
+        if consumer.idle.is_set():
+            self.log.info("Stopped, gave %d messages back", len(unfinished))
+        else:
+            left = len(consumer.held())
+            self.log.warning("Stopped without an answer from Redis: the leases of %d messages will expire", left)
+
+    async def _first(self, seconds: float, *events: Coroutine[Any, Any, Any]) -> None:
+        tasks = [asyncio.ensure_future(event) for event in events]
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+    def _lost(self, held: Held) -> None:
+        if not held.settled and not held.lost:
+            held.lost = True
+            self.log.warning(
+                "Lost the lease of message %s of queue %s; its result will be refused", held.delivery.id, held.keys.queue
+            )
+
+
+def _host() -> str:
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "_.-") else "-" for letter in socket.gethostname()
+    )[:64]
