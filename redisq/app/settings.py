@@ -33,8 +33,9 @@ class Settings:
     max_deliveries: int
 
     def __post_init__(self) -> None:
-        if self.lease < 1_000_000:
-            raise ConfigError(f"lease={self.lease / 1_000_000:g}: want 1 s at least; a third of it is the time between extensions")
+        # An idle queue is looked at once a second, and silence of half a lease is taken for a gap of the server (I12).
+        if self.lease < 3_000_000:
+            raise ConfigError(f"lease={self.lease / 1_000_000:g}: want 3 s at least")
         # 255 steps together make a year: every score stays positive and exact.
         if self.priority_step > 31_536_000_000_000 // 255:
             raise ConfigError(f"priority_step={self.priority_step / 1_000_000:g}: want 123,670 s (34 hours) at most")

@@ -1,0 +1,74 @@
+"""The bot that the worker processes of the tests run. It writes each start and end to a ledger outside the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+import urllib.request
+from datetime import timedelta
+
+from redisq import RedisQ
+
+app = RedisQ("bot_logic", lease=float(os.environ.get("BOT_LEASE", "30")))
+
+_ledger = os.open(os.environ["BOT_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if "BOT_LEDGER" in os.environ else None
+
+
+def note(kind: str, what: object) -> None:
+    """One line, one write: whole also when the process is killed right after."""
+    if _ledger is not None:
+        os.write(_ledger, f"{kind} {what} {os.getpid()} {time.time():.6f}\n".encode())
+
+
+def ask_chat_api(text: str) -> str:
+    with urllib.request.urlopen(os.environ["CHAT_API"], data=text.encode(), timeout=5) as reply:
+        body: bytes = reply.read()
+    return body.decode()
+
+
+@app.task(queue="chat_api", max_retries=2, retry_backoff=timedelta(milliseconds=100).total_seconds())
+async def answer(chat_id: int, text: str) -> str:
+    """Ask the chat API over HTTP. It refuses what begins with "bad"."""
+    note("S", f"{chat_id}:{text}")
+    reply = await asyncio.to_thread(ask_chat_api, text)
+    note("E", f"{chat_id}:{reply}")
+    return reply
+
+
+@app.task(queue="chat_api")
+def answer_sync(chat_id: int, text: str) -> str:
+    """The same, as a plain function."""
+    reply = ask_chat_api(text)
+    note("E", f"{chat_id}:{reply}")
+    return reply
+
+
+@app.task(queue="work")
+async def short(number: int) -> None:
+    """Takes 1 to 5 ms."""
+    note("S", number)
+    await asyncio.sleep(random.uniform(0.001, 0.005))
+    note("E", number)
+
+
+@app.task(queue="slow")
+async def sleep(number: int, seconds: float) -> None:
+    note("S", number)
+    await asyncio.sleep(seconds)
+    note("E", number)
+
+
+@app.task(queue="slow")
+def sleep_sync(number: int, seconds: float) -> None:
+    note("S", number)
+    time.sleep(seconds)
+    note("E", number)
+
+
+@app.task(queue="slow")
+async def block_the_loop(number: int, seconds: float) -> None:
+    note("S", number)
+    time.sleep(seconds)  # noqa: ASYNC251 - what a handler should not do, and some do
+    note("E", number)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from redisq import RedisQ
+from tests.integration.processes import WorkerProcess
+
+
+@pytest.fixture
+def start_worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start worker processes; none outlives the test."""
+    started: list[WorkerProcess] = []
+
+    def start(*options: str, **environment: str) -> WorkerProcess:
+        worker = WorkerProcess(environment.pop("url", redis_url), tmp_path, *options, **environment)
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.kill()
+
+
+@pytest.fixture
+def producer(redis_url: str) -> Iterator[RedisQ]:
+    """The bot's app in this process, on the test's server."""
+    from tests.integration import bot
+
+    app = RedisQ("bot_logic", url=redis_url)
+    for task in bot.app.tasks.values():
+        options = task.definition
+        app.task(name=options.name, queue=options.queue)(task.handler)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def chat_api() -> Iterator[str]:
+    """A chat API over real HTTP: echoes, and answers 500 to what begins with "bad"."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            self.send_response(500 if text.startswith("bad") else 200)
+            self.end_headers()
+            self.wfile.write(f"re:{text}".encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
