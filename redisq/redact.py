@@ -10,7 +10,7 @@ __all__ = ["MAX_TEXT", "error_text", "redact"]
 MAX_TEXT = 500
 
 _SECRETS = (
-    (re.compile(r"\b\d{8,10}:[\w-]{35}"), "***"),  # Telegram bot token, also inside its API's URLs
+    (re.compile(r"(?<!\d)\d{8,10}:[\w-]{35}"), "***"),  # Telegram bot token, also inside its API's URLs
     (re.compile(r"\bxox[a-z]-[\w-]+"), "xox*-***"),  # Slack
     (re.compile(r"\b[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}"), "***"),  # Discord
     (re.compile(r"\bsk-[\w-]{16,}"), "sk-***"),  # LLM providers' keys

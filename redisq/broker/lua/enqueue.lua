@@ -59,8 +59,9 @@ for i = 1, count do
       end
       -- Messages of one call that are due together keep their order: i microseconds are below any clock's error.
       if sign == '+' then
-        due = queue.now + due + i - 1
-      elseif due > 0 then
+        due = queue.now + due
+      end
+      if due > queue.now then
         due = due + i - 1
       end
       if due >= 9007199254740992 then

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from redisq.cli.loader import load_app
+from redisq.cli.main import main
+from redisq.errors import ConfigError
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with two apps, named anew for each test; the current folder."""
+    name = f"bot_{tmp_path.name.replace('-', '_')}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / f"{name}.py").write_text(
+        "from redisq import RedisQ\none = RedisQ('one')\nclass Holder:\n    two = RedisQ('two')\nnot_an_app = 1\n"
+    )
+    return name
+
+
+def test_an_app_is_found_by_its_name_a_dotted_name_or_as_the_only_one(module: str) -> None:
+    assert load_app(f"{module}:one").name == "one"
+    assert load_app(f"{module}:Holder.two").name == "two"
+    assert load_app(module).name == "one"
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("no_such_module_here:app", "no module 'no_such_module_here'"),
+        ("{module}:not_an_app", "'not_an_app' is not a RedisQ app"),
+        ("{module}:nothing", "'nothing' is not a RedisQ app"),
+        (":app", "want module:app"),
+    ],
+)
+def test_what_is_not_found_is_an_error_that_says_what_to_do(module: str, target: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_app(target.format(module=module))
+
+
+def test_an_import_error_inside_the_module_is_not_hidden(module: str) -> None:
+    Path(f"{module}_broken.py").write_text("import no_such_dependency\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        load_app(f"{module}_broken:app")
+
+
+def test_two_apps_in_one_module_must_be_told_apart(module: str) -> None:
+    Path(f"{module}_two.py").write_text("from redisq import RedisQ\na = RedisQ('a')\nb = RedisQ('b')\n")
+    with pytest.raises(ConfigError, match="has 2 apps"):
+        load_app(f"{module}_two")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["worker"], "which app"),
+        (["worker", "{module}:one"], "ConfigError: app one has no task"),
+        (["worker", "nowhere:app"], "ConfigError: no module 'nowhere'"),
+        (["worker", "{module}:one", "-c", "none"], "not a valid integer"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_words_and_no_traceback(module: str, arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(main, [argument.format(module=module) for argument in arguments])
+    assert result.exit_code in (1, 2)
+    assert says in result.output
+    assert "Traceback" not in result.output
+
+
+def test_each_flag_of_the_worker_has_a_variable() -> None:
+    options = [option for option in main.commands["worker"].params if option.param_type_name == "option"]
+    assert all(str(option.envvar).startswith("REDISQ_") for option in options)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from redisq.app.settings import TaskOptions
+from redisq.errors import DecodeError, NewerMessage, UnknownTask
+from redisq.message import Delivery, Meta
+from redisq.worker.verdict import MAX_PARKS, after_failure, unreadable
+
+
+def delivery(**meta: int) -> Delivery:
+    return Delivery("id", 7, b"", Meta(**meta))
+
+
+def test_a_failure_is_retried_with_doubling_delays_and_then_dead() -> None:
+    options = TaskOptions("t", "q", max_retries=3, retry_backoff=5, retry_backoff_max=15)
+    ends = [after_failure(options, delivery(attempt=attempt), ValueError("no"), lambda: 0.0) for attempt in (1, 2, 3, 4)]
+    assert [(end.op, end.delay) for end in ends] == [
+        ("retry", 5_000_000),
+        ("retry", 10_000_000),
+        ("retry", 15_000_000),
+        ("dead", 0),
+    ]
+    assert {end.text for end in ends} == {"ValueError: no"}
+    assert ends[-1].reason == "exhausted"
+
+
+def test_the_jitter_takes_up_to_half_and_never_all() -> None:
+    options = TaskOptions("t", "q", retry_backoff=5)
+    assert after_failure(options, delivery(), ValueError(), lambda: 0.999999).delay == pytest.approx(2_500_000, rel=1e-3)
+    tiny = TaskOptions("t", "q", retry_backoff=0.000001)
+    assert after_failure(tiny, delivery(), ValueError(), lambda: 0.999999).delay >= 1
+
+
+def test_a_task_without_retries_dies_at_its_first_failure() -> None:
+    assert after_failure(TaskOptions("t", "q", max_retries=0), delivery(), ValueError(), lambda: 0.0).op == "dead"
+
+
+@pytest.mark.parametrize(("error", "reason"), [(UnknownTask("t"), "unknown_task"), (NewerMessage("2"), "newer_message")])
+def test_what_another_worker_may_know_is_put_aside_and_dead_only_in_the_end(error: Exception, reason: str) -> None:
+    assert isinstance(error, UnknownTask | NewerMessage)
+    first = unreadable(delivery(), error, lambda: 0.0)
+    assert (first.op, first.reason, first.delay) == ("park", reason, 5_000_000)
+    last = unreadable(delivery(parks=MAX_PARKS), error, lambda: 0.0)
+    assert (last.op, last.reason) == ("dead", reason)
+
+
+def test_what_no_worker_will_ever_read_is_dead_at_once() -> None:
+    assert unreadable(delivery(), DecodeError("not msgpack"), lambda: 0.0)[0::4] == ("dead", "undecodable")
