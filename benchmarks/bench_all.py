@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks import bench_drain, bench_enqueue, bench_latency
+from benchmarks.bench_drain import Case
 from benchmarks.harness import Bench, run
-from benchmarks.peers import CeleryPeer, RedisqPeer
+from benchmarks.peers import BareProducer, CeleryPeer, RedisqPeer
 from benchmarks.report import Cell, Figure, Report, Row, parser, short
 
 TASKS, PEER_TASKS, CALLS, BULK = 20_000, 2_000, 1_000, 20_000
@@ -32,17 +33,25 @@ class Check:
 
 
 def drains(bench: Bench, runs: int, backlog: int) -> list[Check]:
-    """Drain, the peer's drain, and the drain of a long queue, in turns."""
+    """One worker, in its variants, and the peer's, in turns."""
     redisq = RedisqPeer(bench)
-    cases = [bench_drain.Case(redisq, TASKS), bench_drain.Case(redisq, TASKS, backlog)]
-    cases += [bench_drain.Case(CeleryPeer(bench, pool), PEER_TASKS) for pool in ("solo", "prefork")]
-    plain, long, *celery = bench_drain.compare(bench, cases, runs)
-    base, best = bench_drain.rates(plain).median, max(bench_drain.rates(pool).median for pool in celery)
+    cases = [
+        Case(redisq, TASKS),
+        Case(redisq, TASKS, backlog),
+        Case(RedisqPeer(bench, sync=True), TASKS),
+        Case(redisq, 2 * TASKS, processes=2),
+        *(Case(CeleryPeer(bench, pool), PEER_TASKS) for pool in ("solo", "prefork")),
+    ]
+    results = bench_drain.compare(bench, cases, runs)
+    plain, long, threads, two, *celery = (bench_drain.rates(drains) for drains in results)
     return [
-        Check("drain, tasks/s", bench_drain.rates(plain), 20_000),
-        Check("drain / the better Celery (acks_late)", base / best, 20),
-        Check(f"drain at a backlog of {backlog:,} / of {TASKS:,}", bench_drain.rates(long).median / base, 0.85),
-        Check("Redis CPU in a drain, us/task", bench_drain.redis_us(plain), 10, at_least=False),
+        Check("drain, tasks/s", plain, 20_000),
+        Check("drain / the better Celery (acks_late)", plain.over(max(celery, key=lambda each: each.median)), 20),
+        Check(f"drain at a backlog of {backlog:,} / of {TASKS:,}", long.over(plain), 0.85),
+        Check("drain, Redis CPU us/task", bench_drain.redis_us(results[0]), 10, at_least=False),
+        Check("drain, worker CPU us/task", bench_drain.worker_us(results[0]), None),
+        Check("drain, handlers in threads, tasks/s", threads, None),
+        Check("drain, two worker processes, tasks/s", two, None),
     ]
 
 
@@ -50,12 +59,16 @@ def enqueues(bench: Bench, rounds: int) -> list[Check]:
     """One by one against the peers, and in bulk."""
     producers = bench_enqueue.all_producers(bench)
     results = bench_enqueue.compare(bench, producers, CALLS, rounds)
-    rates = {producer.label: bench_enqueue.rate(spent).median for producer, spent in zip(producers, results, strict=True)}
-    ours = rates.pop(producers[0].label)
-    bare = rates.pop(producers[-1].label)
+    ours, *others = (bench_enqueue.rate(spent) for spent in results)
     many = bench_enqueue.rate([bench_enqueue.bulk(bench, producers[0], BULK) for _ in range(rounds)])
-    checks = [Check(f".delay one by one / {label}", ours / rate, 1) for label, rate in rates.items()]
-    return [*checks, Check(".delay one by one / bare EVALSHA", ours / bare, None), Check("delay_many, tasks/s", many, 60_000)]
+    return [
+        Check(".delay one by one, tasks/s", ours, None),
+        *(
+            Check(f".delay one by one / {producer.label}", ours.over(rate), None if isinstance(producer, BareProducer) else 1)
+            for producer, rate in zip(producers[1:], others, strict=True)
+        ),
+        Check("delay_many, tasks/s", many, 60_000),
+    ]
 
 
 def latencies(bench: Bench, runs: int) -> list[Check]:

@@ -70,21 +70,26 @@ def rates(drains: Sequence[Drain]) -> Figure:
     return Figure.of(each.first.rate_to(each.last) for each in drains)
 
 
+def worker_us(drains: Sequence[Drain]) -> Figure:
+    """CPU of the workers a task, microseconds."""
+    return Figure.of(each.first.worker_us_to(each.last) for each in drains)
+
+
 def redis_us(drains: Sequence[Drain]) -> Figure:
     """CPU of Redis a task, microseconds."""
     return Figure.of(each.first.redis_us_to(each.last) for each in drains)
 
 
-def row(label: str, drains: Sequence[Drain], ratio: float | None = None) -> Row:
+def row(label: str, drains: Sequence[Drain], base: Figure) -> Row:
     """One line of the table."""
     return {
         "what": label,
         "tasks/s": rates(drains),
-        "worker us/task": Figure.of(each.first.worker_us_to(each.last) for each in drains),
+        "worker us/task": worker_us(drains),
         "redis us/task": redis_us(drains),
         "with start-up s": Figure.of(each.whole for each in drains),
         "others' cores": Figure.of(each.first.others_to(each.last) for each in drains),
-        "ratio": ratio,
+        "ratio": rates(drains).over(base),
     }
 
 
@@ -113,12 +118,12 @@ def main() -> None:
         if args.peer:
             cases += [Case(CeleryPeer(bench, pool), args.peer_tasks) for pool in ("solo", "prefork")]
         results = compare(bench, cases, args.runs)
-        base = rates(results[0]).median
+        base = rates(results[0])
         rows = []
         for case, drains in zip(cases, results, strict=True):
             label = case.peer.label + (f" x{case.processes}" if case.processes > 1 else "")
             label += f", {case.tasks:,}" + (f" of {case.backlog:,}" if case.backlog else "")
-            rows.append(row(label, drains, rates(drains).median / base))
+            rows.append(row(label, drains, base))
         report.table("drain", rows)
         report.finish()
 

@@ -64,14 +64,14 @@ def rate(rounds: Sequence[Spent]) -> Figure:
     return Figure.of(spent.tasks / spent.wall for spent in rounds)
 
 
-def row(label: str, rounds: Sequence[Spent], base: float) -> Row:
+def row(label: str, rounds: Sequence[Spent], base: Figure) -> Row:
     """One line of the table."""
     return {
         "what": label,
         "tasks/s": rate(rounds),
         "client us/task": Figure.of(spent.client / spent.tasks * 1e6 for spent in rounds),
         "redis us/task": Figure.of(spent.redis / spent.tasks * 1e6 for spent in rounds),
-        "ratio": rate(rounds).median / base,
+        "ratio": rate(rounds).over(base),
     }
 
 
@@ -89,7 +89,7 @@ def main() -> None:
         report = Report(bench.redis, args.json)
         producers = all_producers(bench)
         results = compare(bench, producers, args.calls, args.runs)
-        base = rate(results[0]).median
+        base = rate(results[0])
         rows = [row(producer.label, rounds, base) for producer, rounds in zip(producers, results, strict=True)]
         report.table("enqueue one by one", rows)
         rounds = [bulk(bench, producers[0], args.bulk // args.runs) for _ in range(args.runs)]

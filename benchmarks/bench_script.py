@@ -127,9 +127,9 @@ def row(step: str, batch: int, results: Sequence[Sequence[dict[str, Cost]]]) -> 
         cells[f"{name}script us/task"] = Figure.of(costs[step].script for costs in side)
         cells[f"{name}redis us/task"] = Figure.of(costs[step].cpu for costs in side)
     if len(results) > 1:
-        pairs = list(zip(*results, strict=True))
-        cells["script ratio"] = Figure.of(this[step].script / other[step].script for this, other in pairs)
-        cells["redis ratio"] = Figure.of(this[step].cpu / other[step].cpu for this, other in pairs)
+        this, other = ([costs[step] for costs in side] for side in results)
+        cells["script ratio"] = Figure.of(cost.script for cost in this).over(Figure.of(cost.script for cost in other))
+        cells["redis ratio"] = Figure.of(cost.cpu for cost in this).over(Figure.of(cost.cpu for cost in other))
     return cells
 
 

@@ -28,8 +28,12 @@ class Figure:
     def median(self) -> float:
         return statistics.median(self.runs)
 
+    def over(self, base: Figure) -> Figure:
+        """The ratio to another figure of the same rounds, round by round: noise that lasts longer than a round cancels out."""
+        return Figure.of(ours / theirs for ours, theirs in zip(self.runs, base.runs, strict=True))
+
     def __str__(self) -> str:
-        if len(self.runs) == 1:
+        if min(self.runs) == max(self.runs):
             return short(self.median)
         return f"{short(self.median)} ({short(min(self.runs))}-{short(max(self.runs))})"
 

@@ -85,10 +85,10 @@ def test_several_queues_are_all_served(start_worker: Start, producer: RedisQ, ra
         producer.tasks["short"].delay(number)
         producer.tasks["answer"].delay(number, "hi")
         wait_until(
-            lambda: (
+            lambda wanted=b"%d" % (number + 1): (
                 raw.hget("work:stats", "processed_requests")
                 == raw.hget("chat_api:stats", "processed_requests")
-                == b"%d" % (number + 1)
+                == wanted
             ),
             "both queues served",
         )

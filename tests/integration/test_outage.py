@@ -51,7 +51,8 @@ def test_redis_restarts_in_mid_work(
     wait_until(lambda: processed() == TASKS, "all done", 60)
     worker.wait_for_log("Redis connection is back")
     ledger = Ledger(tmp_path / "ledger")
-    assert set(ledger.ends.values()) == {1} and len(ledger.ends) == TASKS
+    assert len(ledger.ends) == TASKS
+    assert set(ledger.ends.values()) == {1}
     assert worker.text().count("Lost Redis connection") == 1
     assert worker.terminate() == 0
 
@@ -73,7 +74,7 @@ def test_every_connection_is_cut_again_and_again(
 
 def test_a_producer_gets_a_typed_error_after_its_own_timeout(durable_server: RedisServer, app: RedisQ) -> None:
     durable_server.kill()
-    with pytest.raises(BrokerUnavailable, match="enqueue on queue work: .*is Redis running"):
+    with pytest.raises(BrokerUnavailable, match=r"enqueue on queue work: .*is Redis running"):
         app.tasks["short"].delay(1)
     durable_server.start()
     app.tasks["short"].delay(1)

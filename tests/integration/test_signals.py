@@ -39,7 +39,7 @@ def test_what_does_not_finish_in_time_is_given_back_at_once_and_free_of_charge(
     began = time.monotonic()
     assert worker.terminate() == 0
     assert time.monotonic() - began < 5
-    assert [id.decode() for id in raw.zrange("slow:queue:main", 0, -1)] == [job.id for job in jobs], "back in their order"
+    assert [waiting.decode() for waiting in raw.zrange("slow:queue:main", 0, -1)] == [job.id for job in jobs], "back in their order"
     assert raw.zcard("slow:queue:processing") == raw.hlen("slow:leases") == raw.hlen("slow:meta") == 0
     assert raw.hget("slow:stats", "released") == b"3"
 
