@@ -1,0 +1,268 @@
+"""A plain model of the broker: what the scripts promise, on dicts, without Redis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from redisq.broker.commands import Claimed, Enqueue, Found, QueueView, Settlement
+from redisq.message import Delivery, Meta
+from redisq.states import State
+from tests.clock import START
+from tests.contracts.keyspace import ZSETS, Snapshot
+
+#: Promotions and take-backs of one claim, each.
+SWEEP = 100
+
+
+@dataclass
+class Lease:
+    fence: int
+    place: int
+    worker: str
+    taken_back: bool = False
+
+
+@dataclass
+class Entry:
+    """One message. `score`: in its state's set; `place`: in main, when it is kept apart from that."""
+
+    id: str
+    body: bytes | None
+    state: State
+    score: int
+    place: int | None = None
+    attempt: int = 1
+    crashes: int = 0
+    parks: int = 0
+    reason: str = ""
+    text: str | None = None
+    lease: Lease | None = None
+
+    def record(self) -> str:
+        """The meta record; empty for a plain first delivery."""
+        parts = [f"attempt={self.attempt}"] if self.attempt > 1 else []
+        parts += [f"{name}={value}" for name, value in (("crashes", self.crashes), ("parks", self.parks)) if value]
+        parts += [f"score={self.place}"] if self.place is not None else []
+        parts += [f"reason={self.reason}"] if self.reason else []
+        parts += [f"text={self.text}"] if self.text is not None else []
+        return " ".join(parts)
+
+    def meta(self) -> Meta:
+        return Meta(self.attempt, self.crashes, self.parks, self.reason, self.text or "")
+
+    def die(self, now: int, reason: str, text: str) -> None:
+        self.state, self.score, self.reason, self.text, self.lease = State.DEAD, now, reason, text, None
+
+
+@dataclass
+class Model:
+    """One queue. `now` is moved by the test."""
+
+    prefix: str
+    now: int = START
+    entries: dict[str, Entry] = field(default_factory=dict)
+    ledger: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    stats: Counter[str] = field(default_factory=Counter)
+    clock: int = 0
+    layout: bool = False
+    paused: str | None = None
+    lease: int = 0
+    grace: int = 0
+    wake: bool = False
+
+    def among(self, state: State) -> list[Entry]:
+        """The messages of a state, in order."""
+        return sorted((entry for entry in self.entries.values() if entry.state is state), key=lambda entry: (entry.score, entry.id))
+
+    def current(self) -> list[tuple[str, int]]:
+        """(id, fence) of every message whose last holder may still say something."""
+        return [(entry.id, entry.lease.fence) for entry in self.entries.values() if entry.lease]
+
+    def _recall(self, caller: str, number: int) -> list[str] | None:
+        last, answer = self.ledger.get(caller, (-1, []))
+        assert number >= last, "the caller has made a later call"
+        return answer if last == number else None
+
+    def _grace(self) -> int:
+        gap = self.lease and self.clock and self.now - self.clock > self.lease / 2
+        return max(self.grace, self.now + self.lease) if gap else self.grace
+
+    def _open(self) -> None:
+        self.grace, self.layout = self._grace(), True
+
+    def _ticks(self, count: int) -> int:
+        first = max(self.now, self.clock + 1)
+        self.clock = first + count - 1
+        return first
+
+    def _close(self) -> None:
+        self.clock = max(self.clock, self.now)
+
+    def enqueue(self, caller: str, number: int, messages: Sequence[Enqueue]) -> list[str]:
+        answer = self._recall(caller, number)
+        if answer is not None:
+            return answer
+        self._open()
+        first = self._ticks(len(messages))
+        known = min((entry.score for entry in self.among(State.DELAYED)), default=None)
+        duplicates = []
+        for i, message in enumerate(messages):
+            if message.id in self.entries:
+                duplicates.append(message.id)
+                continue
+            due = int(message.due) + (self.now if message.due.startswith("+") else 0)
+            if due > self.now:
+                due += i
+                place = due - message.head_start if message.head_start else None
+                self.entries[message.id] = Entry(message.id, message.body, State.DELAYED, due, place)
+                self.wake |= known is None or due < known
+            else:
+                self.entries[message.id] = Entry(message.id, message.body, State.WAITING, first + i - message.head_start)
+                self.wake = True
+            self.stats["total_messages"] += 1
+        self._close()
+        self.ledger[caller] = number, duplicates
+        return duplicates
+
+    def claim(self, caller: str, number: int, *, worker: str, limit: int, lease: int, max_crashes: int) -> Claimed:
+        answer = self._recall(caller, number)
+        if answer is not None:
+            fence = int(answer[0])
+            held = [self.entries[ident] for ident in answer[1:] if ident in self.entries]
+            held = [entry for entry in held if entry.lease and entry.lease.fence == fence and not entry.lease.taken_back]
+            return self._claimed(fence, held, self._next_due(self._grace()))
+        self._open()
+        self.lease = lease
+        for state in (State.DELAYED, State.RETRY):
+            for entry in self.among(state)[:SWEEP]:
+                if entry.score <= self.now:
+                    entry.state = State.WAITING
+                    entry.score = entry.score if entry.place is None else entry.place
+        if self.now >= self.grace:
+            for entry in self.among(State.PROCESSING)[:SWEEP]:
+                if entry.score <= self.now:
+                    self._take_back(entry, max_crashes)
+        fence = self._ticks(1)
+        given: list[Entry] = []
+        for entry in [] if self.paused == "1" else self.among(State.WAITING)[:limit]:
+            if entry.body is None:
+                self.stats["dlq_messages"] += 1
+                entry.die(self.now, "body_missing", f"the message has no body in {self.prefix}:messages")
+            else:
+                entry.lease = Lease(fence, entry.score, worker)
+                entry.state, entry.score = State.PROCESSING, self.now + lease
+                given.append(entry)
+        next_due = 0 if self.among(State.WAITING) and self.paused != "1" else self._next_due(self.grace)
+        self.wake |= next_due == 0 and bool(self.among(State.WAITING)) and self.paused != "1"
+        self.wake |= next_due is not None and len(given) == limit
+        self._close()
+        self.ledger[caller] = number, [str(fence), *(entry.id for entry in given)]
+        return self._claimed(fence, given, next_due)
+
+    def _take_back(self, entry: Entry, max_crashes: int) -> None:
+        assert entry.lease
+        entry.crashes += 1
+        entry.place = entry.lease.place
+        self.stats["crashes"] += 1
+        if entry.crashes >= max_crashes:
+            self.stats["dlq_messages"] += 1
+            entry.die(self.now, "crashed", f"the worker died or lost its lease {entry.crashes} times")
+        else:
+            entry.state, entry.score, entry.lease.taken_back = State.WAITING, entry.place, True
+
+    def _claimed(self, fence: int, entries: list[Entry], next_due: int | None) -> Claimed:
+        deliveries = [Delivery(entry.id, fence, entry.body or b"", entry.meta()) for entry in entries]
+        return Claimed(deliveries, None if next_due is None else next_due / 1_000_000)
+
+    def _next_due(self, grace: int) -> int | None:
+        times = [entry.score for state in (State.DELAYED, State.RETRY) for entry in self.among(state)]
+        times += [max(entry.score, grace) for entry in self.among(State.PROCESSING)]
+        return max(min(times) - self.now, 0) if times else None
+
+    def settle(self, caller: str, number: int, settlements: Sequence[Settlement], run_time: int) -> list[str]:
+        answer = self._recall(caller, number)
+        if answer is not None or not settlements:
+            return answer or []
+        self._open()
+        stale = []
+        for settlement in sorted(settlements, key=lambda settlement: settlement.op != "ack"):
+            entry = self.entries.get(settlement.id)
+            lease = entry.lease if entry else None
+            if entry and lease and lease.fence == settlement.fence and (settlement.op == "ack" or not lease.taken_back):
+                self._end(entry, lease, settlement)
+            else:
+                stale.append(settlement.id)
+        self.stats.update(stale=len(stale), run_time_us=run_time)
+        self._close()
+        self.ledger[caller] = number, stale
+        return stale
+
+    def _end(self, entry: Entry, lease: Lease, how: Settlement) -> None:
+        entry.lease = None
+        if how.op == "ack":
+            self.stats.update(processed_requests=1, late_acks=int(lease.taken_back))
+            del self.entries[entry.id]
+        elif how.op == "release":
+            self.stats["released"] += 1
+            entry.state, entry.score, self.wake = State.WAITING, lease.place, True
+        elif how.op == "dead":
+            self.stats["dlq_messages"] += 1
+            entry.place = lease.place
+            entry.die(self.now, how.reason, how.text)
+        else:
+            due, waiting = self.now + how.delay, self.among(State.RETRY)
+            self.wake |= not waiting or due < waiting[0].score
+            self.stats["retry_count" if how.op == "retry" else "parked"] += 1
+            entry.attempt += how.op == "retry"
+            entry.parks += how.op == "park"
+            entry.state, entry.score, entry.place, entry.reason, entry.text = State.RETRY, due, lease.place, how.reason, how.text
+
+    def extend(self, leases: Sequence[tuple[str, int]], lease: int) -> dict[str, str]:
+        if not leases:
+            return {}
+        self._open()
+        lost = {}
+        for ident, fence in leases:
+            entry = self.entries.get(ident)
+            if entry and entry.lease and entry.lease.fence == fence and not entry.lease.taken_back:
+                entry.score = max(entry.score, self.now + lease)
+            else:
+                lost[ident] = "lost"
+        self._close()
+        return lost
+
+    def find(self, ident: str) -> Found | None:
+        entry = self.entries.get(ident)
+        if not entry:
+            return None
+        position = self.among(entry.state).index(entry) + 1
+        worker = entry.lease.worker if entry.lease and not entry.lease.taken_back else None
+        return Found(entry.state.value, entry.score, position, entry.body or b"", entry.meta(), worker)
+
+    def inspect(self) -> QueueView:
+        lengths = [len(self.among(state)) for state in ZSETS]
+        oldest = next(iter(self.among(State.WAITING)), None)
+        age = (self.now - float(oldest.score)) / 1_000_000 if oldest else None
+        return QueueView(*lengths, self.paused == "1", age, dict(+self.stats))
+
+    def snapshot(self) -> Snapshot:
+        """What every key of the queue must hold."""
+        entries = list(self.entries.values())
+        config = {"layout": "1" if self.layout else None, "lease": self.lease, "grace_until": self.grace, "paused": self.paused}
+        return Snapshot(
+            states={state: {entry.id: entry.score for entry in entries if entry.state is state} for state in ZSETS},
+            bodies={entry.id: entry.body for entry in entries if entry.body is not None},
+            leases={
+                entry.id: f"{'x' * entry.lease.taken_back}{entry.lease.fence} {entry.lease.place} {entry.lease.worker}"
+                for entry in entries
+                if entry.lease
+            },
+            meta={entry.id: entry.record() for entry in entries if entry.record()},
+            clock=self.clock,
+            stats=dict(+self.stats),
+            config={name: str(value) for name, value in config.items() if value},
+            wake=self.wake,
+            calls={caller: "\n".join([str(number), *answer]) for caller, (number, answer) in self.ledger.items()},
+        )

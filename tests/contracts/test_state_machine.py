@@ -1,0 +1,397 @@
+"""Any sequence of calls, faults and clock moves: a real server, fakeredis and the model agree after every step.
+
+`REDISQ_STATEFUL_EXAMPLES=5000 pytest tests/contracts/test_state_machine.py` runs longer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
+
+import fakeredis
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from redis import exceptions as redis_errors
+
+from redisq.broker import commands
+from redisq.broker.commands import Claimed, Command, Enqueue, Settlement
+from redisq.broker.keys import QueueKeys
+from redisq.broker.scripts import Scripts
+from redisq.states import State
+from tests.clock import clock_key, scripts
+from tests.contracts import keyspace
+from tests.contracts.keyspace import Snapshot
+from tests.contracts.model import Model
+from tests.servers import RedisServer
+
+EXAMPLES = int(os.environ.get("REDISQ_STATEFUL_EXAMPLES", "0"))
+SECOND = 1_000_000
+LEASE = 30 * SECOND
+FAR = 2**60
+KEYS = QueueKeys("chat_api")
+
+workers = st.sampled_from(["w0", "w1"])
+#: What becomes of a reply: the client hears it; loses it and repeats at once; loses it and perhaps repeats later.
+replies = st.sampled_from(["heard", "heard", "heard", "repeated", "lost"])
+indexes = st.integers(0, 20)
+#: Which (id, fence) to name: one that is good, one of an earlier delivery, one with another message's fence, none ever given.
+picks = st.sampled_from(["current", "current", "current", "old", "foreign", "invented"])
+jumps = st.sampled_from([0, 1, 2, 999, SECOND, 10 * SECOND, LEASE // 2, LEASE // 2 + 1, LEASE, 3 * LEASE + 7])
+texts = st.sampled_from(["", "ValueError: no", "two\nlines", "text=score=7 crashes=9", "naïve “quote”"])
+dues = st.one_of(
+    st.just("0"),
+    st.builds("+{}".format, st.sampled_from([0, 1, 5 * SECOND, LEASE, 10 * LEASE])),
+    st.sampled_from([-1, 0, 1, -LEASE, 5 * SECOND, 100 * 366 * 86_400 * SECOND]),
+)
+
+
+class Post(NamedTuple):
+    """One message to be. `again`: an id that was used before; `letter`: so that ids do not sort as they came."""
+
+    again: bool
+    index: int
+    letter: str
+    head: int
+    due: str | int
+
+
+class Call(NamedTuple):
+    """A numbered call as its caller knows it; `model` does the same to the model."""
+
+    who: str
+    command: Command[Any]
+    model: Callable[[str, int], Any]
+    caller: str
+    number: int
+
+
+ops = st.sampled_from(["ack", "ack", "retry", "park", "release", "dead"])
+delays = st.sampled_from([0, 1, SECOND, 20 * SECOND, 2 * LEASE])
+#: Settlements to be: with a pick and an index in place of id and fence.
+items = st.builds(Settlement, ops, picks, indexes, delays, st.sampled_from(["failed", "text", "unknown_task"]), texts)
+posts = st.builds(
+    Post,
+    st.sampled_from([False] * 5 + [True]),
+    indexes,
+    st.sampled_from("amz"),
+    st.sampled_from([0, 0, 0, 1, 60 * SECOND, 2**53 - 1]),
+    dues,
+)
+
+
+def call(client: Any, script: Any, command: Command[Any], *identity: Any) -> Any:
+    """Run a command as the connector does, but with a caller and number of our choice. Errors are returned."""
+    arguments = (len(command.keys.fixed), *command.keys.fixed, command.keys.prefix, *identity, *command.args)
+    try:
+        try:
+            return command.parse(client.execute_command("EVALSHA", script.sha, *arguments))
+        except redis_errors.NoScriptError:
+            return command.parse(client.execute_command("EVAL", script.source, *arguments))
+    except redis_errors.ResponseError as error:
+        return error
+
+
+class BrokerMachine(RuleBasedStateMachine):
+    clients: ClassVar[Sequence[Any]]
+    scripts: ClassVar[Scripts] = scripts()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clients("flushall")
+        self.model = Model(KEYS.prefix)
+        self.last = Snapshot()
+        self.names = (f"c{number}" for number in itertools.count())
+        self.callers: dict[str, list[Any]] = {}
+        self.pending: list[Call] = []
+        self.used: list[str] = []
+        self.given: list[tuple[str, int]] = []
+        self.bodiless: set[str] = set()
+        self.promised = 0  # nothing may be taken back before: I12
+        self.flooded = False
+        self.timers: dict[str, int] = {}  # when each idle worker will look again by itself
+        self.hint_lost = False  # a worker died, or does not know its answer, with the hint in its hand
+        self._move(self.model.now)
+
+    @initialize(max_crashes=st.integers(1, 3), lease=st.sampled_from([LEASE, 12 * SECOND]))
+    def begin(self, max_crashes: int, lease: int) -> None:
+        self.max_crashes = max_crashes
+        self.leases = {"w0": LEASE, "w1": lease}
+
+    def teardown(self) -> None:
+        self._clients("flushall")
+
+    # How a call is made and checked.
+
+    def _clients(self, method: str, *args: Any) -> None:
+        for client in self.clients:
+            getattr(client, method)(*args)
+
+    def _observe(self) -> tuple[Snapshot, Snapshot]:
+        """Read both servers; they and the model agree. Gives the digests before and after."""
+        real, fake = (keyspace.read(client, KEYS) for client in self.clients)
+        before, self.last = self.last, real
+        assert real == fake
+        assert real == self.model.snapshot()
+        keyspace.check(real, self.bodiless & real.ids())
+        keyspace.check_step(before, real, self.model.now)
+        lease = int(before.config.get("lease", 0))
+        if lease and before.clock and self.model.now - before.clock > lease / 2 and real.clock > before.clock:
+            self.promised = max(self.promised, self.model.now + lease)
+        if keyspace.leasable(real):
+            assert real.wake, "there is work, and no hint of it"
+        elif (due := keyspace.next_event(real)) is not None and not self.hint_lost:
+            assert real.wake or min(self.timers.values(), default=FAR) <= max(due, self.model.now), (
+                "nobody will look when something is due"
+            )
+        return before, real
+
+    def _both(self, command: Command[Any], *identity: Any) -> Any:
+        real, fake = (call(client, self.scripts[command.script], command, *identity) for client in self.clients)
+        if isinstance(real, Exception):
+            assert str(real) == str(fake)
+        else:
+            assert real == fake
+        return real
+
+    def _plain(self, command: Command[Any], expected: Any) -> tuple[Snapshot, Snapshot]:
+        assert self._both(command) == expected
+        return self._observe()
+
+    def _numbered(
+        self, role: str, command: Command[Any], model: Callable[[str, int], Any], reply: str
+    ) -> tuple[Any, Snapshot, Snapshot]:
+        """Make a numbered call. Gives the server's answer, whether the caller hears it or not, and the digests."""
+        caller = self.callers.setdefault(role, [next(self.names), 0])
+        caller[1] += 1
+        made = Call(role.split()[0], command, model, *caller)
+        answer = self._both(command, made.caller, made.number)
+        assert answer == model(made.caller, made.number)
+        if command.script == "claim":
+            self.timers.pop(made.who, None)
+            self.hint_lost = reply == "lost"
+            if reply != "lost":
+                self._hear_claim(made, answer)
+        before, after = self._observe()
+        if reply == "repeated":
+            self._repeat(made)
+        elif reply == "lost":
+            self.pending.append(made)
+            del self.callers[role]
+        return answer, before, after
+
+    def _repeat(self, made: Call) -> None:
+        """Make a call again under its old number: it answers as before, and changes nothing."""
+        answer = self._both(made.command, made.caller, made.number)
+        assert answer == made.model(made.caller, made.number)
+        if made.command.script == "claim":
+            self._hear_claim(made, answer)
+        before, after = self._observe()
+        assert before == after, "a repeated call changed something"
+
+    def _hear_claim(self, made: Call, answer: Claimed) -> None:
+        """A worker that has slots left sleeps until the next due time, at most."""
+        if len(answer.deliveries) < made.command.args[1]:
+            due = self.model.now + round(answer.next_due * SECOND) if answer.next_due is not None else FAR
+            self.timers[made.who] = min(due, self.timers.get(made.who, FAR))
+
+    # The operations.
+
+    @rule(posts=st.lists(posts, min_size=1, max_size=4), reply=replies)
+    def enqueue(self, posts: list[Post], reply: str) -> None:
+        again = [ident for ident in self.used if ident not in self.bodiless]
+        messages = []
+        for post in posts:
+            number = len(self.used)
+            ident = again[post.index % len(again)] if post.again and again else f"{post.letter}{number}"
+            self.used.append(ident)
+            again.append(ident)
+            due = post.due if isinstance(post.due, str) else str(self.model.now + post.due)
+            messages.append(Enqueue(ident, b"body %d" % number, post.head, due))
+        self._enqueue(messages, reply)
+
+    @precondition(lambda self: not self.flooded)
+    @rule(due=st.sampled_from(["0", "+1", "+0", f"+{LEASE}"]))
+    def flood(self, due: str) -> None:
+        """More than one claim promotes, or takes back, at once."""
+        self.flooded = True
+        ids = [f"{'amz'[number % 3]}flood{number}" for number in range(105)]
+        self._enqueue([Enqueue(ident, b"", 0, due) for ident in ids], "heard")
+        answer, *_ = self._claim("w0", 103, "heard")
+        self._extend([(delivery.id, delivery.fence) for delivery in answer.deliveries], LEASE)
+
+    def _enqueue(self, messages: list[Enqueue], reply: str) -> None:
+        command = commands.enqueue(KEYS, messages)
+        duplicates, before, after = self._numbered(
+            "producer", command, lambda name, number: self.model.enqueue(name, number, messages), reply
+        )
+        keyspace.check_enqueue(before, after, [message.id for message in messages], duplicates)
+
+    @rule(worker=workers, limit=st.sampled_from([0, 1, 1, 2, 3, 5]), reply=replies)
+    def claim(self, worker: str, limit: int, reply: str) -> None:
+        self._claim(worker, limit, reply)
+
+    def _claim(self, worker: str, limit: int, reply: str) -> tuple[Claimed, Snapshot, Snapshot]:
+        """Take the hint, if there is one, and claim, in one write."""
+        self._clients("zpopmin", KEYS.wake)
+        self.model.wake = False
+        self.last = replace(self.last, wake=False)
+        options = {"worker": worker, "limit": limit, "lease": self.leases[worker], "max_crashes": self.max_crashes}
+        answer, before, after = self._numbered(
+            f"{worker} claims",
+            commands.claim(KEYS, **options),
+            lambda name, number: self.model.claim(name, number, **options),
+            reply,
+        )
+        keyspace.check_claim(before, after, self.model.now, limit, self.max_crashes, self.promised)
+        assert all(delivery.fence > self.given[-1][1] for delivery in answer.deliveries if self.given), "I7"
+        self.given += [(delivery.id, delivery.fence) for delivery in answer.deliveries]
+        return answer, before, after
+
+    def _pick(self, pick: str, index: int) -> tuple[str, int]:
+        current, given = self.model.current(), self.given
+        ident, fence = (self.used or ["nobody"])[index % max(len(self.used), 1)], self.model.clock + index
+        if pick == "current" and current:
+            return current[index % len(current)]
+        if pick in ("current", "old") and given:
+            return given[index % len(given)]
+        if pick == "foreign" and given:
+            return ident, given[index % len(given)][1]
+        return ident, fence if index % 2 else 0
+
+    @rule(worker=workers, items=st.lists(items, min_size=1, max_size=4), run_time=st.sampled_from([0, 7]), reply=replies)
+    def settle(self, worker: str, items: list[Settlement], run_time: int, reply: str) -> None:
+        settlements = [Settlement(op, *self._pick(pick, index), *rest) for op, pick, index, *rest in items]
+        command = commands.settle(KEYS, settlements, run_time)
+        stale, before, after = self._numbered(
+            f"{worker} settles", command, lambda name, number: self.model.settle(name, number, settlements, run_time), reply
+        )
+        keyspace.check_settle(before, after, settlements, stale)
+
+    @rule(chosen=st.lists(st.tuples(picks, indexes), min_size=1, max_size=4), lease=st.sampled_from([1, SECOND, LEASE, 2 * LEASE]))
+    def extend(self, chosen: list[tuple[str, int]], lease: int) -> None:
+        self._extend([self._pick(*pick) for pick in chosen], lease)
+
+    def _extend(self, leases: list[tuple[str, int]], lease: int) -> None:
+        before, after = self._plain(commands.extend(KEYS, leases, lease=lease), self.model.extend(leases, lease))
+        keyspace.check_extend(before, after, leases, self.model.now + lease)
+
+    @rule(index=indexes)
+    def look(self, index: int) -> None:
+        ident = self._pick("invented", index)[0]
+        before, after = self._plain(commands.find(KEYS, ident), self.model.find(ident))
+        assert before == after
+        before, after = self._plain(commands.inspect(KEYS), self.model.inspect())
+        assert before == after
+
+    @precondition(lambda self: self.pending)
+    @rule(index=indexes, again=st.booleans())
+    def repeat(self, index: int, again: bool) -> None:
+        """A reply was lost some time ago; its caller asks again."""
+        made = self.pending[index % len(self.pending)]
+        if not again:
+            self.pending.remove(made)
+        self._repeat(made)
+
+    @precondition(lambda self: self.model.ledger)
+    @rule(index=indexes, back=st.integers(1, 3), script=st.sampled_from(["enqueue", "claim", "settle"]))
+    def late_arrival(self, index: int, back: int, script: str) -> None:
+        """A call that its caller gave up long ago reaches the server after a newer one."""
+        callers = sorted(self.model.ledger)
+        caller = callers[index % len(callers)]
+        number = max(self.model.ledger[caller][0] - back, 0)
+        command: Command[Any] = {
+            "enqueue": commands.enqueue(KEYS, [Enqueue("late", b"")]),
+            "claim": commands.claim(KEYS, worker="w0", limit=5, lease=LEASE, max_crashes=1),
+            "settle": commands.settle(KEYS, [Settlement("dead", *pair) for pair in self.model.current()]),
+        }[script]
+        answer = self._both(command, caller, number)
+        assert str(answer).removeprefix("ERR ").startswith("REDISQ_SUPERSEDED"), answer
+        before, after = self._observe()
+        assert before == after
+
+    # Time and trouble.
+
+    def _move(self, now: int) -> None:
+        back = max(self.model.now - now, 0)
+        self.timers = {worker: due - back for worker, due in self.timers.items()}
+        self.model.now = now
+        self._clients("set", clock_key(KEYS.prefix), now)
+
+    @rule(jump=jumps)
+    def advance(self, jump: int) -> None:
+        self._move(self.model.now + jump)
+
+    @rule(jump=st.sampled_from([1, 5, 1000, 3 * SECOND]))
+    def step_back(self, jump: int) -> None:
+        self._move(self.model.now - jump)
+
+    @rule(state=st.sampled_from([State.DELAYED, State.RETRY, State.PROCESSING]), off=st.sampled_from([-1, 0, 0, 1]))
+    def approach(self, state: State, off: int) -> None:
+        """To the edge of what is due next."""
+        times = [*self.last.states[state].values(), *([self.model.grace] if state is State.PROCESSING else [])]
+        coming = [at for at in times if self.model.now < at + off < self.model.now + 5 * LEASE]
+        if coming:
+            self._move(min(coming) + off)
+
+    @rule(worker=workers, times=st.integers(1, 4), limit=st.sampled_from([0, 0, 1]))
+    def idle(self, worker: str, times: int, limit: int) -> None:
+        """Time goes by without a gap: somebody calls in between."""
+        for _ in range(times):
+            self._move(self.model.now + min(self.leases.values()) // 2)
+            self._claim(worker, limit, "heard")
+
+    @rule(worker=workers)
+    def crash(self, worker: str) -> None:
+        """A worker forgets all: its callers, its unheard replies, when it wanted to look again."""
+        self.callers = {role: caller for role, caller in self.callers.items() if not role.startswith(worker)}
+        self.pending = [made for made in self.pending if made.who != worker]
+        self.hint_lost |= self.timers.pop(worker, None) is not None
+
+    @rule()
+    def script_flush(self) -> None:
+        self._clients("script_flush")
+
+    @rule(pause=st.booleans())
+    def pause(self, pause: bool) -> None:
+        self.model.paused = "1" if pause else "0"
+        self._clients("hset", KEYS.named("config"), "paused", self.model.paused)
+        if not pause:
+            self.model.wake = True
+            self._both(commands.wake(KEYS))
+        self._observe()
+
+    @precondition(lambda self: self.last.bodies)
+    @rule(index=indexes)
+    def lose_body(self, index: int) -> None:
+        """Somebody deletes a body, or the server evicts keys."""
+        ident = sorted(self.last.bodies)[index % len(self.last.bodies)]
+        self.bodiless.add(ident)
+        self.model.entries[ident].body = None
+        self._clients("hdel", KEYS.named("messages"), ident)
+        self._observe()
+
+
+@pytest.mark.timeout(0 if EXAMPLES else 600)
+def test_both_servers_and_the_model_agree(redis_server: RedisServer, raw: redis.Redis) -> None:
+    with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as fake:
+
+        class Machine(BrokerMachine):
+            clients = (raw, fake)
+
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                max_examples=EXAMPLES or 60,
+                stateful_step_count=40,
+                deadline=None,
+                print_blob=True,
+                phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
