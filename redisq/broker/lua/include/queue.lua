@@ -37,7 +37,7 @@ local function open_queue()
   end
   -- The server was away, paused, or its clock stepped: leases look expired while their holders are well.
   if lease > 0 and clock > 0 and queue.now - clock > lease / 2 then
-    queue.grace = queue.now + lease
+    queue.grace = math.max(queue.grace, queue.now + lease)
     local config = queue.config
     config[#config + 1], config[#config + 2] = 'grace_until', int(queue.grace)
   end
