@@ -6,6 +6,8 @@
     ├── ConfigError               the app, a task or a URL is set up wrongly
     │   └── UnknownTask           no task of that name in this app
     ├── EncodeError               an argument that cannot travel
+    │   └── ArgumentsError        arguments that do not fit the task's signature
+    ├── MessageTooLarge           too many bytes, levels or elements
     ├── DecodeError               bytes that are no message of a version known here
     │   └── NewerMessage          written by a newer redisq
     └── BrokerError               what Redis answered, or did not
@@ -25,12 +27,14 @@ from typing import Any
 
 __all__ = [
     "AccessDenied",
+    "ArgumentsError",
     "BrokerError",
     "BrokerFull",
     "BrokerUnavailable",
     "ConfigError",
     "DecodeError",
     "EncodeError",
+    "MessageTooLarge",
     "NewerMessage",
     "PartlyEnqueued",
     "ProtocolError",
@@ -55,6 +59,14 @@ class UnknownTask(ConfigError):
 
 class EncodeError(RedisqError):
     """An argument that cannot travel to a worker; the message names the task and the argument."""
+
+
+class ArgumentsError(EncodeError, TypeError):
+    """The arguments do not fit the task's signature. Also a `TypeError`, as if the function had been called."""
+
+
+class MessageTooLarge(RedisqError):
+    """A message has too many bytes, levels or elements."""
 
 
 class DecodeError(RedisqError):

@@ -1,7 +1,8 @@
 """Wire format v1: a msgpack array `[1, task, args, kwargs]`; kwargs is nil when there are none.
 
-Only plain values travel: nil, booleans, integers of 64 bits, floats, text, bytes, lists, maps. No extension types, so
-that nothing in a message can make a reader build an object.
+Plain values travel as msgpack has them: nil, booleans, integers of 64 bits, floats, text, bytes, lists, maps; six more
+of the standard library as extension types (`values.py`). Nothing else: no message can make a reader import or build
+anything.
 """
 
 from __future__ import annotations
@@ -10,24 +11,49 @@ from typing import Any
 
 import msgpack
 
-from redisq.errors import DecodeError, EncodeError, NewerMessage
+from redisq.codec.limits import MAX_BYTES, check_limits
+from redisq.codec.values import build, flatten
+from redisq.errors import DecodeError, EncodeError, MessageTooLarge, NewerMessage
 from redisq.message import Message
 
-__all__ = ["VERSION", "decode", "encode"]
+__all__ = ["VERSION", "decode", "decode_value", "encode", "encode_value"]
 
 VERSION = 1
 
+# msgpack's own timestamp, extension type -1, which writers in other languages may use.
+_AS_DATETIME = 3
+_TRAVELS = "send plain values, bytes, datetime, date, time, timedelta, Decimal, UUID, Enum or a dataclass"
+_CANNOT = (TypeError, ValueError, OverflowError, RecursionError)
 
-def encode(message: Message) -> bytes:
+
+def encode(message: Message, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the message's bytes.
 
     Raises:
         EncodeError: An argument is of a type that does not travel; names the task and the argument.
+        MessageTooLarge: Too many bytes, levels or elements.
     """
     try:
-        packed: bytes = msgpack.packb((VERSION, message.task, message.args, message.kwargs or None))
-    except (TypeError, ValueError, OverflowError) as error:
+        packed: bytes = msgpack.packb((VERSION, message.task, message.args, message.kwargs or None), default=flatten)
+    except _CANNOT as error:
         raise EncodeError(f"task {message.task}: {_culprit(message)}") from error
+    try:
+        check_limits(packed, max_bytes)
+    except MessageTooLarge as error:
+        raise MessageTooLarge(f"task {message.task}: {error}") from None
+    return packed
+
+
+def encode_value(value: Any) -> bytes:
+    """Return the bytes of one value, e.g. a result.
+
+    Raises:
+        EncodeError: It does not travel.
+    """
+    try:
+        packed: bytes = msgpack.packb(value, default=flatten)
+    except _CANNOT as error:
+        raise EncodeError(f"a value of type {type(value).__name__} cannot travel ({_TRAVELS})") from error
     return packed
 
 
@@ -37,29 +63,40 @@ def _culprit(message: Message) -> str:
     named += [(f"argument {name}=", value) for name, value in (message.kwargs or {}).items()]
     for name, value in named:
         try:
-            msgpack.packb(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            return f"{name} of type {type(value).__name__} cannot travel ({type(error).__name__}); send plain values"
+            msgpack.packb(value, default=flatten)
+        except _CANNOT as error:
+            inner = str(error) if type(error) is TypeError else type(error).__name__
+            return f"{name} of type {type(value).__name__}: {inner}; {_TRAVELS}"
     return "its arguments cannot travel together"
 
 
-def _refuse_extension(code: int, _data: bytes) -> Any:
-    raise DecodeError(f"extension type {code}: messages hold plain values only")
+def decode_value(raw: bytes, max_bytes: int = MAX_BYTES) -> Any:
+    """Return the value that the bytes hold.
+
+    Raises:
+        DecodeError: They hold none of this format, or too large a one.
+    """
+    try:
+        check_limits(raw, max_bytes)
+        return msgpack.unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=_AS_DATETIME)
+    except DecodeError:
+        raise
+    except Exception as error:  # msgpack raises half a dozen types; each means the same here
+        raise DecodeError(f"not msgpack: {type(error).__name__}: {_short(error)}") from None
 
 
-def decode(body: bytes) -> Message:
+def _short(error: Exception) -> str:
+    return str(error)[:80] if isinstance(error, MessageTooLarge) else "unreadable"
+
+
+def decode(body: bytes, max_bytes: int = MAX_BYTES) -> Message:
     """Return the message that the bytes hold.
 
     Raises:
         NewerMessage: Written by a newer version.
         DecodeError: Anything else than a message of this format.
     """
-    try:
-        fields = msgpack.unpackb(body, strict_map_key=False, ext_hook=_refuse_extension)
-    except DecodeError:
-        raise
-    except Exception as error:  # msgpack raises half a dozen types; each means the same here
-        raise DecodeError(f"not msgpack: {type(error).__name__}") from error
+    fields = decode_value(body, max_bytes)
     if not isinstance(fields, list) or not fields or type(fields[0]) is not int:
         raise DecodeError("not a redisq message: want [version, task, args, kwargs]")
     if fields[0] > VERSION:

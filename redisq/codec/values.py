@@ -1,0 +1,84 @@
+"""Values beyond msgpack's own that travel, as a closed set of extension types.
+
+A reader builds nothing but these six plain values of the standard library; any other extension type is refused. Enums
+and dataclasses travel as their plain values, and the handler's annotations bring them back (`hints.py`): nothing in a
+message names a class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import msgpack
+
+from redisq.errors import DecodeError
+
+__all__ = ["EXTENSIONS", "build", "flatten"]
+
+_MICROSECOND = timedelta(microseconds=1)
+
+#: Code -> what it is and how its bytes read.
+EXTENSIONS: dict[int, str] = {
+    1: "datetime, ISO 8601 text",
+    2: "date, ISO 8601 text",
+    3: "time, ISO 8601 text",
+    4: "timedelta, decimal text of whole microseconds",
+    5: "Decimal, decimal text",
+    6: "UUID, 16 bytes",
+}
+
+
+def flatten(value: Any) -> Any:
+    """Return a value that msgpack packs, for one that it does not know.
+
+    Raises:
+        TypeError: It does not travel.
+    """
+    if isinstance(value, datetime):
+        return msgpack.ExtType(1, value.isoformat().encode())
+    if isinstance(value, date):
+        return msgpack.ExtType(2, value.isoformat().encode())
+    if isinstance(value, time):
+        return msgpack.ExtType(3, value.isoformat().encode())
+    if isinstance(value, timedelta):
+        return msgpack.ExtType(4, str(value // _MICROSECOND).encode())
+    if isinstance(value, Decimal):
+        return msgpack.ExtType(5, str(value).encode())
+    if isinstance(value, UUID):
+        return msgpack.ExtType(6, value.bytes)
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+    raise TypeError(f"{type(value).__name__} cannot travel")
+
+
+def build(code: int, data: bytes) -> Any:
+    """Return the value of an extension type.
+
+    Raises:
+        DecodeError: It is not one of ours, or its bytes do not read.
+    """
+    try:
+        match code:
+            case 1:
+                return datetime.fromisoformat(data.decode("ascii"))
+            case 2:
+                return date.fromisoformat(data.decode("ascii"))
+            case 3:
+                return time.fromisoformat(data.decode("ascii"))
+            case 4:
+                # Python refuses integers of more than 4300 digits by itself; a timedelta has 20.
+                return timedelta(microseconds=int(data.decode("ascii")))
+            case 5:
+                return Decimal(data.decode("ascii"))
+            case 6:
+                return UUID(bytes=data)
+    except (ValueError, ArithmeticError) as error:
+        raise DecodeError(f"extension type {code}: {type(error).__name__}") from None
+    raise DecodeError(f"extension type {code} is not one of this wire format")
