@@ -19,6 +19,7 @@ from redisq.broker import commands
 from redisq.broker.commands import Claimed, Command, Enqueue, Found, QueueView, Settlement
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
+from redisq.broker.scripts import SCRIPT_NAMES
 from redisq.message import Delivery
 from tests.clock import START, scripts, set_clock
 
@@ -77,7 +78,7 @@ class Broker:
         return result
 
     def enqueue(self, *ids: str, head_start: int = 0, due: str = "0") -> list[str]:
-        return self.do(commands.enqueue(self.keys, [Enqueue(id, f"body of {each}".encode(), head_start, due) for each in ids]))
+        return self.do(commands.enqueue(self.keys, [Enqueue(each, f"body of {each}".encode(), head_start, due) for each in ids]))
 
     def claim(self, limit: int = 100, worker: str = "worker1", lease: int = LEASE, max_crashes: int = 3) -> Claimed:
         return self.do(commands.claim(self.keys, worker=worker, limit=limit, lease=lease, max_crashes=max_crashes))
@@ -146,7 +147,7 @@ class Broker:
 
 def _with_source(call: tuple[Any, ...]) -> tuple[Any, ...]:
     """The call's arguments with the script's source in place of its sha."""
-    source = {script.sha: script.source for script in (SCRIPTS[name] for name in ("enqueue", "claim", "settle"))}
+    source = {script.sha: script.source for script in (SCRIPTS[name] for name in SCRIPT_NAMES)}
     return (source.get(call[1], call[1]), *call[2:])
 
 
