@@ -37,6 +37,9 @@ end
 
 --- next_due: us until there is something to do, as text.
 local function next_due()
+  if queue.main > 0 and not queue.paused then
+    return '0'
+  end
   local soonest = nil
   for _, key in ipairs({ DELAYED, RETRY, PROCESSING }) do
     local at = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
@@ -182,15 +185,10 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   queue.main = queue.main - #ids
 end
 
-if queue.main > 0 and not queue.paused then
-  reply[2] = '0'
+reply[2] = next_due()
+-- Work remains; or the caller is full, and does not sleep towards the next due time: an idle one must.
+if (queue.main > 0 and not queue.paused) or (reply[2] ~= '' and #given - 1 == limit) then
   wake_worker()
-else
-  reply[2] = next_due()
-  -- A caller that is full does not sleep towards the next due time: an idle one must.
-  if reply[2] ~= '' and #given - 1 == limit then
-    wake_worker()
-  end
 end
 add_stats(stats, grown)
 close_queue(queue)

@@ -62,7 +62,7 @@ for i = 1, count do
         due = queue.now + due
       end
       if due > queue.now then
-        due = due + i - 1
+        due = due + (i - 1)
       end
       if due >= 9007199254740992 then
         return refuse('ARGUMENT', 'due time of message ' .. id)

@@ -5,7 +5,10 @@
 --- Returns: 1
 --- @include queue
 
-redis.call('ZCARD', WAKE)
+local queue, refused = open_queue()
+if not queue then
+  return refused
+end
 redis.call('DEL', NEVER)
 wake_worker()
 return 1

@@ -16,7 +16,7 @@ local function open_queue()
       return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has content but no layout: another program wrote it')
     end
   end
-  local clock, grace, lease = tonumber(redis.call('GET', CLOCK) or 0), tonumber(found[3] or 0), tonumber(found[4] or 0)
+  local clock, grace, lease = natural(redis.call('GET', CLOCK) or 0), natural(found[3] or 0), natural(found[4] or 0)
   if not clock then
     return nil, refuse('CORRUPT', 'key ' .. CLOCK .. ' does not hold a number')
   end

@@ -7,7 +7,7 @@
 local function read_stats(names)
   local found, stats = redis.call('HMGET', STATS, unpack(names)), {}
   for i, name in ipairs(names) do
-    local value = tonumber(found[i] or 0)
+    local value = natural(found[i] or 0)
     if not value then
       return nil, refuse('CORRUPT', 'field ' .. name .. ' of ' .. STATS .. ' is not a number')
     end
