@@ -1,16 +1,20 @@
-"""Everything in a compact form: one table of the figures that redisq is to reach, in about five minutes."""
+"""Everything in a compact form: one table of the figures that redisq is to reach, in a few minutes."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
-from benchmarks import bench_drain, bench_enqueue, bench_latency
+from benchmarks import bench_drain, bench_enqueue, bench_latency, bench_script
 from benchmarks.bench_drain import Case
 from benchmarks.harness import Bench, run
 from benchmarks.peers import BareProducer, CeleryPeer, RedisqPeer
 from benchmarks.report import Cell, Figure, Report, Row, parser, short
+from redisq.broker.connection import Server
+from redisq.broker.keys import QueueKeys
 
-TASKS, PEER_TASKS, CALLS, BULK = 20_000, 2_000, 1_000, 20_000
+TASKS, PEER_TASKS, CALLS, BULK = 20_000, 2_000, 500, 10_000
+SCRIPT_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class Check:
     """One figure and its bar; `at_least` says on which side of the bar the figure must be. Without a bar it only informs."""
 
     what: str
-    value: Figure | float
+    value: Figure
     bar: float | None
     at_least: bool = True
 
@@ -26,8 +30,7 @@ class Check:
         """One line of the table."""
         cells: dict[str, Cell] = {"figure": self.what, "measured": self.value, "bar": None, "met": None}
         if self.bar is not None:
-            value = self.value.median if isinstance(self.value, Figure) else self.value
-            met = value >= self.bar if self.at_least else value <= self.bar
+            met = self.value.median >= self.bar if self.at_least else self.value.median <= self.bar
             cells |= {"bar": f"{'>=' if self.at_least else '<='} {short(self.bar)}", "met": "yes" if met else "NO"}
         return cells
 
@@ -82,6 +85,17 @@ def latencies(bench: Bench, runs: int) -> list[Check]:
     ]
 
 
+def scripts(bench: Bench, rounds: int) -> list[Check]:
+    """What the three scripts cost the server, without any worker."""
+    with closing(Server(bench.url).connector("bench")) as connector:
+        side = bench_script.Side(bench, connector, QueueKeys("bench"))
+        (costs,) = bench_script.compare([side], SCRIPT_BATCH, rounds)
+    return [
+        Check(f"{step} at batch {SCRIPT_BATCH}, Redis CPU us/task", Figure.of(cost[step].cpu for cost in costs), None)
+        for step in bench_script.STEPS
+    ]
+
+
 def main() -> None:
     options = parser(__doc__, runs=3)
     options.add_argument("--backlog", type=int, default=1_000_000, help="length of the long queue")
@@ -90,8 +104,9 @@ def main() -> None:
         report = Report(bench.redis, args.json)
         checks = [
             *drains(bench, args.runs, args.backlog),
-            *enqueues(bench, args.runs + 2),
+            *enqueues(bench, 3 * args.runs + 1),
             *latencies(bench, args.runs),
+            *scripts(bench, args.runs),
         ]
         report.table("against the bars", [check.row() for check in checks])
         report.finish()

@@ -81,8 +81,8 @@ def all_producers(bench: Bench) -> list[Producer]:
 
 
 def main() -> None:
-    options = parser(__doc__, runs=5)
-    options.add_argument("--calls", type=int, default=2_000, help="calls of one round, for each peer")
+    options = parser(__doc__, runs=10)
+    options.add_argument("--calls", type=int, default=500, help="calls of one round, for each peer")
     options.add_argument("--bulk", type=int, default=100_000, help="tasks of all rounds together, in bulk")
     args = options.parse_args()
     with Bench() as bench:
