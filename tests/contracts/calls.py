@@ -1,0 +1,53 @@
+"""One call of each script on one queue, for the tests of what goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from redisq.broker import commands
+from redisq.broker.commands import Command, Enqueue, Settlement
+from redisq.broker.keys import QueueKeys
+from redisq.broker.scripts import Script
+from tests.clock import START as NOW
+
+__all__ = ["CALLS", "KEYS", "LEASED", "NOW", "raw_call"]
+
+KEYS = QueueKeys("q")
+LEASE = 30_000_000
+
+#: A queue with a message in every state; `a` is leased with fence 7, `expired` was until now.
+LEASED = {
+    "config": {"layout": 1, "lease": LEASE},
+    "clock": NOW - 1,
+    "messages": dict.fromkeys(("a", "expired", "waiting", "delayed", "retry", "dead"), "body"),
+    "processing": {"a": NOW + 1, "expired": NOW},
+    "leases": {"a": "7 5 w", "expired": "7 6 w"},
+    "main": {"waiting": 8},
+    "delayed": {"delayed": NOW},
+    "retry": {"retry": NOW},
+    "dlq": {"dead": 1},
+    "meta": {"retry": "attempt=2 score=7 reason=failed text=no", "dead": "score=1 reason=failed text=no"},
+    "stats": {"total_messages": 6},
+}
+
+CALLS: dict[str, Command[Any]] = {
+    "enqueue": commands.enqueue(KEYS, [Enqueue("b", b"B"), Enqueue("c", b"C", 10, "+10")]),
+    "claim": commands.claim(KEYS, worker="w", limit=9, lease=2 * LEASE, max_crashes=3),
+    "settle": commands.settle(KEYS, [Settlement("retry", "a", 7, 10)], run_time=5),
+    "extend": commands.extend(KEYS, [("a", 7)], lease=LEASE),
+    "wake": commands.wake(KEYS),
+    "inspect": commands.inspect(KEYS),
+    "find": commands.find(KEYS, "a"),
+    "browse": commands.browse(KEYS, "dead", offset=0, limit=10),
+    "remove": commands.remove(KEYS, ["waiting", "dead"], counter="cancelled", states=["waiting", "dead"]),
+    "replay": commands.replay(KEYS, ["dead"]),
+    "outcome": commands.outcome(KEYS, "a"),
+}
+
+
+def raw_call(client: redis.Redis, script: Script, args: tuple[Any, ...], number: Any = 1) -> Any:
+    """Run a script with arguments that no command of ours would send. Caller `c`."""
+    identity = ("c", number) if CALLS[script.name].numbered else ()
+    return client.execute_command("EVAL", script.source, len(KEYS.fixed), *KEYS.fixed, KEYS.prefix, *identity, *args)
