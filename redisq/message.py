@@ -55,14 +55,13 @@ PLAIN = Meta()
 
 
 def parse_meta(raw: bytes) -> Meta:
-    """Read a meta record, `attempt=2 reason=failed text=ValueError: no`. Unknown fields are passed over."""
+    """Read a meta record, `attempt=2 reason=failed text=ValueError: no`. What cannot be read is passed over."""
     if not raw:
         return PLAIN
     head, _, text = raw.decode("utf-8", "replace").partition("text=")
     fields = dict(part.split("=", 1) for part in head.split() if "=" in part)
-    return Meta(
-        int(fields.get("attempt", 1)), int(fields.get("crashes", 0)), int(fields.get("parks", 0)), fields.get("reason", ""), text
-    )
+    numbers = {name: int(value) for name, value in fields.items() if value.isdecimal()}
+    return Meta(numbers.get("attempt", 1), numbers.get("crashes", 0), numbers.get("parks", 0), fields.get("reason", ""), text)
 
 
 class Delivery(NamedTuple):

@@ -8,7 +8,7 @@
 --- @include queue
 --- @include lease
 
-local lease, count = natural(ARGV[2]), (#ARGV - 2) / 2
+local lease, count = duration(ARGV[2]), (#ARGV - 2) / 2
 if not lease or lease == 0 or count ~= math.floor(count) or count > 1000 then
   return refuse('ARGUMENT', 'extend takes lease > 0 us and (id, fence)*, 1000 at most')
 end

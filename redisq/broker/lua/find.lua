@@ -8,6 +8,9 @@
 ---   lease: see include/lease.lua, '' when there is none
 --- @include queue
 
+if #ARGV ~= 2 then
+  return refuse('ARGUMENT', 'find takes an id')
+end
 local queue, refused = open_queue()
 if not queue then
   return refused

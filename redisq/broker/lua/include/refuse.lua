@@ -11,3 +11,9 @@ local function natural(text)
   end
   return nil
 end
+
+--- duration: us from now, or nil; 2^52 at most (142 years), so that a score holds the time then exactly.
+local function duration(text)
+  local number = natural(text)
+  return number and number <= 4503599627370496 and number or nil
+end
