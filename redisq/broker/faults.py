@@ -75,21 +75,33 @@ _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (redis_errors.MasterDownError, "MASTERDOWN"),
     (redis_errors.MovedError, "MOVED"),
     (redis_errors.AskError, "ASK"),
+    (redis_errors.ClusterCrossSlotError, "CROSSSLOT"),
     (redis_errors.NoPermissionError, "NOPERM"),
     (redis_errors.AuthenticationError, "WRONGPASS"),
     (redis_errors.AuthorizationError, "NOPERM"),
 )
 
+# Beginnings of texts that came without their word, or lost it on the way.
+_TEXTS = (
+    ("Authentication required", "NOAUTH"),
+    ("The user executing the script can't", "NOPERM"),
+)
+
 
 def classify(error: Exception) -> Fault:
     """Say what an error of redis-py, or of the socket below it, means."""
+    text = str(error)
+    for beginning, code in _TEXTS:
+        if text.startswith(beginning):
+            return FAULTS[code]
     for kind, code in _CLASSES:
         if isinstance(error, kind):
             return FAULTS[code]
+    if isinstance(error, redis_errors.DataError):
+        return _OTHER
     if not isinstance(error, redis_errors.ResponseError):
         # Connection refused, reset, closed, timed out, a reply cut short, no free connection in the pool.
         return _WAIT
-    text = str(error)
     match = _CODE.match(text)
     if match and match[1] in FAULTS:
         return FAULTS[match[1]]
