@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from redisq.message import PLAIN, Meta, new_id, new_ids, parse_meta
+from redisq.types import check_name
+
+
+def test_ids_are_sixteen_letters_and_digits() -> None:
+    ids = [new_id(), *new_ids(1000)]
+    assert len(set(ids)) == 1001
+    assert all(re.fullmatch("[A-Za-z0-9]{16}", each) and check_name("id", each) for each in ids)
+
+
+def test_no_ids_are_asked_for_and_none_given() -> None:
+    assert new_ids(0) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "meta"),
+    [
+        (b"", PLAIN),
+        (b"attempt=2", Meta(attempt=2)),
+        (b"attempt=3 crashes=1 parks=4 score=12 reason=failed text=ValueError: no", Meta(3, 1, 4, "failed", "ValueError: no")),
+        (b"score=12", PLAIN),
+        (b"reason=failed text=", Meta(reason="failed")),
+        (b"reason=failed text=a text=b reason=c\nd", Meta(reason="failed", text="a text=b reason=c\nd")),
+        (b"text=\xff\xc3\xbc", Meta(text="\ufffdü")),
+        (b"later=1 attempt=2 unknown", Meta(attempt=2)),
+        (b"attempt=x crashes=-1 parks=", PLAIN),
+        (b"hello", PLAIN),
+    ],
+)
+def test_a_meta_record_reads(raw: bytes, meta: Meta) -> None:
+    assert parse_meta(raw) == meta
