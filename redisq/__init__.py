@@ -14,8 +14,11 @@ and `redisq worker module:app` in another process.
 
 from redisq.app.app import RedisQ
 from redisq.app.job import Job
+from redisq.app.shared import task
 from redisq.app.task import Task
+from redisq.errors import Reject, Retry
+from redisq.worker.worker import Worker
 
-__all__ = ["Job", "RedisQ", "Task", "__version__"]
+__all__ = ["Job", "RedisQ", "Reject", "Retry", "Task", "Worker", "__version__", "task"]
 
 __version__ = "0.1.0"

@@ -4,9 +4,14 @@
 
     RedisqError
     ├── ConfigError               the app, a task or a URL is set up wrongly
+    │   ├── NoServer              no embedded server can be had
     │   └── UnknownTask           no task of that name in this app
     ├── EncodeError               an argument that cannot travel
     │   └── ArgumentsError        arguments that do not fit the task's signature
+    ├── Retry, Reject             what a handler raises to be tried again, or not any more
+    ├── JobFailed                 the job is a dead letter
+    ├── NoResult                  the job has no result to wait for
+    ├── JobTimeout                the job was not done in the time that `get` was given
     ├── MessageTooLarge           too many bytes, levels or elements
     ├── DecodeError               bytes that are no message of a version known here
     │   └── NewerMessage          written by a newer redisq
@@ -23,6 +28,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 __all__ = [
@@ -34,12 +40,18 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "EncodeError",
+    "JobFailed",
+    "JobTimeout",
     "MessageTooLarge",
     "NewerMessage",
+    "NoResult",
+    "NoServer",
     "PartlyEnqueued",
     "ProtocolError",
     "QueueConflict",
     "RedisqError",
+    "Reject",
+    "Retry",
     "UnknownTask",
     "WrongServer",
 ]
@@ -53,6 +65,10 @@ class ConfigError(RedisqError):
     """The app, a task or a URL is set up wrongly; the message says what to change."""
 
 
+class NoServer(ConfigError):
+    """`embedded://` has no server: no program for it, or it does not start. The message names the remedies."""
+
+
 class UnknownTask(ConfigError):
     """No task of that name is registered in this app."""
 
@@ -63,6 +79,58 @@ class EncodeError(RedisqError):
 
 class ArgumentsError(EncodeError, TypeError):
     """The arguments do not fit the task's signature. Also a `TypeError`, as if the function had been called."""
+
+
+class Retry(RedisqError):
+    """Raised by a handler: this attempt failed, try again.
+
+    Args:
+        reason: Words for logs and for `redisq inspect`.
+        countdown: Seconds, or a `timedelta`, until then; None: as the task's backoff says.
+
+    Raises:
+        ConfigError: The countdown is not a length of time that can be waited for.
+    """
+
+    def __init__(self, reason: str = "", *, countdown: float | timedelta | None = None) -> None:
+        super().__init__(reason)
+        seconds = countdown.total_seconds() if isinstance(countdown, timedelta) else countdown
+        if seconds is not None and not 0 <= seconds <= 4_000_000_000:
+            raise ConfigError(f"Retry(countdown={countdown!r}): want seconds >= 0, or a timedelta")
+        self.countdown = seconds
+
+
+class Reject(RedisqError):
+    """Raised by a handler: no attempt will help. The message becomes a dead letter at once.
+
+    Args:
+        reason: Words for logs and for `redisq dead list`.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+
+
+class JobFailed(RedisqError):
+    """The job is a dead letter: its reason and its last error, as text. Nothing is rebuilt from it.
+
+    Attributes:
+        reason: One word, e.g. `exhausted`, `rejected`, `crashed`.
+        text: The last error.
+    """
+
+    def __init__(self, job_id: str, reason: str, text: str) -> None:
+        super().__init__(f"job {job_id} is a dead letter ({reason}): {text}")
+        self.reason = reason
+        self.text = text
+
+
+class NoResult(RedisqError):
+    """The job has no result to wait for: it was cancelled, has expired, or its result has."""
+
+
+class JobTimeout(RedisqError, TimeoutError):
+    """The job was not done in the time that `get` was given. It goes on."""
 
 
 class MessageTooLarge(RedisqError):

@@ -1,7 +1,7 @@
 """The states of a message and what moves it between them. Everything that affects transitions is in this file.
 
 A message is in exactly one state between any two commands. Five states are a sorted set of its queue each; a message
-that is done is not stored any more. Each transition is one call of one script.
+that is done, or gone without having been done, is not stored any more. Each transition is one call of one script.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class State(StrEnum):
     PROCESSING = "processing"
     DEAD = "dead"
     DONE = "done"
+    GONE = "gone"
 
 
 class Transition(NamedTuple):
@@ -37,6 +38,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(None, "enqueue with a time", State.DELAYED, "enqueue"),
     Transition(State.DELAYED, "due", State.WAITING, "claim"),
     Transition(State.RETRY, "due", State.WAITING, "claim"),
+    Transition(State.WAITING, "expired", State.GONE, "claim"),
     Transition(State.WAITING, "lease", State.PROCESSING, "claim"),
     Transition(State.PROCESSING, "lease expired", State.WAITING, "claim"),
     Transition(State.PROCESSING, "lease expired too often", State.DEAD, "claim"),
@@ -47,4 +49,9 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.PROCESSING, "park", State.RETRY, "settle"),
     Transition(State.PROCESSING, "release", State.WAITING, "settle"),
     Transition(State.PROCESSING, "dead-letter", State.DEAD, "settle"),
+    Transition(State.WAITING, "cancel", State.GONE, "remove"),
+    Transition(State.DELAYED, "cancel", State.GONE, "remove"),
+    Transition(State.RETRY, "cancel", State.GONE, "remove"),
+    Transition(State.DEAD, "drop", State.GONE, "remove"),
+    Transition(State.DEAD, "replay", State.WAITING, "replay"),
 )

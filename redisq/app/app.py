@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar, overload
+from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from redisq.app.job import Job
 from redisq.app.outbox import Outbox
-from redisq.app.settings import SendOptions, Settings, TaskOptions
-from redisq.app.task import Task
+from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_options
+from redisq.app.shared import SHARED
+from redisq.app.task import Task, TaskDecorator
 from redisq.broker.connection import Server, timeout_from_environment, url_from_environment
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
+from redisq.codec.hints import Shape
+from redisq.codec.limits import MAX_BYTES
 from redisq.errors import BrokerError, ConfigError, UnknownTask
 from redisq.message import Message
 from redisq.types import Seconds, check_name, microseconds
 
 __all__ = ["RedisQ"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class RedisQ:
@@ -38,6 +40,7 @@ class RedisQ:
         max_connections: Of one process to Redis, for producers.
         priority_step: Seconds of head start that each step of priority gives.
         max_deliveries: A message whose worker died this often is a dead letter.
+        max_bytes: A message has no more bytes than this, nor a result.
         server: In place of `url`, `timeout`, `max_connections`: a server of your own making, e.g. in tests.
 
     Raises:
@@ -55,6 +58,7 @@ class RedisQ:
         max_connections: int = 50,
         priority_step: Seconds = 60,
         max_deliveries: int = 3,
+        max_bytes: int = MAX_BYTES,
         server: Server | None = None,
     ) -> None:
         self.name = check_name("app", name)
@@ -64,8 +68,9 @@ class RedisQ:
             lease=microseconds(lease, "lease"),
             priority_step=microseconds(priority_step, "priority_step"),
             max_deliveries=max_deliveries,
+            max_bytes=max_bytes,
         )
-        self.tasks: dict[str, Task[..., Any]] = {}
+        self._own: dict[str, Task[..., Any]] = {}
         self._timeout = timeout
         self._max_connections = max_connections
         self._server = server or (self._server_at(url) if url else None)
@@ -73,55 +78,17 @@ class RedisQ:
         self._connector: Connector | None = None
         self._async_connectors: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnector] = WeakKeyDictionary()
         self._keys: dict[str, QueueKeys] = {}
+        #: `@app.task` or `@app.task(queue=..., max_retries=...)`.
+        self.task = TaskDecorator(self._own, lambda: self)
+        SHARED.set_current(self)
 
     def __repr__(self) -> str:
         return f"<redisq app {self.name}>"
 
-    @overload
-    def task(self, handler: Callable[P, R], /) -> Task[P, R]: ...
-
-    @overload
-    def task(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        max_retries: int = 3,
-        retry_backoff: float = 5.0,
-        retry_backoff_max: float = 600.0,
-        timeout: float | None = 900.0,
-        priority: int = 0,
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-
-    def task(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Make a function a task, as `@app.task` or `@app.task(queue=..., max_retries=...)`.
-
-        Args:
-            handler: The function, `async def` or `def`.
-            **options: `name` (the function's name), `queue` (the app's name), and the fields of `TaskOptions`.
-
-        Raises:
-            ConfigError: An option is not valid, or another task has the name.
-        """
-        if handler is None:
-            return lambda decorated: self._register(decorated, options)
-        return self._register(handler, options)
-
-    def _register(self, handler: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
-        if not callable(handler):
-            raise ConfigError(f"@task decorates a function, not {handler!r}")
-        name = options.pop("name", None) or handler.__name__
-        queue = options.pop("queue", None) or self.settings.default_queue
-        try:
-            task = Task(self, handler, TaskOptions(name=name, queue=queue, **options))
-        except TypeError as error:
-            raise ConfigError(f"task {name}: {error}") from None
-        if name in self.tasks:
-            other = self.tasks[name].handler
-            raise ConfigError(f"two tasks are called {name!r}: {_place(other)} and {_place(handler)}; give one name=")
-        self.tasks[name] = task
-        return task
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any]]:
+        """All tasks, by name: its own, and the shared ones (`redisq.task`), which its own hide."""
+        return ChainMap(self._own, SHARED.tasks)
 
     def find_task(self, name: str) -> Task[..., Any]:
         """Return the task of that name.
@@ -137,7 +104,11 @@ class RedisQ:
     @property
     def queues(self) -> list[str]:
         """The queues that its tasks are sent to."""
-        return list(dict.fromkeys(task.definition.queue for task in self.tasks.values())) or [self.settings.default_queue]
+        return list(dict.fromkeys(self.queue_of(task.definition) for task in self.tasks.values())) or [self.settings.default_queue]
+
+    def queue_of(self, options: TaskOptions, send: SendOptions = NOW) -> str:
+        """Where a call goes: where the call says, else its task, else the app's own queue."""
+        return send.queue or options.queue or self.settings.default_queue
 
     def keys(self, queue: str) -> QueueKeys:
         """The keys of one queue."""
@@ -178,26 +149,69 @@ class RedisQ:
             connector = self._async_connectors[loop] = self.server.async_connector("producer")
         return connector
 
-    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message]) -> list[Job]:
+    def send(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job:
+        """Send a call by its task's name; the task's code need not be here. As Celery's `send_task`.
+
+        Args:
+            name: The task's name.
+            args: Positional arguments, plain values.
+            kwargs: Named arguments, plain values.
+            **options: `queue`, `countdown`, `eta`, `expires`, `priority`, as in `Task.options`. Without `queue`, a task
+                that is not registered here goes to the app's own queue.
+
+        Raises:
+            EncodeError: An argument cannot travel.
+            BrokerError: Redis did not take it.
+        """
+        return self.enqueue(*self._by_name(name, args, kwargs, options))[0]
+
+    async def asend(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job:
+        """Send a call by its task's name, from async code. As `send`."""
+        return (await self.aenqueue(*self._by_name(name, args, kwargs, options)))[0]
+
+    def _by_name(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any]
+    ) -> tuple[TaskOptions, SendOptions, list[Message], Shape | None]:
+        known = self.tasks.get(name)
+        definition = known.definition if known else TaskOptions(name=name)
+        try:
+            send = send_options(NOW, **options)
+        except TypeError as error:
+            raise ConfigError(f"send {name}: {error}") from None
+        return definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None
+
+    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
         """Store messages of one task. Users call `Task.delay`."""
-        outbox = self._outbox(options, send, messages)
+        outbox = self._outbox(options, send, messages, shape)
         results: list[Any] = []
         for command in outbox.commands:
             with _kept(results):
                 results += self.connector.execute_many((command,))
         return outbox.jobs(results)
 
-    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message]) -> list[Job]:
+    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
         """Store messages of one task, from async code. Users call `Task.adelay`."""
-        outbox = self._outbox(options, send, messages)
+        outbox = self._outbox(options, send, messages, shape)
         results: list[Any] = []
         for command in outbox.commands:
             with _kept(results):
                 results += await self.async_connector.execute_many((command,))
         return outbox.jobs(results)
 
-    def _outbox(self, options: TaskOptions, send: SendOptions, messages: list[Message]) -> Outbox:
-        return Outbox(self.keys(options.queue), options, send, messages, self.settings.priority_step)
+    def _outbox(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> Outbox:
+        queue = self.queue_of(options, send)
+        jobs = partial(self.job, task=options.name, queue=queue)
+        return Outbox(self.keys(queue), options, send, messages, shape, self.settings, jobs)
+
+    def job(self, id: str, *, queue: str | None = None, task: str = "?") -> Job:
+        """Return a job by its id, e.g. one that another process sent.
+
+        Args:
+            id: The job's id.
+            queue: The queue that it was sent to; None: the app's own.
+            task: The task's name, for texts.
+        """
+        return Job(self, check_name("job", id), task, queue or self.settings.default_queue)
 
     def close(self) -> None:
         """Close the producers' connections of sync code. The app can be used again."""
@@ -220,7 +234,3 @@ def _kept(results: list[Any]) -> Iterator[None]:
         yield
     except BrokerError as error:
         results.append(error)
-
-
-def _place(handler: Callable[..., Any]) -> str:
-    return f"{getattr(handler, '__module__', '?')}.{getattr(handler, '__qualname__', handler)}"

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Generator
+from time import monotonic
+from typing import Any, Protocol
+
+from redisq.app.settings import Settings
+from redisq.app.waiting import Step, arun, run, wait_for
+from redisq.broker import commands
+from redisq.broker.commands import Command
+from redisq.broker.connector import AsyncConnector, Connector
+from redisq.broker.keys import QueueKeys
+from redisq.codec.msgpack import decode_value
+from redisq.errors import JobFailed, NoResult
+from redisq.states import State
+from redisq.types import Seconds, microseconds
 
 __all__ = ["Job"]
 
+_CANCELLABLE = (State.WAITING, State.DELAYED, State.RETRY)
 
-class Job(NamedTuple):
+
+class Owner(Protocol):
+    """What a job needs of its app."""
+
+    settings: Settings
+
+    @property
+    def connector(self) -> Connector:
+        """For sync code."""
+
+    @property
+    def async_connector(self) -> AsyncConnector:
+        """For async code."""
+
+    def keys(self, queue: str) -> QueueKeys:
+        """The keys of a queue."""
+
+
+class Job:
     """One call of a task.
 
     Attributes:
@@ -16,6 +48,105 @@ class Job(NamedTuple):
         queue: The queue that it was sent to.
     """
 
-    id: str
-    task: str
-    queue: str
+    __slots__ = ("_owner", "id", "queue", "task")
+
+    def __init__(self, owner: Owner, id: str, task: str, queue: str) -> None:
+        self._owner = owner
+        self.id = id
+        self.task = task
+        self.queue = queue
+
+    def __repr__(self) -> str:
+        return f"<job {self.id} of task {self.task} on queue {self.queue}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (self.id, self.queue) == (other.id, other.queue)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.queue))
+
+    def state(self) -> State:
+        """Return where it is now. `done` only if its result is kept; else what is not there any more is `gone`.
+
+        Raises:
+            BrokerError: Redis did not say.
+        """
+        return run(self._state(), self._owner.connector)
+
+    async def astate(self) -> State:
+        """Return where it is now. As `state`."""
+        return await arun(self._state(), self._owner.async_connector)
+
+    def position(self) -> int | None:
+        """Return its place among the waiting, from 1; None when it does not wait for a worker.
+
+        Raises:
+            BrokerError: Redis did not say.
+        """
+        return run(self._position(), self._owner.connector)
+
+    async def aposition(self) -> int | None:
+        """Return its place among the waiting. As `position`."""
+        return await arun(self._position(), self._owner.async_connector)
+
+    def get(self, timeout: Seconds | None = None) -> Any:
+        """Wait for what its handler returns. The task needs `result_ttl=`.
+
+        Args:
+            timeout: Seconds to wait at most; None: until there is an outcome.
+
+        Raises:
+            JobTimeout: It is not done yet. It goes on.
+            JobFailed: It is a dead letter.
+            NoResult: It has no result: its task keeps none, it was cancelled, or it has expired.
+            BrokerError: Redis did not say.
+        """
+        return run(self._get(timeout), self._owner.connector)
+
+    async def aget(self, timeout: Seconds | None = None) -> Any:  # noqa: ASYNC109 - the name that Celery's users know
+        """Wait for what its handler returns. As `get`."""
+        return await arun(self._get(timeout), self._owner.async_connector)
+
+    def cancel(self) -> bool:
+        """Take it out of its queue. False: it was not waiting any more: it runs, or is over.
+
+        Raises:
+            BrokerError: Redis did not say.
+        """
+        return run(self._cancel(), self._owner.connector)
+
+    async def acancel(self) -> bool:
+        """Take it out of its queue. As `cancel`."""
+        return await arun(self._cancel(), self._owner.async_connector)
+
+    @property
+    def _keys(self) -> QueueKeys:
+        return self._owner.keys(self.queue)
+
+    def _state(self) -> Generator[Step, Any, State]:
+        found = yield commands.find(self._keys, self.id)
+        if found:
+            return State(found.state)
+        outcome = yield commands.outcome(self._keys, self.id)
+        return State.DONE if outcome.state == "done" else State.GONE
+
+    def _position(self) -> Generator[Step, Any, int | None]:
+        found = yield commands.find(self._keys, self.id)
+        return found.position if found and found.state == State.WAITING else None
+
+    def _cancel(self) -> Generator[Step, Any, bool]:
+        command: Command[list[str]] = commands.remove(self._keys, (self.id,), counter="cancelled", states=_CANCELLABLE)
+        removed: list[str] = yield command
+        return removed == [self.id]
+
+    def _get(self, timeout: Seconds | None) -> Generator[Step, Any, Any]:
+        seconds = None if timeout is None else microseconds(timeout, "timeout") / 1_000_000
+        outcome = yield from wait_for(self._keys, self.id, seconds, monotonic)
+        if outcome.state == "done":
+            return decode_value(outcome.result, self._owner.settings.max_bytes)
+        if outcome.state == "dead":
+            raise JobFailed(self.id, outcome.meta.reason, outcome.meta.text)
+        raise NoResult(
+            f"job {self.id} of task {self.task} has no result: the task keeps none (give it result_ttl=), "
+            "or the job was cancelled, or it expired, or its result did"
+        )

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redisq.app.job import Job
-from redisq.app.settings import SendOptions, TaskOptions
+from redisq.app.settings import SendOptions, Settings, TaskOptions
 from redisq.broker.commands import MAX_BATCH, Command, Enqueue, enqueue
 from redisq.broker.keys import QueueKeys
-from redisq.codec.msgpack import encode
-from redisq.errors import BrokerError, PartlyEnqueued
+from redisq.codec.hints import Shape
+from redisq.codec.msgpack import decode, encode
+from redisq.codec.values import Flattener
+from redisq.errors import BrokerError, DecodeError, EncodeError, PartlyEnqueued
 from redisq.message import Message, new_ids
 
 __all__ = ["Outbox"]
 
 
 class Outbox:
-    """The messages of one `delay` or `delay_many` on their way out. Encodes all before the first is sent."""
+    """The messages of one `delay` or `delay_many` on their way out. Encodes all before the first is sent.
+
+    Args:
+        keys: The queue.
+        options: The task.
+        send: The options of this call.
+        messages: What to send.
+        shape: What the handler builds out of the arguments; None: its code is not here.
+        settings: The app's.
+        job: Makes a job of an id.
+    """
 
     def __init__(
-        self, keys: QueueKeys, options: TaskOptions, send: SendOptions, messages: Sequence[Message], priority_step: int
+        self,
+        keys: QueueKeys,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: Sequence[Message],
+        shape: Shape | None,
+        settings: Settings,
+        job: Callable[[str], Job],
     ) -> None:
         priority = options.priority if send.priority is None else send.priority
-        head_start, due = priority * priority_step, send.due
+        expires = send.expires or ("" if options.expires is None else f"+{round(options.expires * 1_000_000)}")
+        head_start = priority * settings.priority_step
         ids = new_ids(len(messages))
-        stored = [Enqueue(new, encode(message), head_start, due) for new, message in zip(ids, messages, strict=True)]
+        stored = [
+            Enqueue(new, _encoded(message, shape, settings.max_bytes), head_start, send.due, expires)
+            for new, message in zip(ids, messages, strict=True)
+        ]
         self.commands: list[Command[list[str]]] = [
             enqueue(keys, stored[at : at + MAX_BATCH]) for at in range(0, len(stored), MAX_BATCH)
         ]
-        self._jobs = [Job(new, options.name, options.queue) for new in ids]
+        self._jobs = [job(new) for new in ids]
 
     def jobs(self, results: Sequence[Any]) -> list[Job]:
-        """Return the jobs, given the commands' results so far (fewer than commands when the rest was not sent).
+        """Return the jobs, given the commands' results.
 
         Raises:
             BrokerError: Nothing was accepted.
@@ -50,3 +73,29 @@ class Outbox:
         if not accepted:
             raise errors[0]
         raise PartlyEnqueued(accepted, len(self._jobs), errors[0]) from errors[0]
+
+
+def _encoded(message: Message, shape: Shape | None, max_bytes: int) -> bytes:
+    flattener = Flattener()
+    body = encode(message, max_bytes, flattener)
+    if flattener.lossy:
+        _check_return(message, body, shape, max_bytes)
+    return body
+
+
+def _check_return(message: Message, body: bytes, shape: Shape | None, max_bytes: int) -> None:
+    """Refuse an enum or dataclass that the handler's annotations would not bring back."""
+    sent = decode(body, max_bytes)
+    kwargs = message.kwargs or {}
+    advice = "annotate the handler's parameter with its class, or send plain values"
+    if shape is None:
+        raise EncodeError(f"task {message.task}: an enum or dataclass needs the handler's annotations; send plain values by name")
+    try:
+        args, named = shape.revive(sent.args, sent.kwargs or {})
+    except (DecodeError, TypeError) as error:
+        raise EncodeError(f"task {message.task}: {error}; {advice}") from None
+    for name, before, after in shape.compare(message.args, kwargs, args, named):
+        if type(before) is not type(after) or before != after:
+            raise EncodeError(
+                f"task {message.task}: argument {name} of type {type(before).__name__} would arrive otherwise; {advice}"
+            )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from asyncio import CancelledError
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from redisq.errors import ConfigError
 from redisq.types import MAX_MICROSECONDS, Seconds, check_name, microseconds
 
-__all__ = ["NOW", "SendOptions", "Settings", "TaskOptions", "check_priority", "due_text"]
+__all__ = ["NOW", "SendOptions", "Settings", "TaskOptions", "check_priority", "send_options"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -24,6 +26,7 @@ class Settings:
         lease: Microseconds that a lease lasts unless it is extended.
         priority_step: Microseconds of head start for each step of priority.
         max_deliveries: A message whose worker died this often is a dead letter.
+        max_bytes: A message, or a result, has no more bytes than this.
     """
 
     namespace: str
@@ -31,6 +34,7 @@ class Settings:
     lease: int
     priority_step: int
     max_deliveries: int
+    max_bytes: int
 
     def __post_init__(self) -> None:
         # An idle queue is looked at once a second, and silence of half a lease is taken for a gap of the server (I12).
@@ -41,6 +45,8 @@ class Settings:
             raise ConfigError(f"priority_step={self.priority_step / 1_000_000:g}: want 123,670 s (34 hours) at most")
         if type(self.max_deliveries) is not int or self.max_deliveries < 1:
             raise ConfigError(f"max_deliveries={self.max_deliveries!r}: want a whole number > 0")
+        if type(self.max_bytes) is not int or not 0 < self.max_bytes <= 512 * 1024 * 1024:
+            raise ConfigError(f"max_bytes={self.max_bytes!r}: want 1 to 536870912, the most that Redis stores under one name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +55,36 @@ class TaskOptions:
 
     Attributes:
         name: What messages call it.
-        queue: Where its messages go.
+        queue: Where its messages go; None: to the queue that is named after the app.
         max_retries: Retries after the first run.
         retry_backoff: Seconds before the first retry; doubles from there, less a jitter of up to half.
         retry_backoff_max: The longest wait, in seconds.
         timeout: Seconds after which its lease is not extended any more; None for no end.
         priority: 0 to 255, higher first.
+        expires: Seconds after the call; a message that waited longer is dropped, and counted; None: never.
+        autoretry_for: Errors that are tried again; others make a dead letter at once.
+        dont_retry_for: Of those, the exceptions.
+        ack: `late`: when the handler has ended (at least once). `early`: before it starts (at most once).
+        result_ttl: Seconds that what the handler returns is kept for `Job.get`; None: it is not kept.
     """
 
     name: str
-    queue: str
+    queue: str | None = None
     max_retries: int = 3
     retry_backoff: float = 5.0
     retry_backoff_max: float = 600.0
     timeout: float | None = 900.0
     priority: int = 0
+    expires: float | None = None
+    autoretry_for: tuple[type[BaseException], ...] = (Exception, SystemExit, CancelledError)
+    dont_retry_for: tuple[type[BaseException], ...] = ()
+    ack: str = "late"
+    result_ttl: float | None = None
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
-        check_name("queue", self.queue)
+        if self.queue is not None:
+            check_name("queue", self.queue)
         if type(self.max_retries) is not int or self.max_retries < 0:
             raise ConfigError(f"task {self.name}: max_retries={self.max_retries!r}: want a whole number >= 0")
         for what, value in (("retry_backoff", self.retry_backoff), ("retry_backoff_max", self.retry_backoff_max)):
@@ -76,14 +93,26 @@ class TaskOptions:
         if self.timeout is not None and not microseconds(self.timeout, f"task {self.name}: timeout"):
             raise ConfigError(f"task {self.name}: timeout=0: want seconds > 0, or None for no end")
         check_priority(self.priority)
+        for what, seconds in (("expires", self.expires), ("result_ttl", self.result_ttl)):
+            if seconds is not None and not microseconds(seconds, f"task {self.name}: {what}"):
+                raise ConfigError(f"task {self.name}: {what}=0: want seconds > 0, or None")
+        for what, kinds in (("autoretry_for", self.autoretry_for), ("dont_retry_for", self.dont_retry_for)):
+            if not isinstance(kinds, tuple) or not all(
+                isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+            ):
+                raise ConfigError(f"task {self.name}: {what}={kinds!r}: want a tuple of exception classes")
+        if self.ack not in ("late", "early"):
+            raise ConfigError(f"task {self.name}: ack={self.ack!r}: want 'late' (at least once) or 'early' (at most once)")
 
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """What one call is set to. `due` is as the `enqueue` script takes it."""
+    """What one call is set to; None: as its task is. `due` and `expires` are as the `enqueue` script takes them."""
 
     due: str = "0"
     priority: int | None = None
+    expires: str | None = None
+    queue: str | None = None
 
 
 #: A call that says nothing.
@@ -101,24 +130,53 @@ def check_priority(priority: int) -> int:
     return priority
 
 
-def due_text(countdown: Seconds | None, eta: datetime | None) -> str:
-    """Return when a message is due, as the `enqueue` script takes it.
+def send_options(
+    base: SendOptions,
+    *,
+    countdown: Seconds | None = None,
+    eta: datetime | None = None,
+    expires: Seconds | datetime | None = None,
+    priority: int | None = None,
+    queue: str | None = None,
+) -> SendOptions:
+    """Return the options with those that are given put in place.
 
     Raises:
-        ConfigError: Both are given, the time has no zone, or it lies too far ahead.
+        ConfigError: One is out of range, or both `countdown` and `eta` are given.
     """
+    changes: dict[str, Any] = {}
+    if countdown is not None and eta is not None:
+        raise ConfigError("give countdown= or eta=, not both")
+    if countdown is not None:
+        changes["due"] = _from_now(countdown, "countdown")
     if eta is not None:
-        if countdown is not None:
-            raise ConfigError("give countdown= or eta=, not both")
-        if eta.tzinfo is None:
-            raise ConfigError(f"eta={eta.isoformat()}: without a time zone it may mean any of 24 hours; use an aware datetime")
-        at = (eta - _EPOCH) // _MICROSECOND
-        if at > MAX_MICROSECONDS:
-            raise ConfigError(f"eta={eta.isoformat()}: want a time before the year 2255")
-        return str(max(at, 0))
-    if countdown is None:
-        return "0"
-    delay = microseconds(countdown, "countdown")
-    if delay > MAX_MICROSECONDS // 2:
-        raise ConfigError(f"countdown={countdown!r}: want less than 142 years")
-    return f"+{delay}" if delay else "0"
+        changes["due"] = _at(eta, "eta")
+    if isinstance(expires, datetime):
+        changes["expires"] = _at(expires, "expires")
+    elif expires is not None:
+        changes["expires"] = _from_now(expires, "expires")
+        if changes["expires"] == "0":
+            raise ConfigError("expires=0: the message could never run; want seconds > 0, a timedelta or a datetime")
+    if priority is not None:
+        changes["priority"] = check_priority(priority)
+    if queue is not None:
+        changes["queue"] = check_name("queue", queue)
+    return replace(base, **changes) if changes else base
+
+
+def _at(time: datetime, what: str) -> str:
+    """A time, as scripts take it; in the past: 1, which is past as well, where 0 would mean that there is none."""
+    if time.tzinfo is None:
+        raise ConfigError(f"{what}={time.isoformat()}: without a time zone it may mean any of 24 hours; use an aware datetime")
+    at = (time - _EPOCH) // _MICROSECOND
+    if at > MAX_MICROSECONDS:
+        raise ConfigError(f"{what}={time.isoformat()}: want a time before the year 2255")
+    return str(max(at, 1))
+
+
+def _from_now(delay: Seconds, what: str) -> str:
+    """A delay, as scripts take it."""
+    length = microseconds(delay, what)
+    if length > MAX_MICROSECONDS // 2:
+        raise ConfigError(f"{what}={delay!r}: want less than 142 years")
+    return f"+{length}" if length else "0"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from copy import copy
 from datetime import datetime
 from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from redisq.app.job import Job
-from redisq.app.settings import NOW, SendOptions, TaskOptions, check_priority, due_text
+from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
+from redisq.app.signature import Parameters
+from redisq.codec.hints import Shape, shape_of
+from redisq.errors import ConfigError
 from redisq.message import Message
 from redisq.types import Seconds
 
-__all__ = ["Task"]
+__all__ = ["Sender", "Task", "TaskDecorator"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,10 +29,10 @@ Arguments = Sequence[Any] | Mapping[str, Any]
 class Sender(Protocol):
     """What a task needs of its app."""
 
-    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message]) -> list[Job]:
+    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
         """Store the messages; all of them, or an error."""
 
-    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message]) -> list[Job]:
+    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
         """Store the messages; all of them, or an error."""
 
 
@@ -37,15 +40,19 @@ class Task(Generic[P, R]):
     """A bot-logic function that can be called later, by another process.
 
     Calling the task itself just calls the function. `delay` and `adelay` send the call to the task's queue and keep
-    the function's signature for type checkers.
+    the function's signature for type checkers; the arguments are checked against it when they are sent.
     """
 
-    def __init__(self, sender: Sender, handler: Callable[P, R], options: TaskOptions, send: SendOptions = NOW) -> None:
+    def __init__(
+        self, sender: Callable[[], Sender], handler: Callable[P, R], options: TaskOptions, send: SendOptions = NOW
+    ) -> None:
         self._sender = sender
         self._send = send
         self.handler = handler
         self.definition = options
         self.is_async = inspect.iscoroutinefunction(handler)
+        self.shape = shape_of(handler)
+        self._parameters = Parameters(handler)
         update_wrapper(self, handler)
 
     @property
@@ -58,53 +65,145 @@ class Task(Generic[P, R]):
         return self.handler(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<task {self.name} on queue {self.definition.queue}>"
+        return f"<task {self.name}>"
 
-    def options(self, *, countdown: Seconds | None = None, eta: datetime | None = None, priority: int | None = None) -> Task[P, R]:
+    def options(
+        self,
+        *,
+        countdown: Seconds | None = None,
+        eta: datetime | None = None,
+        expires: Seconds | datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+    ) -> Task[P, R]:
         """Return the same task with other options for its calls.
 
         Args:
             countdown: Seconds from now until it is due, or a `timedelta`.
             eta: The time when it is due; needs a time zone. In the past: now.
+            expires: Seconds from now, a `timedelta`, or a time: if it did not start by then, it is dropped, and counted.
             priority: 0 to 255, higher first.
+            queue: Another queue than the task's. A worker must serve it (`-Q`).
 
         Raises:
             ConfigError: An option is out of range, or both `countdown` and `eta` are given.
         """
-        send = self._send
-        if countdown is not None or eta is not None:
-            send = replace(send, due=due_text(countdown, eta))
-        if priority is not None:
-            send = replace(send, priority=check_priority(priority))
-        return Task(self._sender, self.handler, self.definition, send)
+        send = send_options(self._send, countdown=countdown, eta=eta, expires=expires, priority=priority, queue=queue)
+        other = copy(self)
+        other._send = send
+        return other
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Send one call. When it returns, Redis has the message.
 
         Raises:
+            ArgumentsError: The arguments do not fit the function.
             EncodeError: An argument cannot travel.
+            MessageTooLarge: They are too large together.
             BrokerError: Redis did not take it; see `redisq.errors`.
         """
-        return self._sender.enqueue(self.definition, self._send, [Message(self.name, args, kwargs)])[0]
+        return self._sender().enqueue(self.definition, self._send, [self._message(args, kwargs)], self.shape)[0]
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Send one call, from async code. As `delay`."""
-        return (await self._sender.aenqueue(self.definition, self._send, [Message(self.name, args, kwargs)]))[0]
+        return (await self._sender().aenqueue(self.definition, self._send, [self._message(args, kwargs)], self.shape))[0]
 
     def delay_many(self, calls: Iterable[Arguments]) -> list[Job]:
         """Send many calls, a thousand a round trip: `[(42, "a"), (43, "b")]`, or mappings of named arguments.
 
         Raises:
+            ArgumentsError: Arguments do not fit the function; nothing was sent.
             EncodeError: An argument cannot travel; nothing was sent.
+            MessageTooLarge: The arguments of a call are too large together; nothing was sent.
             PartlyEnqueued: Redis took some thousands of them, and not the others.
             BrokerError: Redis took none.
         """
-        return self._sender.enqueue(self.definition, self._send, self._messages(calls))
+        return self._sender().enqueue(self.definition, self._send, self._messages(calls), self.shape)
 
     async def adelay_many(self, calls: Iterable[Arguments]) -> list[Job]:
         """Send many calls, from async code. As `delay_many`."""
-        return await self._sender.aenqueue(self.definition, self._send, self._messages(calls))
+        return await self._sender().aenqueue(self.definition, self._send, self._messages(calls), self.shape)
+
+    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job:
+        """Send one call, as Celery spells it: `apply_async((42, "hi"), countdown=60)`. Options as in `options`."""
+        task: Task[..., Any] = self.options(**options)
+        return task.delay(*args, **(kwargs or {}))
+
+    async def aapply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job:
+        """Send one call, from async code. As `apply_async`."""
+        task: Task[..., Any] = self.options(**options)
+        return await task.adelay(*args, **(kwargs or {}))
+
+    def _message(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Message:
+        self._parameters.check(self.name, args, kwargs)
+        return Message(self.name, args, kwargs)
 
     def _messages(self, calls: Iterable[Arguments]) -> list[Message]:
-        name = self.name
-        return [Message(name, (), dict(call)) if isinstance(call, Mapping) else Message(name, tuple(call)) for call in calls]
+        return [self._message((), dict(call)) if isinstance(call, Mapping) else self._message(tuple(call), {}) for call in calls]
+
+
+class TaskDecorator:
+    """Makes functions tasks: `@task`, or `@task(queue=..., max_retries=...)`.
+
+    Args:
+        tasks: Where they are registered, by name.
+        sender: Returns the app that their calls go through.
+    """
+
+    def __init__(self, tasks: MutableMapping[str, Task[..., Any]], sender: Callable[[], Sender]) -> None:
+        self._tasks = tasks
+        self._sender = sender
+
+    @overload
+    def __call__(self, handler: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        max_retries: int = 3,
+        retry_backoff: float = 5.0,
+        retry_backoff_max: float = 600.0,
+        timeout: float | None = 900.0,
+        priority: int = 0,
+        expires: float | None = None,
+        autoretry_for: tuple[type[BaseException], ...] = ...,
+        dont_retry_for: tuple[type[BaseException], ...] = (),
+        ack: Literal["late", "early"] = "late",
+        result_ttl: float | None = None,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def __call__(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a function a task.
+
+        Args:
+            handler: The function, `async def` or `def`.
+            **options: The fields of `TaskOptions`; `name` is the function's name unless given.
+
+        Raises:
+            ConfigError: An option is not valid, or another task has the name.
+        """
+        if handler is None:
+            return lambda decorated: self._register(decorated, options)
+        return self._register(handler, options)
+
+    def _register(self, handler: Callable[..., Any], options: Mapping[str, Any]) -> Task[..., Any]:
+        if not callable(handler):
+            raise ConfigError(f"@task decorates a function, not {handler!r}")
+        name = options.get("name") or handler.__name__
+        try:
+            task = Task(self._sender, handler, TaskOptions(**{**options, "name": name}))
+        except TypeError as error:
+            raise ConfigError(f"task {name}: {error}") from None
+        if name in self._tasks:
+            known = _place(self._tasks[name].handler)
+            raise ConfigError(f"two tasks are called {name!r}: {known} and {_place(handler)}; give one name=")
+        self._tasks[name] = task
+        return task
+
+
+def _place(handler: Callable[..., Any]) -> str:
+    return f"{getattr(handler, '__module__', '?')}.{getattr(handler, '__qualname__', handler)}"

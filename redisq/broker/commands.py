@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from redisq.broker.keys import QueueKeys
-from redisq.message import PLAIN, Delivery, parse_meta
+from redisq.message import PLAIN, Delivery, Meta, parse_meta
 
 __all__ = [
     "MAX_BATCH",
@@ -19,13 +19,19 @@ __all__ = [
     "Command",
     "Enqueue",
     "Found",
+    "Outcome",
     "QueueView",
+    "Row",
     "Settlement",
+    "browse",
     "claim",
     "enqueue",
     "extend",
     "find",
     "inspect",
+    "outcome",
+    "remove",
+    "replay",
     "settle",
     "wait",
     "wake",
@@ -64,12 +70,14 @@ class Enqueue(NamedTuple):
         body: The encoded message.
         head_start: What its priority is worth, in microseconds.
         due: `0` for now, `+n` for n microseconds from now, `n` for that time, in microseconds since the epoch.
+        expires: When it is dropped if it was not leased by then, in the same way; empty for never.
     """
 
     id: str
     body: bytes
     head_start: int = 0
     due: str = "0"
+    expires: str = ""
 
 
 class Claimed(NamedTuple):
@@ -85,12 +93,12 @@ class Claimed(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """How one delivery ends: `ack`, `retry`, `park`, `release` or `dead` (see `lua/settle.lua`).
+    """How one delivery ends: `ack`, `result`, `retry`, `park`, `release` or `dead` (see `lua/settle.lua`).
 
     Attributes:
-        delay: Microseconds, for retry and park.
+        delay: Microseconds: until the next attempt, for retry and park; to keep the result.
         reason: One word, lower case.
-        text: Free text: the error.
+        text: Free text: the error; the encoded result.
     """
 
     op: str
@@ -98,7 +106,7 @@ class Settlement(NamedTuple):
     fence: int
     delay: int = 0
     reason: str = "none"
-    text: str = ""
+    text: str | bytes = ""
 
 
 class QueueView(NamedTuple):
@@ -121,16 +129,34 @@ class Found(NamedTuple):
     score: int
     position: int
     body: bytes
-    meta: Any
+    meta: Meta
     worker: str | None
+
+
+class Row(NamedTuple):
+    """One message of a page. `score` is in microseconds: see the page of the state's key."""
+
+    id: str
+    score: int
+    body: bytes
+    meta: Meta
+
+
+class Outcome(NamedTuple):
+    """How one job stands: `open`, `done` with its encoded result, `dead` with its meta, or `gone` without a trace."""
+
+    state: str
+    result: bytes = b""
+    meta: Meta = PLAIN
 
 
 def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[list[str]]:
     """Accept up to `MAX_BATCH` messages, all or none. Gives the ids that were there already."""
     args: list[Any] = []
     for message in messages:
-        plain = message.head_start == 0 and message.due == "0"
-        args += (message.id, message.body, "" if plain else f"{message.head_start} {message.due}")
+        plain = message.head_start == 0 and message.due == "0" and not message.expires
+        options = "" if plain else f"{message.head_start} {message.due} {message.expires}".rstrip()
+        args += (message.id, message.body, options)
     return Command("enqueue", keys, tuple(args), _texts, numbered=True)
 
 
@@ -177,6 +203,26 @@ def find(keys: QueueKeys, id: str) -> Command[Found | None]:
     return Command("find", keys, (id,), _found)
 
 
+def browse(keys: QueueKeys, state: str, *, offset: int, limit: int) -> Command[list[Row]]:
+    """Read a page of the messages of one state, in order."""
+    return Command("browse", keys, (state, offset, limit), _rows)
+
+
+def remove(keys: QueueKeys, ids: Sequence[str], *, counter: str, states: Sequence[str]) -> Command[list[str]]:
+    """Delete messages that are in one of these states; `counter`: cancelled, dropped or purged. Gives the removed ids."""
+    return Command("remove", keys, (counter, ",".join(states), *ids), _texts, numbered=True)
+
+
+def replay(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
+    """Make dead letters wait again, with all attempts anew. Gives the ids that do."""
+    return Command("replay", keys, tuple(ids), _texts, numbered=True)
+
+
+def outcome(keys: QueueKeys, id: str) -> Command[Outcome]:
+    """Read how one job stands."""
+    return Command("outcome", keys, (id,), _outcome)
+
+
 def _text(raw: Any) -> str:
     return raw.decode() if isinstance(raw, bytes) else str(raw)
 
@@ -213,6 +259,21 @@ def _view(reply: Any) -> QueueView:
     counters = _texts(reply[8:])
     stats = {name: int(value) for name, value in zip(counters[::2], counters[1::2], strict=True)}
     return QueueView(waiting, delayed, retry, processing, dead, reply[7] == b"1", oldest, stats)
+
+
+def _rows(reply: Any) -> list[Row]:
+    return [
+        Row(_text(reply[at]), int(float(reply[at + 1])), reply[at + 2], parse_meta(reply[at + 3])) for at in range(0, len(reply), 4)
+    ]
+
+
+def _outcome(reply: Any) -> Outcome:
+    state = _text(reply[0])
+    if state == "done":
+        return Outcome(state, result=reply[1])
+    if state == "dead":
+        return Outcome(state, meta=parse_meta(reply[1]))
+    return Outcome(state)
 
 
 def _found(reply: Any) -> Found | None:

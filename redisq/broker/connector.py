@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from redisq.backoff import Backoff
 from redisq.broker.callers import Caller, Callers
 from redisq.broker.commands import Command
 from redisq.broker.faults import classify, is_noscript
+from redisq.broker.listener import Listener, Listeners, listening
 from redisq.broker.scripts import Scripts
 from redisq.errors import BrokerError
 
@@ -234,6 +236,10 @@ class Connector(_Carrier):
             pipe.execute_command(*call)  # type: ignore[no-untyped-call]
         return pipe.execute(raise_on_error=False)
 
+    def listening(self, channel: str) -> AbstractContextManager[Listener]:
+        """Subscribe to a channel."""
+        return listening(self._client, channel)
+
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
@@ -264,6 +270,7 @@ class AsyncConnector(_Carrier):
         self._client = client
         self._now = now
         self._sleep = sleep
+        self._listeners = Listeners(client)
 
     async def execute(self, command: Command[T]) -> T:
         """Run one command.
@@ -308,6 +315,11 @@ class AsyncConnector(_Carrier):
             pipe.execute_command(*call)
         return await pipe.execute(raise_on_error=False)
 
+    def listening(self, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Subscribe to a channel; all subscriptions share one connection."""
+        return self._listeners.listening(channel)
+
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._listeners.aclose()
         await self._client.aclose()

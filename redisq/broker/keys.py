@@ -78,3 +78,11 @@ class QueueKeys:
     def call(self, caller: str) -> str:
         """The ledger of one caller; expires by itself."""
         return f"{self.prefix}:call:{caller}"
+
+    def result(self, job_id: str) -> str:
+        """The result of one job; expires by itself."""
+        return f"{self.prefix}:result:{job_id}"
+
+    def done(self, job_id: str) -> str:
+        """The channel on which one job's end is told."""
+        return f"{self.prefix}:done:{job_id}"

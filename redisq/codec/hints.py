@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Union, get_args, get_origin
 
@@ -62,6 +62,13 @@ class Shape:
             except (TypeError, ValueError, KeyError) as error:
                 raise DecodeError(f"argument {name}: {type(error).__name__}, it does not fit its annotation") from error
         return bound.args, bound.kwargs
+
+    def compare(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], other_args: Sequence[Any], other_kwargs: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """Give each parameter's name with its argument in the one call and in the other."""
+        one, other = self._signature.bind(*args, **kwargs).arguments, self._signature.bind(*other_args, **other_kwargs).arguments
+        return ((name, value, other[name]) for name, value in one.items())
 
 
 def shape_of(handler: Callable[..., Any]) -> Shape:

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from redisq.codec.limits import MAX_BYTES, check_limits
-from redisq.codec.values import build, flatten
+from redisq.codec.values import Flattener, build
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, NewerMessage
 from redisq.message import Message
 
@@ -26,7 +26,7 @@ _TRAVELS = "send plain values, bytes, datetime, date, time, timedelta, Decimal, 
 _CANNOT = (TypeError, ValueError, OverflowError, RecursionError)
 
 
-def encode(message: Message, max_bytes: int = MAX_BYTES) -> bytes:
+def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | None = None) -> bytes:
     """Return the message's bytes.
 
     Raises:
@@ -34,7 +34,7 @@ def encode(message: Message, max_bytes: int = MAX_BYTES) -> bytes:
         MessageTooLarge: Too many bytes, levels or elements.
     """
     try:
-        packed: bytes = msgpack.packb((VERSION, message.task, message.args, message.kwargs or None), default=flatten)
+        packed: bytes = msgpack.packb((VERSION, message.task, message.args, message.kwargs or None), default=flatten or Flattener())
     except _CANNOT as error:
         raise EncodeError(f"task {message.task}: {_culprit(message)}") from error
     try:
@@ -51,7 +51,7 @@ def encode_value(value: Any) -> bytes:
         EncodeError: It does not travel.
     """
     try:
-        packed: bytes = msgpack.packb(value, default=flatten)
+        packed: bytes = msgpack.packb(value, default=Flattener())
     except _CANNOT as error:
         raise EncodeError(f"a value of type {type(value).__name__} cannot travel ({_TRAVELS})") from error
     return packed
@@ -63,7 +63,7 @@ def _culprit(message: Message) -> str:
     named += [(f"argument {name}=", value) for name, value in (message.kwargs or {}).items()]
     for name, value in named:
         try:
-            msgpack.packb(value, default=flatten)
+            msgpack.packb(value, default=Flattener())
         except _CANNOT as error:
             inner = str(error) if type(error) is TypeError else type(error).__name__
             return f"{name} of type {type(value).__name__}: {inner}; {_TRAVELS}"
@@ -81,7 +81,7 @@ def decode_value(raw: bytes, max_bytes: int = MAX_BYTES) -> Any:
         return msgpack.unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=_AS_DATETIME)
     except DecodeError:
         raise
-    except Exception as error:  # msgpack raises half a dozen types; each means the same here
+    except Exception as error:  # noqa: BLE001 - msgpack raises half a dozen types; each means the same here
         raise DecodeError(f"not msgpack: {type(error).__name__}: {_short(error)}") from None
 
 

@@ -18,7 +18,7 @@ import msgpack
 
 from redisq.errors import DecodeError
 
-__all__ = ["EXTENSIONS", "build", "flatten"]
+__all__ = ["EXTENSIONS", "Flattener", "build"]
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -33,12 +33,34 @@ EXTENSIONS: dict[int, str] = {
 }
 
 
-def flatten(value: Any) -> Any:
-    """Return a value that msgpack packs, for one that it does not know.
+class Flattener:
+    """Makes values that msgpack packs out of those that it does not know.
 
-    Raises:
-        TypeError: It does not travel.
+    Attributes:
+        lossy: An enum or a dataclass was among them: what arrives is its plain value, unless an annotation brings it back.
     """
+
+    __slots__ = ("lossy",)
+
+    def __init__(self) -> None:
+        self.lossy = False
+
+    def __call__(self, value: Any) -> Any:
+        """Return a plain form of the value.
+
+        Raises:
+            TypeError: It does not travel.
+        """
+        if isinstance(value, Enum):
+            self.lossy = True
+            return value.value
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            self.lossy = True
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        return _extension(value)
+
+
+def _extension(value: Any) -> msgpack.ExtType:
     if isinstance(value, datetime):
         return msgpack.ExtType(1, value.isoformat().encode())
     if isinstance(value, date):
@@ -51,10 +73,6 @@ def flatten(value: Any) -> Any:
         return msgpack.ExtType(5, str(value).encode())
     if isinstance(value, UUID):
         return msgpack.ExtType(6, value.bytes)
-    if isinstance(value, Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
     raise TypeError(f"{type(value).__name__} cannot travel")
 
 

@@ -102,6 +102,16 @@ class Consumer:
         self._settler.add(held, settlement, run_time)
         self._schedule()
 
+    def acknowledge_first(self, held: Held, settlement: Settlement, then: Callable[[], None]) -> None:
+        """Settle, and run it when Redis has said that it was ours to settle: at most once."""
+        held.then = then
+        self.ended(held, settlement, 0)
+
+    def leave(self, held: Held) -> None:
+        """What was acknowledged first has ended: its slot is free."""
+        self._held.discard(held)
+        self._schedule()
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -218,6 +228,12 @@ class Consumer:
             self._refused(f"settle on queue {batch.keys.queue}", result)
             return
         self._held.difference_update([ended.held for ended in batch.ended])
+        for ended in batch.ended:
+            held, then = ended.held, ended.held.then
+            if then and held.delivery.id not in result and not self._stopping:
+                held.then, held.leased = None, False
+                self._held.add(held)
+                then()
         if self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Settled %d messages of queue %s, %d stale", len(batch.ended), batch.keys.queue, len(result))
 

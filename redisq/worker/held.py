@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from redisq.broker.keys import QueueKeys
 from redisq.message import Delivery
 
@@ -17,9 +19,11 @@ class Held:
         until: Monotonic seconds after which its lease is not extended any more; None: no end.
         settled: Its settlement was handed in: it must not be settled again.
         lost: Its lease is another's or nobody's.
+        then: Acknowledged early: run this when Redis has taken the ack.
+        leased: False from then on: it only takes a slot.
     """
 
-    __slots__ = ("delivery", "keys", "lost", "settled", "until")
+    __slots__ = ("delivery", "keys", "leased", "lost", "settled", "then", "until")
 
     def __init__(self, keys: QueueKeys, delivery: Delivery) -> None:
         self.keys = keys
@@ -27,3 +31,5 @@ class Held:
         self.until: float | None = None
         self.settled = False
         self.lost = False
+        self.then: Callable[[], None] | None = None
+        self.leased = True

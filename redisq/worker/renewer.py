@@ -73,7 +73,7 @@ class Renewer:
         now = self._now()
         by_queue: dict[QueueKeys, list[Held]] = {}
         for held in self._held():
-            if not held.lost and (held.until is None or now < held.until):
+            if held.leased and not held.lost and (held.until is None or now < held.until):
                 by_queue.setdefault(held.keys, []).append(held)
         for keys, wanted in by_queue.items():
             for at in range(0, len(wanted), MAX_BATCH):

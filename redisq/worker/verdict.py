@@ -1,17 +1,20 @@
-"""How a delivery ends when its handler did not return, or could not be called."""
+"""How a delivery ends: what its handler returned or raised, or why it could not be called."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from redisq.app.settings import TaskOptions
 from redisq.backoff import Backoff
 from redisq.broker.commands import Settlement
-from redisq.errors import DecodeError, NewerMessage, RedisqError
+from redisq.codec.limits import check_limits
+from redisq.codec.msgpack import encode_value
+from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry
 from redisq.message import Delivery
 from redisq.redact import error_text
 
-__all__ = ["MAX_PARKS", "after_failure", "unreadable"]
+__all__ = ["MAX_PARKS", "after_failure", "after_success", "done", "unreadable"]
 
 #: A message that no worker could make sense of so many times is a dead letter: half an hour and more.
 MAX_PARKS = 10
@@ -19,13 +22,45 @@ MAX_PARKS = 10
 _PARK = Backoff(first=5.0, cap=300.0)
 
 
+def after_success(options: TaskOptions, delivery: Delivery, returned: Any, max_bytes: int) -> Settlement:
+    """Done, with the result where the task keeps it.
+
+    Raises:
+        EncodeError: The result cannot travel.
+        MessageTooLarge: It has too many bytes.
+    """
+    if options.result_ttl is None:
+        return done(delivery)
+    result = encode_value(returned)
+    check_limits(result, max_bytes)
+    return Settlement("result", delivery.id, delivery.fence, _microseconds(options.result_ttl), "none", result)
+
+
+def done(delivery: Delivery) -> Settlement:
+    """Done, and forgotten."""
+    return Settlement("ack", delivery.id, delivery.fence)
+
+
 def after_failure(options: TaskOptions, delivery: Delivery, error: BaseException, random: Callable[[], float]) -> Settlement:
-    """Another attempt after its backoff, or a dead letter when the retries are used up."""
+    """Another attempt after its backoff, or a dead letter when none will help or none is left."""
     attempt = delivery.meta.attempt
-    if attempt > options.max_retries:
-        return Settlement("dead", delivery.id, delivery.fence, 0, "exhausted", error_text(error))
+    reason = _hopeless(options, error) or ("exhausted" if attempt > options.max_retries else "")
+    if reason:
+        return Settlement("dead", delivery.id, delivery.fence, 0, reason, error_text(error))
     delay = Backoff(options.retry_backoff, options.retry_backoff_max).delay(attempt, random)
+    if isinstance(error, Retry) and error.countdown is not None:
+        delay = error.countdown
     return Settlement("retry", delivery.id, delivery.fence, _microseconds(delay), "failed", error_text(error))
+
+
+def _hopeless(options: TaskOptions, error: BaseException) -> str:
+    """Why no attempt will help, in one word; empty if one may."""
+    if isinstance(error, Reject):
+        return "rejected"
+    if isinstance(error, Retry):
+        return ""
+    retried = isinstance(error, options.autoretry_for) and not isinstance(error, options.dont_retry_for)
+    return "" if retried else "not_retried"
 
 
 def unreadable(delivery: Delivery, error: RedisqError, random: Callable[[], float]) -> Settlement:

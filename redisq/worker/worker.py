@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Self
 
 from redisq.app.app import RedisQ
 from redisq.broker.commands import Settlement, inspect
@@ -31,6 +31,14 @@ LAST_TRIP = 5.0
 
 class Worker:
     """Runs the tasks of one app in the running event loop.
+
+    Either `await worker.run()`, or beside other code, such as a bot's own loop:
+
+        async with Worker(app):
+            ...
+
+    which drains and ends the worker at the end of the block. When the worker fails, the block is cancelled, and the
+    worker's error is raised from it.
 
     Args:
         app: Whose tasks.
@@ -70,6 +78,28 @@ class Worker:
         self.log = logging.getLogger(f"{app.name}.worker")
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._beside: asyncio.Task[None] | None = None
+        self._cancelled_owner = False
+
+    async def __aenter__(self) -> Self:
+        owner = asyncio.current_task()
+        self._beside = asyncio.create_task(self.run(), name=f"redisq worker {self.name}")
+        self._beside.add_done_callback(lambda done: self._cancel_if_failed(done, owner))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._cancelled_owner and (owner := asyncio.current_task()):
+            owner.uncancel()
+        if not self._stopped.is_set():
+            self.stop()
+        if self._beside:
+            await self._beside
+
+    def _cancel_if_failed(self, done: asyncio.Task[None], owner: asyncio.Task[Any] | None) -> None:
+        """The code in the block would wait for ever for a worker that is no more."""
+        failed = not done.cancelled() and done.exception() is not None
+        if failed and owner and not self._stopped.is_set():
+            self._cancelled_owner = owner.cancel()
 
     def stop(self) -> None:
         """Stop claiming, let handlers finish within the shutdown timeout, give the rest back. A second call: now."""
@@ -104,7 +134,7 @@ class Worker:
                 start=lambda held: executor.start(held),
                 log=self.log,
             )
-            executor = Executor(self._app, loop, threads, consumer.ended, self.log)
+            executor = Executor(self._app, loop, threads, consumer, self.log)
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
                 server.connector("worker-renewer", patience=patience), settings.lease, consumer.held, self._lost, loop, self.log

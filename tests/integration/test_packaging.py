@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from redisq.broker.scripts import SCRIPT_NAMES
+
 ROOT = Path(__file__).parents[2]
 
 USE_IT = """
@@ -58,5 +60,5 @@ def test_the_built_wheel_runs_its_scripts_in_a_clean_environment(redis_url: str,
     run(python, "-m", "pip", "install", "-q", wheel, cwd=tmp_path)
     (tmp_path / "use_it.py").write_text(USE_IT)
     printed = run(python, "use_it.py", redis_url, cwd=tmp_path)
-    assert printed.split() == ["used:", "claim", "enqueue", "extend", "find", "inspect", "settle", "wake"]
+    assert printed.split() == ["used:", *SCRIPT_NAMES]
     assert "redisq, version" in run(tmp_path / "clean" / "bin" / "redisq", "--version", cwd=tmp_path)

@@ -15,12 +15,13 @@
 --- @include stats
 --- @include meta
 --- @include lease
+--- @include done
 
 -- Promotions and take-backs of one call, each: keeps the script short, the next call goes on.
 local SWEEP = 100
 
 local caller, number = ARGV[2], natural(ARGV[3])
-local worker, limit, lease, max_crashes = ARGV[4], natural(ARGV[5]), natural(ARGV[6]), natural(ARGV[7])
+local worker, limit, lease, max_crashes = ARGV[4], natural(ARGV[5]), duration(ARGV[6]), natural(ARGV[7])
 local answered, refused = recall(caller, number)
 if refused then
   return refused
@@ -73,11 +74,11 @@ if answered then
 end
 
 local stats
-stats, refused = read_stats({ 'crashes', 'dlq_messages' })
+stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired' })
 if not stats then
   return refused
 end
-local grown = { crashes = 0, dlq_messages = 0 }
+local grown = { crashes = 0, dlq_messages = 0, expired = 0 }
 redis.call('DEL', NEVER)
 if queue.lease ~= lease then
   local config = queue.config
@@ -110,6 +111,21 @@ local function bury(id, meta, reason, text)
   redis.call('ZADD', DLQ, int(queue.now), id)
   grown.dlq_messages = grown.dlq_messages + 1
   queue.meta = queue.meta + 1
+  tell_done(id)
+end
+
+--- drop_expired: whether the message expired, and is gone now. With its place in main the caller is done already.
+local function drop_expired(id, raw)
+  local expires = raw and string.find(raw, 'expires=', 1, true) and read_meta(raw).expires
+  if not expires or expires > queue.now then
+    return false
+  end
+  redis.call('HDEL', MESSAGES, id)
+  redis.call('HDEL', META, id)
+  redis.call('HDEL', LEASES, id)
+  grown.expired = grown.expired + 1
+  tell_done(id)
+  return true
 end
 
 --- take_back: leases past their deadline. The record stays, marked, so that a late ack of the last holder still counts.
@@ -164,7 +180,9 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   local size, held = 2, 0
   for i, id in ipairs(ids) do
     local body = bodies[i]
-    if body then
+    if drop_expired(id, metas[i]) then
+      body = nil
+    elseif body then
       leases[held + 1], leases[held + 2] = id, fence .. ' ' .. rows[2 * i] .. ' ' .. worker
       deadlines[held + 1], deadlines[held + 2] = deadline, id
       held = held + 2

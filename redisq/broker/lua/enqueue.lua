@@ -7,12 +7,26 @@
 --- ARGV[4..] (id, body, options)*
 ---   id       string
 ---   body     bytes    opaque
----   options  string   '' or "head due": head start by priority, us; due: '0' now, '+n' n us from now, 'n' at that time, us
+---   options  string   '' or "head due" or "head due expires": head: head start by priority, us; due: '0' now, '+n' n us
+---                     from now, 'n' at that time, us; expires: dropped if not leased by then, as due
 --- Returns: list of the ids that were there already
 --- @include queue
 --- @include ledger
 --- @include stats
 --- @include meta
+
+--- moment: the time that '+n' or 'n' means, or nil. Messages of one call that are due together keep their order: the
+--- few microseconds added are below any clock's error.
+local function moment(queue, sign, text, added)
+  local value = natural(text)
+  if value and sign == '+' then
+    value = queue.now + value
+  end
+  if value and value > queue.now then
+    value = value + added
+  end
+  return value and value < 9007199254740992 and value or nil
+end
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local answered, refused = recall(caller, number)
@@ -50,22 +64,16 @@ for i = 1, count do
   else
     seen[id] = true
     local options, tick = ARGV[3 + 3 * i], first + i - 1
-    local head, due = 0, nil
+    local head, due, meta = 0, nil, {}
     if options ~= '' then
-      local head_text, sign, due_text = string.match(options, '^(%d+) (%+?)(%d+)$')
-      head, due = natural(head_text), natural(due_text)
-      if not head or not due then
-        return refuse('ARGUMENT', 'options of message ' .. id)
+      local head_text, sign, due_text, expires_sign, expires_text = string.match(options, '^(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
+      head, due = natural(head_text), moment(queue, sign, due_text, i - 1)
+      local expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
+      if not head or not due or (expires_text ~= '' and not expires) then
+        return refuse('ARGUMENT', 'head start, due time or expiry of message ' .. id)
       end
-      -- Messages of one call that are due together keep their order: i microseconds are below any clock's error.
-      if sign == '+' then
-        due = queue.now + due
-      end
-      if due > queue.now then
-        due = due + (i - 1)
-      end
-      if due >= 9007199254740992 then
-        return refuse('ARGUMENT', 'due time of message ' .. id)
+      if expires then
+        meta[1] = 'expires=' .. int(expires)
       end
     end
     bodies[#bodies + 1], bodies[#bodies + 2] = id, ARGV[2 + 3 * i]
@@ -73,10 +81,13 @@ for i = 1, count do
       delayed[#delayed + 1], delayed[#delayed + 2] = int(due), id
       earliest = math.min(earliest or due, due)
       if head > 0 then
-        metas[#metas + 1], metas[#metas + 2] = id, 'score=' .. int(due - head)
+        table.insert(meta, 1, 'score=' .. int(due - head))
       end
     else
       ready[#ready + 1], ready[#ready + 2] = int(tick - head), id
+    end
+    if meta[1] then
+      metas[#metas + 1], metas[#metas + 2] = id, table.concat(meta, ' ')
     end
   end
 end

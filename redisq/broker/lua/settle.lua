@@ -8,16 +8,17 @@
 --- ARGV[5] acks      integer  so many pairs (id, fence) follow: done, the message goes
 --- ARGV[6..] (id, fence)*acks, then (op, id, fence, delay, reason, text)*
 ---   op      string   retry: a failed attempt, again after delay; park: put aside for delay, no attempt spent;
----                    release: back to its place at once, free; dead: a dead letter
+---                    release: back to its place at once, free; dead: a dead letter; result: as ack, and text is kept for delay
 ---   delay   integer  us
 ---   reason  string   one word, e.g. failed, exhausted, unknown_task
----   text    string   free text, e.g. the error
+---   text    bytes    free text, e.g. the error; the encoded result
 --- Returns: list of the ids that were refused as stale
 --- @include queue
 --- @include ledger
 --- @include stats
 --- @include meta
 --- @include lease
+--- @include done
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local answered, refused = recall(caller, number)
@@ -33,10 +34,10 @@ local ids, fences, ops = {}, {}, {}
 for i = 1, acks do
   ids[i], fences[i] = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
 end
-local OPS = { retry = true, park = true, release = true, dead = true }
+local OPS = { retry = true, park = true, release = true, dead = true, result = true }
 for i = 1, others do
   local at = 6 + 2 * acks + 6 * (i - 1)
-  local op = { name = ARGV[at], delay = natural(ARGV[at + 3]), reason = ARGV[at + 4], text = ARGV[at + 5] }
+  local op = { name = ARGV[at], delay = duration(ARGV[at + 3]), reason = ARGV[at + 4], text = ARGV[at + 5] }
   if not OPS[op.name] or not op.delay or not string.match(op.reason, '^%l[%l_]*$') then
     return refuse('ARGUMENT', 'op, delay or reason of message ' .. tostring(ARGV[at + 1]))
   end
@@ -93,24 +94,30 @@ local APPLY = {
     redis.call('HSET', META, id, write_meta(meta))
     redis.call('ZADD', DLQ, int(queue.now), id)
     grown.dlq_messages = grown.dlq_messages + 1
+    tell_done(id)
   end,
 }
 
 for i, id in ipairs(ids) do
   local fence, score, taken_back = read_lease(leases[i])
   local op = ops[i]
-  if fence ~= fences[i] or ended[id] or (taken_back and op) then
+  local is_done = not op or op.name == 'result'
+  if fence ~= fences[i] or ended[id] or (taken_back and not is_done) then
     stale[#stale + 1] = id
     grown.stale = grown.stale + 1
   else
     ended[id] = true
     settled[#settled + 1] = id
-    if op then
+    if not is_done then
       local meta = read_meta(metas[i])
-      meta.score = tonumber(score)
+      meta.score = tonumber(score) or queue.now
       APPLY[op.name](id, meta, op)
     else
       done[#done + 1] = id
+      if op then
+        redis.call('SET', PREFIX .. ':result:' .. id, op.text, 'PX', math.max(math.floor(op.delay / 1000), 1))
+        tell_done(id)
+      end
       grown.processed_requests = grown.processed_requests + 1
       if taken_back then
         waiting_again[#waiting_again + 1] = id

@@ -1,0 +1,45 @@
+"""Tasks without an app in sight, as Celery's `shared_task`: `from redisq import task`.
+
+They belong to every app of the process. A call goes through the current app: the one that was made last, or that the
+running worker serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+from redisq.app.task import Task, TaskDecorator
+from redisq.errors import ConfigError
+
+__all__ = ["SHARED", "SharedTasks", "task"]
+
+
+class SharedTasks:
+    """The shared tasks of a process, and its current app. There is one of it, as there is one import system."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._current: Callable[[], Any] = lambda: None
+
+    def set_current(self, app: Any) -> None:
+        """Make an app the current one. It is not kept alive by that."""
+        self._current = ref(app)
+
+    def current(self) -> Any:
+        """Return the current app.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        app = self._current()
+        if app is None:
+            raise ConfigError("no app yet: make one, app = RedisQ('bot'), in a module that is imported before the call")
+        return app
+
+
+SHARED = SharedTasks()
+
+#: `@task` or `@task(queue=..., max_retries=...)`, without an app.
+task = TaskDecorator(SHARED.tasks, SHARED.current)

@@ -1,0 +1,42 @@
+"""Check a call's arguments against the handler's signature, where the call is made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from redisq.errors import ArgumentsError
+
+__all__ = ["Parameters"]
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Parameters:
+    """The parameters of one handler."""
+
+    def __init__(self, handler: Callable[..., Any]) -> None:
+        self._signature = inspect.signature(handler)
+        parameters = self._signature.parameters.values()
+        positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+        self._least = sum(parameter.default is inspect.Parameter.empty for parameter in positional)
+        self._most = len(positional)
+        self._named = any(
+            parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
+            for parameter in parameters
+        )
+
+    def check(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Accept arguments that the handler can be called with.
+
+        Raises:
+            ArgumentsError: It cannot.
+        """
+        # Most calls give all by position; binding them costs ten times as much as the rest of the call.
+        if not kwargs and not self._named and self._least <= len(args) <= self._most:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentsError(f"task {task}{self._signature}: {error}") from None

@@ -1,0 +1,91 @@
+"""Several steps towards one answer, written once as a generator, and its two drivers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from redisq.broker import commands
+from redisq.broker.commands import Command, Outcome
+from redisq.broker.connector import AsyncConnector, Connector
+from redisq.broker.keys import QueueKeys
+from redisq.errors import JobTimeout
+
+__all__ = ["Listen", "Step", "arun", "run", "wait_for"]
+
+T = TypeVar("T")
+
+#: However good the push is, look again after so many seconds.
+LOOK = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Step: the first time, subscribe; after that, wait until the channel is spoken on, or for so many seconds."""
+
+    channel: str
+    seconds: float
+
+
+Step = Command[Any] | Listen
+
+
+def wait_for(keys: QueueKeys, job_id: str, seconds: float | None, now: Callable[[], float]) -> Generator[Step, Any, Outcome]:
+    """Wait until a job has an outcome.
+
+    Raises:
+        JobTimeout: It has none within the seconds.
+    """
+    deadline = None if seconds is None else now() + seconds
+    while True:
+        outcome: Outcome = yield commands.outcome(keys, job_id)
+        if outcome.state != "open":
+            return outcome
+        left = LOOK if deadline is None else min(LOOK, deadline - now())
+        if left <= 0:
+            raise JobTimeout(f"job {job_id} is not done after {seconds:g} s; it goes on")
+        yield Listen(keys.done(job_id), left)
+
+
+def run(steps: Generator[Step, Any, T], connector: Connector) -> T:
+    """Carry the steps out, blocking."""
+    listener = None
+    with ExitStack() as stack:
+        try:
+            step = next(steps)
+            while True:
+                if not isinstance(step, Listen):
+                    step = steps.send(connector.execute(step))
+                    continue
+                if listener is None:
+                    listener = stack.enter_context(connector.listening(step.channel))
+                else:
+                    listener.wait(step.seconds)
+                step = steps.send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
+async def arun(steps: Generator[Step, Any, T], connector: AsyncConnector) -> T:
+    """Carry the steps out in the running loop."""
+    heard = None
+    async with AsyncExitStack() as stack:
+        try:
+            step = next(steps)
+            while True:
+                if not isinstance(step, Listen):
+                    step = steps.send(await connector.execute(step))
+                    continue
+                if heard is None:
+                    heard = await stack.enter_async_context(connector.listening(step.channel))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(heard.wait(), step.seconds)
+                heard.clear()
+                step = steps.send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

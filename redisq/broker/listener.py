@@ -1,0 +1,107 @@
+"""Hear that something happened, by publish and subscribe. Only ever a hint: who listens also looks once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis import exceptions as redis_errors
+
+__all__ = ["Listener", "Listeners", "listening"]
+
+_TROUBLE = (redis_errors.RedisError, OSError)
+
+
+class Listener:
+    """One sync subscription."""
+
+    def __init__(self, pubsub: Any) -> None:
+        self._pubsub = pubsub
+
+    def wait(self, seconds: float) -> None:
+        """Return when the channel was spoken on, or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        try:
+            while (left := deadline - time.monotonic()) > 0:
+                message = self._pubsub.get_message(timeout=left)
+                if message and message["type"] == "message":
+                    return
+        except _TROUBLE:
+            # The connection is gone, and with it the subscription: from here on it is just a wait.
+            time.sleep(max(deadline - time.monotonic(), 0))
+
+
+@contextmanager
+def listening(client: redis.Redis, channel: str) -> Iterator[Listener]:
+    """Subscribe to one channel. From here on nothing said on it is missed, while the connection lasts."""
+    with client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
+        try:
+            pubsub.subscribe(channel)
+            pubsub.get_message(timeout=1.0)  # the server's word that it subscribed
+        except _TROUBLE:
+            pubsub.reset()
+        yield Listener(pubsub)
+
+
+class Listeners:
+    """All subscriptions of one event loop: one connection, opened for the first and closed after the last."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+        self._heard: dict[str, set[asyncio.Event]] = {}
+        self._pubsub: Any = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set when the subscription stands, and whenever the channel is spoken on."""
+        event = asyncio.Event()
+        self._heard.setdefault(channel, set()).add(event)
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.get_running_loop().create_task(self._read())
+        elif self._pubsub is not None:
+            await self._attempt(self._pubsub.subscribe(channel))
+        try:
+            yield event
+        finally:
+            events = self._heard[channel]
+            events.discard(event)
+            if not events:
+                del self._heard[channel]
+                if self._pubsub is not None:
+                    await self._attempt(self._pubsub.unsubscribe(channel))
+
+    async def _attempt(self, change: Awaitable[Any]) -> None:
+        """The reader meets the same trouble, and subscribes anew."""
+        with suppress(*_TROUBLE):
+            await change
+
+    async def _read(self) -> None:
+        while self._heard:
+            try:
+                async with self._client.pubsub() as pubsub:
+                    await pubsub.subscribe(*self._heard)
+                    self._pubsub = pubsub
+                    while self._heard:
+                        self._tell(await pubsub.get_message(timeout=1.0))
+            except _TROUBLE:
+                self._pubsub = None
+                await asyncio.sleep(1.0)
+            finally:
+                self._pubsub = None
+
+    def _tell(self, message: Any) -> None:
+        if message and message["type"] in ("subscribe", "message"):
+            for event in self._heard.get(message["channel"].decode(), ()):
+                event.set()
+
+    async def aclose(self) -> None:
+        """End the subscriptions."""
+        if self._reader:
+            self._reader.cancel()
+            await asyncio.wait((self._reader,))
