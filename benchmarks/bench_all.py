@@ -51,8 +51,8 @@ def drains(bench: Bench, runs: int, backlog: int) -> list[Check]:
         Check("drain, tasks/s", plain, 20_000),
         Check("drain / the better Celery (acks_late)", plain.over(max(celery, key=lambda each: each.median)), 20),
         Check(f"drain at a backlog of {backlog:,} / of {TASKS:,}", long.over(plain), 0.85),
-        Check("drain, Redis CPU us/task", bench_drain.redis_us(results[0]), 10, at_least=False),
-        Check("drain, worker CPU us/task", bench_drain.worker_us(results[0]), None),
+        Check("drain, Redis CPU us/task", Figure.of(each.redis_us for each in results[0]), 10, at_least=False),
+        Check("drain, worker CPU us/task", Figure.of(each.worker_us for each in results[0]), None),
         Check("drain, handlers in threads, tasks/s", threads, None),
         Check("drain, two worker processes, tasks/s", two, None),
     ]

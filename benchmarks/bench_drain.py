@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness import Bench, Sample, run, wait_until
+from benchmarks.harness import Bench, Window, run, wait_until
 from benchmarks.peers import CeleryPeer, Peer, RedisqPeer
 from benchmarks.report import Figure, Report, Row, parser
 
@@ -32,11 +32,9 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """One drain: its two ends, and the time from starting the worker to the last task."""
+class Drain(Window):
+    """One drain, and the time from starting the worker to the last task."""
 
-    first: Sample
-    last: Sample
     whole: float
 
 
@@ -67,17 +65,7 @@ def drain(bench: Bench, case: Case, timeout: float = 300) -> Drain:
 
 def rates(drains: Sequence[Drain]) -> Figure:
     """Tasks a second."""
-    return Figure.of(each.first.rate_to(each.last) for each in drains)
-
-
-def worker_us(drains: Sequence[Drain]) -> Figure:
-    """CPU of the workers a task, microseconds."""
-    return Figure.of(each.first.worker_us_to(each.last) for each in drains)
-
-
-def redis_us(drains: Sequence[Drain]) -> Figure:
-    """CPU of Redis a task, microseconds."""
-    return Figure.of(each.first.redis_us_to(each.last) for each in drains)
+    return Figure.of(each.rate for each in drains)
 
 
 def row(label: str, drains: Sequence[Drain], base: Figure) -> Row:
@@ -85,10 +73,10 @@ def row(label: str, drains: Sequence[Drain], base: Figure) -> Row:
     return {
         "what": label,
         "tasks/s": rates(drains),
-        "worker us/task": worker_us(drains),
-        "redis us/task": redis_us(drains),
+        "worker us/task": Figure.of(each.worker_us for each in drains),
+        "redis us/task": Figure.of(each.redis_us for each in drains),
         "with start-up s": Figure.of(each.whole for each in drains),
-        "others' cores": Figure.of(each.first.others_to(each.last) for each in drains),
+        "others' cores": Figure.of(each.others for each in drains),
         "ratio": rates(drains).over(base),
     }
 

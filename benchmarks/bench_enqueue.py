@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from benchmarks.harness import Bench, run
+from benchmarks.harness import Bench, Window, run
 from benchmarks.peers import BareProducer, CeleryPeer, DramatiqProducer, Producer, RedisqPeer, RqProducer
 from benchmarks.report import Figure, Report, Row, parser
 
 WARM_UP = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What one round cost."""
-
-    tasks: int
-    wall: float
-    client: float
-    redis: float
-
-
-def spend(bench: Bench, work: Callable[[], object], tasks: int) -> Spent:
+def spend(bench: Bench, work: Callable[[], object], tasks: int) -> Window:
     """Do the work once, and say what it took."""
-    redis, client, wall = bench.redis_cpu(), time.process_time(), time.monotonic()
+    first = bench.sample(0)
     work()
-    wall, client = time.monotonic() - wall, time.process_time() - client
-    return Spent(tasks, wall, client, bench.redis_cpu() - redis)
+    return Window(first, bench.sample(tasks))
 
 
-def one_by_one(bench: Bench, producer: Producer, calls: int) -> Spent:
+def one_by_one(bench: Bench, producer: Producer, calls: int) -> Window:
     """So many calls in a row."""
 
     def work() -> None:
@@ -45,7 +32,7 @@ def one_by_one(bench: Bench, producer: Producer, calls: int) -> Spent:
     return spent
 
 
-def bulk(bench: Bench, producer: Producer, tasks: int) -> Spent:
+def bulk(bench: Bench, producer: Producer, tasks: int) -> Window:
     """So many tasks at once."""
     producer.enqueue_many(WARM_UP)
     spent = spend(bench, lambda: producer.enqueue_many(tasks), tasks)
@@ -53,24 +40,25 @@ def bulk(bench: Bench, producer: Producer, tasks: int) -> Spent:
     return spent
 
 
-def compare(bench: Bench, producers: Sequence[Producer], calls: int, rounds: int) -> list[list[Spent]]:
+def compare(bench: Bench, producers: Sequence[Producer], calls: int, rounds: int) -> list[list[Window]]:
     """Every producer once a round, so that noise hits all alike."""
     table = [[one_by_one(bench, producer, calls) for producer in producers] for _ in range(rounds)]
     return [list(column) for column in zip(*table, strict=True)]
 
 
-def rate(rounds: Sequence[Spent]) -> Figure:
+def rate(rounds: Sequence[Window]) -> Figure:
     """Tasks a second."""
-    return Figure.of(spent.tasks / spent.wall for spent in rounds)
+    return Figure.of(each.rate for each in rounds)
 
 
-def row(label: str, rounds: Sequence[Spent], base: Figure) -> Row:
+def row(label: str, rounds: Sequence[Window], base: Figure) -> Row:
     """One line of the table."""
     return {
         "what": label,
         "tasks/s": rate(rounds),
-        "client us/task": Figure.of(spent.client / spent.tasks * 1e6 for spent in rounds),
-        "redis us/task": Figure.of(spent.redis / spent.tasks * 1e6 for spent in rounds),
+        "client us/task": Figure.of(each.own_us for each in rounds),
+        "redis us/task": Figure.of(each.redis_us for each in rounds),
+        "others' cores": Figure.of(each.others for each in rounds),
         "ratio": rate(rounds).over(base),
     }
 

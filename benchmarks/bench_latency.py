@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness import Bench, Workers, cpu_of, run
+from benchmarks.harness import Bench, Window, Workers, cpu_of, run
 from benchmarks.peers import CeleryPeer, Peer, RedisqPeer
 from benchmarks.report import Figure, Report, Row, parser, percentile
 
@@ -30,13 +30,14 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One run: everything in seconds, but for percent and bytes."""
+    """One run: everything in seconds, but for percent, bytes and cores."""
 
     start: float
     idle_cpu: float
     rss: int
     idle: list[float]
     delayed: list[float]
+    others: float
 
 
 def measure(bench: Bench, peer: Peer, size: Size) -> Latency:
@@ -46,11 +47,14 @@ def measure(bench: Bench, peer: Peer, size: Size) -> Latency:
     with bench.workers(peer.command()) as workers:
         start = bench.take_stamps(1, workers, timeout=60)[0]
         time.sleep(1)
+        processes = workers.tree()
+        first = bench.sample(0, processes)
         rss, idle_cpu = workers.rss(), idle_percent(workers, size.idle_seconds)
         idle = idle_latency(bench, peer, workers, size)
         delayed = lateness(bench, peer, workers, size)
+        window = Window(first, bench.sample(0, processes))
     peer.clear()
-    return Latency(start, idle_cpu, rss, idle, delayed)
+    return Latency(start, idle_cpu, rss, idle, delayed, window.others)
 
 
 def idle_percent(workers: Workers, seconds: float) -> float:
@@ -101,6 +105,7 @@ def row(label: str, runs: Sequence[Latency]) -> Row:
         "idle CPU %": Figure.of(each.idle_cpu for each in runs),
         "RSS MB": Figure.of(each.rss / 1e6 for each in runs),
         "first task s": Figure.of(each.start for each in runs),
+        "others' cores": Figure.of(each.others for each in runs),
     }
 
 

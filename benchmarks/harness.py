@@ -98,7 +98,7 @@ def machine_busy() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What has been used and done at one moment; only differences mean something."""
+    """What has been done and used at one moment; only differences mean something. All but `done` in seconds."""
 
     done: int
     at: float
@@ -107,22 +107,47 @@ class Sample:
     own: float
     machine: float
 
-    def rate_to(self, later: Sample) -> float:
-        """Tasks a second between the two."""
-        return (later.done - self.done) / (later.at - self.at)
 
-    def worker_us_to(self, later: Sample) -> float:
-        """CPU microseconds a task of the workers between the two."""
-        return (later.worker - self.worker) / (later.done - self.done) * 1e6
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The time between two samples."""
 
-    def redis_us_to(self, later: Sample) -> float:
-        """CPU microseconds a task of Redis between the two."""
-        return (later.redis - self.redis) / (later.done - self.done) * 1e6
+    first: Sample
+    last: Sample
 
-    def others_to(self, later: Sample) -> float:
-        """Cores that programs outside the benchmark kept busy between the two."""
-        ours = later.worker - self.worker + later.redis - self.redis + later.own - self.own
-        return max(0.0, (later.machine - self.machine - ours) / (later.at - self.at))
+    @property
+    def seconds(self) -> float:
+        return self.last.at - self.first.at
+
+    @property
+    def rate(self) -> float:
+        """Tasks a second."""
+        return (self.last.done - self.first.done) / self.seconds
+
+    @property
+    def worker_us(self) -> float:
+        """CPU microseconds a task of the workers."""
+        return self._us(self.last.worker - self.first.worker)
+
+    @property
+    def redis_us(self) -> float:
+        """CPU microseconds a task of Redis."""
+        return self._us(self.last.redis - self.first.redis)
+
+    @property
+    def own_us(self) -> float:
+        """CPU microseconds a task of this process."""
+        return self._us(self.last.own - self.first.own)
+
+    @property
+    def others(self) -> float:
+        """Cores that programs outside the benchmark kept busy."""
+        first, last = self.first, self.last
+        ours = last.worker - first.worker + last.redis - first.redis + last.own - first.own
+        return max(0.0, (last.machine - first.machine - ours) / self.seconds)
+
+    def _us(self, seconds: float) -> float:
+        return seconds / (self.last.done - self.first.done) * 1e6
 
 
 class Bench:
@@ -168,10 +193,9 @@ class Bench:
         cpu: dict[str, float] = self.redis.info("cpu")
         return sum(cpu[f"used_cpu_{kind}"] for kind in ("user", "sys", "user_children", "sys_children"))
 
-    def sample(self, done: int, processes: Sequence[psutil.Process]) -> Sample:
+    def sample(self, done: int, processes: Sequence[psutil.Process] = ()) -> Sample:
         """All clocks now; `done` was read just before."""
-        own = time.process_time()
-        return Sample(done, time.monotonic(), cpu_of(processes), self.redis_cpu(), own, machine_busy())
+        return Sample(done, time.monotonic(), cpu_of(processes), self.redis_cpu(), time.process_time(), machine_busy())
 
     def take_stamps(self, count: int, workers: Workers, timeout: float) -> list[float]:
         """Wait until handlers have written so many stamps; return and forget them. Late ones are missing."""
