@@ -160,10 +160,9 @@ def check_claim(before: Snapshot, after: Snapshot, now: int, limit: int, max_cra
         assert deadline <= now, f"I10: {ident} was taken from its holder {deadline - now} us early"
         assert grace <= now, f"I12: {ident} was taken back {grace - now} us before the grace ended"
         crashes = parse_meta(before.meta.get(ident, "").encode()).crashes + 1
-        assert parse_meta(after.meta[ident].encode()).crashes == crashes, f"I13: the crash of {ident} was not counted"
-        assert (crashes >= max_crashes) == (ident in after.states[State.DEAD]), (
-            f"I13: {ident} crashed {crashes} of {max_crashes} times"
-        )
+        meta = parse_meta(after.meta[ident].encode())
+        assert meta.crashes == crashes, f"I13: the crash of {ident} was not counted"
+        assert (crashes >= max_crashes) == (meta.reason == "crashed"), f"I13: {ident} crashed {crashes} of {max_crashes} times"
         place = int(before.leases[ident].split()[1])
         if ident not in after.states[State.DEAD]:
             assert (place, ident) in came, f"I16: {ident} lost its place"

@@ -154,9 +154,8 @@ class Model:
                 entry.lease = Lease(fence, entry.score, worker)
                 entry.state, entry.score = State.PROCESSING, self.now + lease
                 given.append(entry)
-        next_due = 0 if self.among(State.WAITING) and self.paused != "1" else self._next_due(self.grace)
-        self.wake |= next_due == 0 and bool(self.among(State.WAITING)) and self.paused != "1"
-        self.wake |= next_due is not None and len(given) == limit
+        next_due = self._next_due(self.grace)
+        self.wake |= self._leasable() or (next_due is not None and len(given) == limit)
         self._close()
         self.ledger[caller] = number, [str(fence), *(entry.id for entry in given)]
         return self._claimed(fence, given, next_due)
@@ -176,7 +175,12 @@ class Model:
         deliveries = [Delivery(entry.id, fence, entry.body or b"", entry.meta()) for entry in entries]
         return Claimed(deliveries, None if next_due is None else next_due / 1_000_000)
 
+    def _leasable(self) -> bool:
+        return bool(self.among(State.WAITING)) and self.paused != "1"
+
     def _next_due(self, grace: int) -> int | None:
+        if self._leasable():
+            return 0
         times = [entry.score for state in (State.DELAYED, State.RETRY) for entry in self.among(state)]
         times += [max(entry.score, grace) for entry in self.among(State.PROCESSING)]
         return max(min(times) - self.now, 0) if times else None
