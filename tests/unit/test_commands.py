@@ -1,0 +1,134 @@
+"""What each command sends, and how it reads the raw reply. No Redis."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from redisq.broker import commands
+from redisq.broker.commands import Claimed, Command, Enqueue, Found, Outcome, QueueView, Row, Settlement
+from redisq.broker.keys import QueueKeys
+from redisq.message import PLAIN, Delivery, Meta
+
+KEYS = QueueKeys("q")
+
+
+def _claim(limit: int = 1) -> Command[Claimed]:
+    return commands.claim(KEYS, worker="w", limit=limit, lease=30, max_crashes=3)
+
+
+#: command -> script, args, numbered
+SENT = {
+    "enqueue of a plain message": (commands.enqueue(KEYS, [Enqueue("a", b"A")]), "enqueue", ("a", b"A", ""), True),
+    "enqueue with priority": (commands.enqueue(KEYS, [Enqueue("a", b"A", 5)]), "enqueue", ("a", b"A", "5 0"), True),
+    "enqueue with a time": (commands.enqueue(KEYS, [Enqueue("a", b"A", 0, "+7")]), "enqueue", ("a", b"A", "0 +7"), True),
+    "enqueue that expires": (
+        commands.enqueue(KEYS, [Enqueue("a", b"A", expires="+9")]), "enqueue", ("a", b"A", "0 0 +9"), True,
+    ),
+    "enqueue of two": (
+        commands.enqueue(KEYS, [Enqueue("a", b"A"), Enqueue("b", b"", 1, "2")]),
+        "enqueue", ("a", b"A", "", "b", b"", "1 2"), True,
+    ),
+    "claim": (_claim(), "claim", ("w", 1, 30, 3), True),
+    "settle of acks": (
+        commands.settle(KEYS, [Settlement("ack", "a", 1), Settlement("ack", "b", 2)], 9), "settle", (9, 2, "a", 1, "b", 2), True,
+    ),
+    "settle puts acks first": (
+        commands.settle(KEYS, [Settlement("retry", "a", 1, 5, "failed", "no"), Settlement("ack", "b", 2)]),
+        "settle", (0, 1, "b", 2, "retry", "a", 1, 5, "failed", "no"), True,
+    ),
+    "settle of nothing": (commands.settle(KEYS, []), "settle", (0, 0), True),
+    "extend": (commands.extend(KEYS, [("a", 1), ("b", 2)], lease=30), "extend", (30, "a", 1, "b", 2), False),
+    "wake": (commands.wake(KEYS), "wake", (), False),
+    "inspect": (commands.inspect(KEYS), "inspect", (), False),
+    "find": (commands.find(KEYS, "a"), "find", ("a",), False),
+    "browse": (commands.browse(KEYS, "dead", offset=5, limit=10), "browse", ("dead", 5, 10), False),
+    "remove": (
+        commands.remove(KEYS, ["a", "b"], counter="purged", states=["waiting", "retry"]),
+        "remove", ("purged", "waiting,retry", "a", "b"), True,
+    ),
+    "replay": (commands.replay(KEYS, ["a"]), "replay", ("a",), True),
+    "outcome": (commands.outcome(KEYS, "a"), "outcome", ("a",), False),
+    "wait": (commands.wait([KEYS, QueueKeys("r")], 1), "", ("BZPOPMIN", "q:wake", "r:wake", 1), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "script", "args", "numbered"), SENT.values(), ids=SENT)
+def test_a_command_sends(command: Command[Any], script: str, args: tuple[Any, ...], numbered: bool) -> None:
+    assert (command.script, command.args, command.numbered, command.keys) == (script, args, numbered, KEYS)
+
+
+#: command, raw reply -> result
+READ = {
+    "no duplicates": (commands.enqueue(KEYS, []), [], []),
+    "duplicates": (commands.enqueue(KEYS, []), [b"a", b"b"], ["a", "b"]),
+    "nothing claimed, nothing due": (_claim(), [b"7", b""], Claimed([], None)),
+    "nothing claimed, due later": (_claim(), [b"7", b"1500000"], Claimed([], 1.5)),
+    "two claimed": (
+        _claim(),
+        [b"4102444800000000", b"0", b"a", b"A", b"", b"b", b"\xff", b"attempt=2 reason=failed text=no"],
+        Claimed(
+            [
+                Delivery("a", 4102444800000000, b"A", PLAIN),
+                Delivery("b", 4102444800000000, b"\xff", Meta(2, reason="failed", text="no")),
+            ],
+            0,
+        ),
+    ),
+    "stale ids": (commands.settle(KEYS, []), [b"a"], ["a"]),
+    "lost leases": (commands.extend(KEYS, [], lease=1), [b"a", b"lost", b"b", b"lost"], {"a": "lost", "b": "lost"}),
+    "no lost leases": (commands.extend(KEYS, [], lease=1), [], {}),
+    "woken": (commands.wait([KEYS], 1), [b"q:wake", b"1", b"0"], "q:wake"),
+    "not woken": (commands.wait([KEYS], 1), None, None),
+    "a wake": (commands.wake(KEYS), 1, None),
+    "an empty queue": (
+        commands.inspect(KEYS), [b"5", b"0", b"0", b"0", b"0", b"0", b"", b"0"], QueueView(0, 0, 0, 0, 0, False, None, {}),
+    ),
+    "a queue": (
+        commands.inspect(KEYS),
+        [b"4102444801500000", b"1", b"2", b"3", b"4", b"5", b"4102444800000000", b"1", b"total_messages", b"15", b"stale", b"1"],
+        QueueView(1, 2, 3, 4, 5, True, 1.5, {"total_messages": 15, "stale": 1}),
+    ),
+    "a queue with a counter that is none": (
+        commands.inspect(KEYS), [b"5", b"0", b"0", b"0", b"0", b"0", b"", b"0", b"since", b"May", b"n", b"1"],
+        QueueView(0, 0, 0, 0, 0, False, None, {"n": 1}),
+    ),
+    "not found": (commands.find(KEYS, "a"), [], None),
+    "found waiting": (
+        commands.find(KEYS, "a"),
+        [b"waiting", b"4102444800000000", b"2", b"A", b"", b""],
+        Found("waiting", 4102444800000000, 2, b"A", PLAIN, None),
+    ),
+    "found in a worker's hands": (
+        commands.find(KEYS, "a"),
+        [b"processing", b"4.1024448e+15", b"1", b"A", b"attempt=2", b"7 5 w:1"],
+        Found("processing", 4102444800000000, 1, b"A", Meta(2), "w:1"),
+    ),
+    "found, taken back": (
+        commands.find(KEYS, "a"),
+        [b"waiting", b"5", b"1", b"A", b"crashes=1", b"x7 5 w"],
+        Found("waiting", 5, 1, b"A", Meta(crashes=1), None),
+    ),
+    "a page": (
+        commands.browse(KEYS, "dead", offset=0, limit=1),
+        [b"a", b"5", b"A", b"crashes=1"],
+        [Row("a", 5, b"A", Meta(crashes=1))],
+    ),
+    "an empty page": (commands.browse(KEYS, "dead", offset=0, limit=1), [], []),
+    "a job that is done": (commands.outcome(KEYS, "a"), [b"done", b"\x01"], Outcome("done", b"\x01")),
+    "a job that is dead": (commands.outcome(KEYS, "a"), [b"dead", b"attempt=4"], Outcome("dead", meta=Meta(4))),
+    "a job that is gone": (commands.outcome(KEYS, "a"), [b"gone"], Outcome("gone")),
+    "a job that is open": (commands.outcome(KEYS, "a"), [b"open"], Outcome("open")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "reply", "result"), READ.values(), ids=READ)
+def test_a_reply_reads(command: Command[Any], reply: Any, result: Any) -> None:
+    assert command.parse(reply) == result
+
+
+def test_a_command_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        commands.wake(KEYS).script = "claim"  # type: ignore[misc]

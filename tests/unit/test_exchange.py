@@ -1,0 +1,328 @@
+"""How both connectors go on when Redis gives no useful answer. Scripted replies, no Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from redis import exceptions as redis_errors
+
+from redisq.backoff import Backoff
+from redisq.broker import commands
+from redisq.broker.commands import Enqueue
+from redisq.broker.connector import AsyncConnector, Connector, Patience
+from redisq.broker.keys import QueueKeys
+from redisq.broker.scripts import Scripts
+from redisq.errors import AccessDenied, BrokerError, BrokerFull, BrokerUnavailable, QueueConflict
+
+KEYS = QueueKeys("chat_api")
+SCRIPTS = Scripts()
+ENQUEUE = commands.enqueue(KEYS, [Enqueue("a", b"A")])
+INSPECT = commands.find(KEYS, "a")
+GONE = redis_errors.ConnectionError("Connection closed by server.")
+NOSCRIPT = redis_errors.NoScriptError("No matching script.")
+OK: list[bytes] = []
+
+
+class World:
+    """The client and the clock of a connector. `answers` are given one by one; `sent` are the calls of each write."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.sent: list[list[tuple[Any, ...]]] = []
+        self.time = 0.0
+        self.pauses: list[float] = []
+        self.reconnects = 0
+        self.told: list[str] = []
+
+    def reply(self, calls: list[tuple[Any, ...]]) -> Any:
+        self.sent.append(calls)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def now(self) -> float:
+        return self.time
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.time += seconds
+
+    def down(self, error: Exception) -> None:
+        self.told.append("down")
+
+    def up(self) -> None:
+        self.told.append("up")
+
+    def callers(self) -> list[tuple[str, int]]:
+        """Name and number of the first call of each write."""
+        at = 3 + len(KEYS.fixed) + 1
+        return [(calls[0][at], calls[0][at + 1]) for calls in self.sent]
+
+
+class FakePool:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def disconnect(self, inuse_connections: bool) -> Any:
+        assert not inuse_connections, "calls of other threads are still on their way"
+        self._world.reconnects += 1
+        return asyncio.sleep(0) if _in_loop() else None
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class FakeClient:
+    """Client and pipeline in one."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._calls: list[tuple[Any, ...]] = []
+        self.connection_pool = FakePool(world)
+
+    def execute_command(self, *call: Any) -> Any:
+        return self._world.reply([call])
+
+    def pipeline(self, transaction: bool) -> FakePipeline:
+        assert not transaction
+        return FakePipeline(self._world)
+
+
+class FakePipeline(FakeClient):
+    def execute_command(self, *call: Any) -> None:
+        self._calls.append(call)
+
+    def execute(self, raise_on_error: bool) -> Any:
+        assert not raise_on_error
+        return self._world.reply(self._calls)
+
+
+class AsyncFakeClient(FakeClient):
+    async def execute_command(self, *call: Any) -> Any:
+        return super().execute_command(*call)
+
+    def pipeline(self, transaction: bool) -> Any:
+        return AsyncFakePipeline(self._world)
+
+
+class AsyncFakePipeline(FakePipeline):
+    async def execute(self, raise_on_error: bool) -> Any:
+        return super().execute(raise_on_error)
+
+
+Run = Callable[..., list[Any]]
+
+
+@pytest.fixture(params=["sync", "async"])
+def open_run(request: pytest.FixtureRequest) -> Callable[[World], Run]:
+    """From a world to a function that carries commands through a connector in it."""
+    patience = Patience(5.0, Backoff(first=1.0, cap=60.0))
+
+    def open_sync(world: World, patience: Patience = patience) -> Run:
+        connector = Connector(FakeClient(world), SCRIPTS, patience, world, world.now, world.pause)  # type: ignore[arg-type]
+        return lambda *many: connector.execute_many(many)
+
+    def open_async(world: World, patience: Patience = patience) -> Run:
+        async def pause(seconds: float) -> None:
+            world.pause(seconds)
+
+        connector = AsyncConnector(AsyncFakeClient(world), SCRIPTS, patience, world, world.now, pause)  # type: ignore[arg-type]
+        return lambda *many: asyncio.run(connector.execute_many(many))
+
+    return open_sync if request.param == "sync" else open_async
+
+
+def test_a_script_is_called_by_its_sha_with_all_its_keys(open_run: Callable[[World], Run]) -> None:
+    world = World(OK)
+    assert open_run(world)(ENQUEUE) == [[]]
+    ((call,),) = world.sent
+    assert call[:3] == ("EVALSHA", SCRIPTS["enqueue"].sha, len(KEYS.fixed))
+    assert call[3 : 3 + len(KEYS.fixed)] == KEYS.fixed
+    prefix, caller, number, *args = call[3 + len(KEYS.fixed) :]
+    assert (prefix, len(caller), number, args) == ("chat_api", 16, 1, ["a", b"A", ""])
+
+
+def test_a_plain_command_is_sent_as_it_is(open_run: Callable[[World], Run]) -> None:
+    world = World(None)
+    assert open_run(world)(commands.wait([KEYS], 1)) == [None]
+    assert world.sent == [[("BZPOPMIN", "chat_api:wake", 1)]]
+
+
+def test_no_commands_are_no_write(open_run: Callable[[World], Run]) -> None:
+    assert open_run(World())() == []
+
+
+def test_a_script_that_the_server_does_not_know_is_sent_whole_at_once(open_run: Callable[[World], Run]) -> None:
+    world = World(NOSCRIPT, OK)
+    assert open_run(world)(ENQUEUE) == [[]]
+    assert [calls[0][:2] for calls in world.sent] == [
+        ("EVALSHA", SCRIPTS["enqueue"].sha),
+        ("EVAL", SCRIPTS["enqueue"].source),
+    ]
+    assert world.callers()[0] == world.callers()[1]
+    assert world.pauses == []
+
+
+def test_of_several_commands_only_the_unknown_one_is_sent_again(open_run: Callable[[World], Run]) -> None:
+    world = World([OK, NOSCRIPT, [b"b"]], [b"waiting", b"1", b"1", b"A", b"", b""])
+    results = open_run(world)(ENQUEUE, INSPECT, ENQUEUE)
+    assert (results[0], results[1].state, results[2]) == ([], "waiting", ["b"])
+    assert [[call[0] for call in calls] for calls in world.sent] == [["EVALSHA"] * 3, ["EVAL"]]
+
+
+def test_commands_of_one_write_have_callers_of_their_own(open_run: Callable[[World], Run]) -> None:
+    world = World([OK, OK])
+    open_run(world)(ENQUEUE, ENQUEUE)
+    at = 3 + len(KEYS.fixed) + 1
+    assert len({call[at] for call in world.sent[0]}) == 2
+
+
+WAITING = [
+    redis_errors.BusyLoadingError("Redis is loading the dataset in memory"),
+    redis_errors.ReadOnlyError("You can't write against a read only replica."),
+    redis_errors.TryAgainError("TRYAGAIN"),
+    redis_errors.ClusterDownError("CLUSTERDOWN"),
+    redis_errors.MasterDownError("MASTERDOWN"),
+    redis_errors.ResponseError("BUSY Redis is busy running a script."),
+    redis_errors.ResponseError("NOREPLICAS Not enough good replicas to write."),
+    redis_errors.TimeoutError("Timeout reading from socket"),
+    ConnectionResetError("reset by peer"),
+    GONE,
+]
+
+
+@pytest.mark.parametrize("error", WAITING, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_a_fault_that_passes_is_waited_for_and_answered(open_run: Callable[[World], Run], error: Exception) -> None:
+    world = World(error, error, [b"a"])
+    assert open_run(world)(ENQUEUE) == [["a"]]
+    assert len(set(world.callers())) == 1, "a repeated call keeps its caller and number"
+    assert len(world.pauses) == 2
+    assert 0.5 <= world.pauses[0] <= 1 <= world.pauses[1] <= 2
+    assert world.told == ["down", "down", "up"]
+
+
+@pytest.mark.parametrize("error", WAITING, ids=lambda error: f"{type(error).__name__} {error}"[:40])
+def test_a_fault_that_stays_ends_in_an_error_that_names_the_queue(open_run: Callable[[World], Run], error: Exception) -> None:
+    world = World(*[error] * 20)
+    with pytest.raises(BrokerUnavailable) as unavailable:
+        open_run(world)(ENQUEUE)
+    assert world.time <= 5
+    assert str(unavailable.value).startswith("enqueue on queue chat_api: ")
+    assert unavailable.value.__cause__ is error
+
+
+def test_the_error_says_what_to_do(open_run: Callable[[World], Run]) -> None:
+    with pytest.raises(BrokerUnavailable, match="is Redis running, and is the URL right"):
+        open_run(World(*[GONE] * 20))(ENQUEUE)
+
+
+def test_an_error_without_a_text_is_named(open_run: Callable[[World], Run]) -> None:
+    with pytest.raises(BrokerUnavailable, match="chat_api: TimeoutError; "):
+        open_run(World(*[TimeoutError()] * 20))(ENQUEUE)
+
+
+def test_old_connections_are_dropped_when_the_server_became_a_replica(open_run: Callable[[World], Run]) -> None:
+    world = World(redis_errors.ReadOnlyError("replica"), GONE, OK)
+    open_run(world)(ENQUEUE)
+    assert world.reconnects == 1
+
+
+def test_endless_patience_outlasts_any_outage(open_run: Any) -> None:
+    world = World(*[GONE] * 100, OK)
+    assert open_run(world, Patience(None, Backoff(first=1.0, cap=60.0)))(ENQUEUE) == [[]]
+    assert world.time > 60 * 30
+
+
+ANSWERED = {
+    "OOM": (redis_errors.OutOfMemoryError("command not allowed"), BrokerFull),
+    "NOPERM": (redis_errors.NoPermissionError("no permissions"), AccessDenied),
+    "WRONGPASS": (redis_errors.AuthenticationError("invalid username-password pair"), AccessDenied),
+    "layout": (redis_errors.ResponseError("REDISQ_LAYOUT queue"), QueueConflict),
+    "unknown": (redis_errors.ResponseError("unknown command"), BrokerError),
+}
+
+
+@pytest.mark.parametrize(("error", "kind"), ANSWERED.values(), ids=ANSWERED)
+def test_a_fault_that_does_not_pass_is_an_error_at_once(open_run: Callable[[World], Run], error: Exception, kind: type) -> None:
+    world = World(error)
+    (result,) = open_run(world)(ENQUEUE)
+    assert type(result) is kind
+    assert "enqueue on queue chat_api" in str(result)
+    assert result.__cause__ is error
+    assert world.pauses == []
+
+
+def test_one_commands_error_is_not_the_others(open_run: Callable[[World], Run]) -> None:
+    world = World(
+        [OK, redis_errors.OutOfMemoryError("no"), redis_errors.ResponseError("BUSY")], [b"waiting", b"1", b"1", b"", b"", b""]
+    )
+    results = open_run(world)(ENQUEUE, ENQUEUE, INSPECT)
+    assert results[0] == []
+    assert isinstance(results[1], BrokerFull)
+    assert results[2].state == "waiting"
+    assert [len(calls) for calls in world.sent] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_reused"),
+    [(OK, True), (redis_errors.ResponseError("REDISQ_LAYOUT queue"), True), (GONE, False)],
+    ids=["answered", "refused", "never answered"],
+)
+def test_a_caller_speaks_again_only_when_its_last_call_was_answered(
+    open_run: Callable[[World], Run], answer: Any, is_reused: bool
+) -> None:
+    world = World(*[answer] * (20 if answer is GONE else 1))
+    run = open_run(world)
+    with suppress(BrokerUnavailable):
+        run(ENQUEUE)
+    world.answers = [OK]
+    run(ENQUEUE)
+    (first, _), *_, (last, number) = world.callers()
+    assert (last == first, number) == (is_reused, 2 if is_reused else 1)
+
+
+def test_executing_one_command_raises_its_error() -> None:
+    connector = Connector(FakeClient(World(redis_errors.OutOfMemoryError("no"))), SCRIPTS)  # type: ignore[arg-type]
+    with pytest.raises(BrokerFull):
+        connector.execute(ENQUEUE)
+
+
+class HangingClient(AsyncFakeClient):
+    """Sends, and is never answered."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.sent = asyncio.Event()
+
+    async def execute_command(self, *call: Any) -> Any:
+        self._world.sent.append([call])
+        self.sent.set()
+        await asyncio.Event().wait()
+
+
+def test_a_cancelled_call_does_not_give_its_caller_back() -> None:
+    world = World()
+
+    async def cancel_two() -> None:
+        client = HangingClient(world)
+        connector = AsyncConnector(client, SCRIPTS)  # type: ignore[arg-type]
+        for _ in range(2):
+            client.sent.clear()
+            call = asyncio.ensure_future(connector.execute(ENQUEUE))
+            await client.sent.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    asyncio.run(cancel_two())
+    assert len({name for name, _ in world.callers()}) == 2

@@ -1,0 +1,133 @@
+"""The loader of the Lua scripts, and what every script's header must say."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha1
+from importlib.resources import files
+
+import pytest
+
+from redisq.broker.keys import FIXED
+from redisq.broker.scripts import SCRIPT_NAMES, Scripts
+from tests.clock import TEST_NOW
+from tests.contracts.calls import CALLS
+
+FOLDER = files("redisq.broker").joinpath("lua")
+SOURCES = {name: FOLDER.joinpath(f"{name}.lua").read_text() for name in SCRIPT_NAMES}
+INCLUDES = {entry.name.removesuffix(".lua"): entry.read_text() for entry in FOLDER.joinpath("include").iterdir()}
+
+#: All that Redis 5.0 has and the scripts need.
+COMMANDS = {
+    "DEL", "EXISTS", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HLEN", "HMGET", "HSET", "PUBLISH", "SET", "TIME", "ZADD",
+    "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREM", "ZREMRANGEBYRANK", "ZSCORE",
+}  # fmt: skip
+
+every_script = pytest.mark.parametrize("name", SCRIPT_NAMES)
+
+
+def test_every_file_is_a_script_that_is_loaded() -> None:
+    assert {entry.name for entry in FOLDER.iterdir() if entry.is_file()} == {f"{name}.lua" for name in SCRIPT_NAMES}
+
+
+def test_every_include_is_used() -> None:
+    used = {
+        name for source in (*SOURCES.values(), *INCLUDES.values()) for name in re.findall(r"^--- @include (\w+)$", source, re.M)
+    }
+    assert used == set(INCLUDES)
+
+
+@every_script
+def test_a_script_is_named_by_its_sha(name: str) -> None:
+    script = Scripts()[name]
+    assert script.name == name
+    assert script.sha == sha1(script.source.encode()).hexdigest()
+
+
+@every_script
+def test_nothing_is_left_to_include(name: str) -> None:
+    assert "@include" not in Scripts()[name].source
+
+
+@every_script
+@pytest.mark.parametrize("include", ["int", "keys", "refuse"])
+def test_an_include_comes_once_however_often_it_is_asked_for(name: str, include: str) -> None:
+    source = Scripts(includes={include: f"-- MARK {include}\n"})[name].source
+    assert source.count(f"-- MARK {include}\n") == 1
+
+
+def test_an_include_stands_before_what_needs_it() -> None:
+    source = Scripts()["claim"].source
+    assert (
+        source.index("local function int(") < source.index("local function open_queue(") < source.index("local function take_back(")
+    )
+
+
+def test_a_circle_of_includes_is_an_error_that_shows_it() -> None:
+    with pytest.raises(ValueError, match="circle of includes: browse > queue > now > queue"):
+        Scripts(includes={"now": "--- @include queue\n"})
+
+
+def test_an_include_that_does_not_exist_is_an_error_that_names_it() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.lua"):
+        Scripts(includes={"now": "--- @include nowhere\n"})
+
+
+@every_script
+def test_the_release_build_knows_no_clock_but_the_servers(name: str) -> None:
+    source = Scripts()[name].source
+    assert "testclock" not in source
+    if "now_us" in source:
+        assert source.count("redis.call('TIME')") == 1
+        assert "testclock" in Scripts(includes={"now": TEST_NOW})[name].source
+
+
+@every_script
+def test_a_header_says_purpose_keys_arguments_and_reply(name: str) -> None:
+    lines = SOURCES[name].splitlines()
+    assert re.match(rf"--- {name}: \S.*\.", lines[0])
+    assert "--- KEYS: the queue's fixed keys, in the order of include/keys.lua" in lines
+    assert any(re.match(r"--- ARGV\[1\] prefix +string +\{p\}", line) for line in lines)
+    assert any(re.match(r"--- Returns: \S", line) for line in lines)
+
+
+@every_script
+def test_a_header_numbers_its_arguments_without_a_gap(name: str) -> None:
+    numbers = [int(number) for number in re.findall(r"^--- ARGV\[(\d+)(?:\.\.)?\]", SOURCES[name], re.M)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@every_script
+def test_every_argument_that_is_used_is_declared(name: str) -> None:
+    header, body = re.match(r"((?:---.*\n)*)([\s\S]*)", SOURCES[name]).groups()  # type: ignore[union-attr]
+    declared = {int(number) for number in re.findall(r"ARGV\[(\d+)", header)}
+    used = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", body)}
+    assert used <= declared
+    assert "KEYS[" not in body
+
+
+@every_script
+def test_a_numbered_call_declares_its_caller(name: str) -> None:
+    declared = re.findall(r"^--- ARGV\[[23]\] (\w+)", SOURCES[name], re.M)
+    assert (declared == ["caller", "number"]) == CALLS[name].numbered == ("@include ledger" in SOURCES[name])
+
+
+def test_the_keys_have_the_order_that_python_sends_them_in() -> None:
+    source = INCLUDES["keys"]
+    names = [name.strip() for line in re.findall(r"^local (.*) = KEYS", source, re.M) for name in line.split(",")]
+    numbers = [int(number) for number in re.findall(r"KEYS\[(\d+)\]", source)]
+    assert names == [key.name.upper() for key in FIXED]
+    assert numbers == list(range(1, len(FIXED) + 1))
+
+
+@every_script
+def test_a_script_uses_only_commands_of_redis_5_and_no_library(name: str) -> None:
+    source = Scripts()[name].source
+    assert set(re.findall(r"redis\.call\('(\w+)'", source)) <= COMMANDS
+    assert source.count("redis.call(") == len(re.findall(r"redis\.call\('\w+'", source))
+    assert not re.search(r"\b(cmsgpack|cjson|struct|bit|redis\.pcall|math\.random)\b", source)
+
+
+@pytest.mark.parametrize("name", INCLUDES)
+def test_an_include_says_what_it_is(name: str) -> None:
+    assert INCLUDES[name].startswith(f"--- {name}: ")
