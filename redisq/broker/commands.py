@@ -257,7 +257,8 @@ def _view(reply: Any) -> QueueView:
     now, waiting, delayed, retry, processing, dead = (int(value) for value in reply[:6])
     oldest = (now - float(reply[6])) / 1_000_000 if reply[6] else None
     counters = _texts(reply[8:])
-    stats = {name: int(value) for name, value in zip(counters[::2], counters[1::2], strict=True)}
+    # Fields that others wrote are passed over.
+    stats = {name: int(value) for name, value in zip(counters[::2], counters[1::2], strict=True) if value.isdecimal()}
     return QueueView(waiting, delayed, retry, processing, dead, reply[7] == b"1", oldest, stats)
 
 
