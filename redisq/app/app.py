@@ -200,7 +200,7 @@ class RedisQ:
 
     def _outbox(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> Outbox:
         queue = self.queue_of(options, send)
-        jobs = partial(self.job, task=options.name, queue=queue)
+        jobs = partial(Job, self, task=options.name, queue=queue, build=shape.result if shape else None)
         return Outbox(self.keys(queue), options, send, messages, shape, self.settings, jobs)
 
     def job(self, id: str, *, queue: str | None = None, task: str = "?") -> Job:

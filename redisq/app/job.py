@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any, Protocol
 
@@ -48,10 +48,11 @@ class Job:
         queue: The queue that it was sent to.
     """
 
-    __slots__ = ("_owner", "id", "queue", "task")
+    __slots__ = ("_build", "_owner", "id", "queue", "task")
 
-    def __init__(self, owner: Owner, id: str, task: str, queue: str) -> None:
+    def __init__(self, owner: Owner, id: str, task: str, queue: str, build: Callable[[Any], Any] | None = None) -> None:
         self._owner = owner
+        self._build = build
         self.id = id
         self.task = task
         self.queue = queue
@@ -143,7 +144,8 @@ class Job:
         seconds = None if timeout is None else microseconds(timeout, "timeout") / 1_000_000
         outcome = yield from wait_for(self._keys, self.id, seconds, monotonic)
         if outcome.state == "done":
-            return decode_value(outcome.result, self._owner.settings.max_bytes)
+            value = decode_value(outcome.result, self._owner.settings.max_bytes)
+            return self._build(value) if self._build else value
         if outcome.state == "dead":
             raise JobFailed(self.id, outcome.meta.reason, outcome.meta.text)
         raise NoResult(

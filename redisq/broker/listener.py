@@ -73,7 +73,8 @@ class Listeners:
             events.discard(event)
             if not events:
                 del self._heard[channel]
-                if self._pubsub is not None:
+                # After the last one the reader ends, and its connection with it.
+                if self._pubsub is not None and self._heard:
                     await self._attempt(self._pubsub.unsubscribe(channel))
 
     async def _attempt(self, change: Awaitable[Any]) -> None:
@@ -86,14 +87,18 @@ class Listeners:
             try:
                 async with self._client.pubsub() as pubsub:
                     await pubsub.subscribe(*self._heard)
-                    self._pubsub = pubsub
-                    while self._heard:
-                        self._tell(await pubsub.get_message(timeout=1.0))
+                    await self._serve(pubsub)
             except _TROUBLE:
-                self._pubsub = None
                 await asyncio.sleep(1.0)
-            finally:
-                self._pubsub = None
+
+    async def _serve(self, pubsub: Any) -> None:
+        # Others may subscribe only while the reader reads: not when it is about to close.
+        self._pubsub = pubsub
+        try:
+            while self._heard:
+                self._tell(await pubsub.get_message(timeout=1.0))
+        finally:
+            self._pubsub = None
 
     def _tell(self, message: Any) -> None:
         if message and message["type"] in ("subscribe", "message"):

@@ -26,6 +26,7 @@ class Shape:
 
     Attributes:
         plain: Nothing has to be built: arguments pass as they come.
+        result: Builds what the handler returned out of its plain form.
     """
 
     def __init__(self, signature: inspect.Signature, hints: Mapping[str, Any]) -> None:
@@ -36,6 +37,7 @@ class Shape:
             if build:
                 self._builds[name] = build
         self.plain = not self._builds
+        self.result: Build = _builder(hints.get("return", Any)) or _as_it_is
 
     def revive(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Return the arguments as the annotations want them.
@@ -105,6 +107,10 @@ def _list(each: Build) -> Build:
 
 def _dict(each: Build) -> Build:
     return lambda value: {key: each(item) for key, item in value.items()}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _union(choices: tuple[Any, ...]) -> Build | None:
