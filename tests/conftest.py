@@ -4,9 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from hypothesis import settings
 
 from tests.leaks import check_leaks
 from tests.servers import RedisServer
+
+# A machine under load is slow, not wrong.
+settings.register_profile("redisq", deadline=None)
+settings.load_profile("redisq")
 
 
 @pytest.fixture(scope="session")
