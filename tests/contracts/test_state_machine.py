@@ -35,6 +35,7 @@ SECOND = 1_000_000
 LEASE = 30 * SECOND
 FAR = 2**60
 KEYS = QueueKeys("chat_api")
+TIMED = (State.DELAYED, State.RETRY, State.PROCESSING)
 
 workers = st.sampled_from(["w0", "w1"])
 #: What becomes of a reply: the client hears it; loses it and repeats at once; loses it and perhaps repeats later.
@@ -102,10 +103,22 @@ class BrokerMachine(RuleBasedStateMachine):
         self.hint_lost = False  # a worker died, or does not know its answer, with the hint in its hand
         self._move(self.model.now)
 
-    @initialize(max_crashes=st.sampled_from([3, 2, 1]), lease=st.sampled_from([LEASE, 12 * SECOND]))
-    def begin(self, max_crashes: int, lease: int) -> None:
+    @initialize(
+        max_crashes=st.sampled_from([3, 2, 1]),
+        lease=st.sampled_from([LEASE, 12 * SECOND]),
+        first=st.lists(posts, min_size=2, max_size=6),
+        flood=st.sampled_from([None] * 9 + ["0", "+1", "+0", f"+{LEASE}"]),
+    )
+    def begin(self, max_crashes: int, lease: int, first: list[Any], flood: str | None) -> None:
         self.max_crashes = max_crashes
         self.leases = {"w0": LEASE, "w1": lease}
+        self.enqueue(first, "heard")
+        if flood:  # more than one claim promotes, or takes back, at once
+            ids = [f"{'amz'[number % 3]}{number}" for number in range(100, 205)]
+            self.used += ids
+            self._enqueue([Enqueue(ident, b"", 0, flood) for ident in ids], "heard")
+            answer, *_ = self._claim("w0", 103, "heard")
+            self._extend([(delivery.id, delivery.fence) for delivery in answer.deliveries], LEASE)
 
     def teardown(self) -> None:
         self._clients("flushall")
@@ -192,15 +205,6 @@ class BrokerMachine(RuleBasedStateMachine):
             messages.append(Enqueue(self.used[-1], b"body %d" % number, head, at))
         self._enqueue(messages, reply)
 
-    @precondition(lambda self: not self.used)
-    @rule(due=st.sampled_from(["0", "+1", "+0", f"+{LEASE}"]))
-    def flood(self, due: str) -> None:
-        """More than one claim promotes, or takes back, at once."""
-        self.used = [f"{'amz'[number % 3]}{number}" for number in range(105)]
-        self._enqueue([Enqueue(ident, b"", 0, due) for ident in self.used], "heard")
-        answer, *_ = self._claim("w0", 103, "heard")
-        self._extend([(delivery.id, delivery.fence) for delivery in answer.deliveries], LEASE)
-
     def _enqueue(self, messages: list[Enqueue], reply: str) -> None:
         command = commands.enqueue(KEYS, messages)
         duplicates, before, after = self._numbered(
@@ -244,13 +248,29 @@ class BrokerMachine(RuleBasedStateMachine):
     def settle(self, worker: str, items: list[Settlement], run_time: int, reply: str) -> None:
         self._settle(worker, [Settlement(op, *self._pick(pick, index), *rest) for op, pick, index, *rest in items], run_time, reply)
 
-    @rule(worker=workers, limit=st.integers(1, 3), jump=jumps, items=st.lists(items, max_size=3))
+    @rule(worker=workers, limit=st.integers(1, 3), jump=jumps, items=st.lists(items, min_size=1, max_size=3))
     def serve(self, worker: str, limit: int, jump: int, items: list[Settlement]) -> None:
         """Claim, take some time, settle what was claimed, or some of it."""
         answer, *_ = self._claim(worker, limit, "heard")
         self._move(self.model.now + jump)
         pairs = zip(answer.deliveries, items, strict=False)
         self._settle(worker, [item._replace(id=delivery.id, fence=delivery.fence) for delivery, item in pairs], jump, "heard")
+
+    @rule(
+        worker=workers,
+        limit=st.integers(1, 3),
+        again=st.integers(0, 1),
+        items=st.lists(items, min_size=1, max_size=3),
+        reply=replies,
+    )
+    def overrun(self, worker: str, limit: int, again: int, items: list[Settlement], reply: str) -> None:
+        """Claim, and settle only when the lease is over and somebody took the messages back, and perhaps again."""
+        answer, *_ = self._claim(worker, limit, reply)
+        other = "w1" if worker == "w0" else "w0"
+        self.idle(other, 2 * self.leases[worker] // self.leases[other] + 1)
+        self._claim(other, again, "heard")
+        pairs = zip(answer.deliveries, items, strict=False)
+        self._settle(worker, [item._replace(id=delivery.id, fence=delivery.fence) for delivery, item in pairs], 1, "heard")
 
     def _settle(self, worker: str, settlements: list[Settlement], run_time: int, reply: str) -> None:
         command = commands.settle(KEYS, settlements, max(run_time, 0))
@@ -268,14 +288,6 @@ class BrokerMachine(RuleBasedStateMachine):
         before, after = self._observe()
         keyspace.check_extend(before, after, leases, self.model.now + lease)
 
-    @rule(index=indexes)
-    def look(self, index: int) -> None:
-        ident = self._pick("invented", index)[0]
-        assert self._both(commands.find(KEYS, ident)) == self.model.find(ident)
-        assert self._both(commands.inspect(KEYS)) == self.model.inspect()
-        before, after = self._observe()
-        assert before == after
-
     @precondition(lambda self: self.pending)
     @rule(index=indexes, again=st.booleans())
     def repeat(self, index: int, again: bool) -> None:
@@ -288,7 +300,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.ledger)
     @rule(index=indexes, back=st.integers(1, 3), script=st.sampled_from(["enqueue", "claim", "settle"]))
     def late_arrival(self, index: int, back: int, script: str) -> None:
-        """A call that its caller gave up long ago reaches the server after a newer one."""
+        """A call that its caller gave up long ago comes after a newer one. It changes nothing; nor does looking."""
         callers = sorted(self.model.ledger)
         caller = callers[index % len(callers)]
         number = max(self.model.ledger[caller][0] - back, 0)
@@ -299,6 +311,9 @@ class BrokerMachine(RuleBasedStateMachine):
         }[script]
         answer = self._both(command, caller, number)
         assert str(answer).removeprefix("ERR ").startswith("REDISQ_SUPERSEDED"), answer
+        ident = self.used[index % len(self.used)]
+        assert self._both(commands.find(KEYS, ident)) == self.model.find(ident)
+        assert self._both(commands.inspect(KEYS)) == self.model.inspect()
         before, after = self._observe()
         assert before == after
 
@@ -314,10 +329,10 @@ class BrokerMachine(RuleBasedStateMachine):
     def advance(self, jump: int) -> None:
         self._move(self.model.now + jump)
 
-    @rule(state=st.sampled_from([State.DELAYED, State.RETRY, State.PROCESSING]), off=st.sampled_from([-1, 0, 0, 1]))
-    def approach(self, state: State, off: int) -> None:
+    @rule(off=st.sampled_from([-1, 0, 0, 1]))
+    def approach(self, off: int) -> None:
         """To the edge of what is due next."""
-        times = [*self.last.states[state].values(), *([self.model.grace] if state is State.PROCESSING else [])]
+        times = [self.model.grace, *(at for state in TIMED for at in self.last.states[state].values())]
         coming = [at for at in times if self.model.now < at + off < self.model.now + 5 * LEASE]
         if coming:
             self._move(min(coming) + off)
@@ -329,41 +344,33 @@ class BrokerMachine(RuleBasedStateMachine):
             self._move(self.model.now + self.leases[worker] // 2)
             self._claim(worker, 0, "heard")
 
-    @rule(worker=workers)
-    def crash(self, worker: str) -> None:
-        """A worker forgets all: its callers, its unheard replies, when it wanted to look again. The server, its scripts."""
-        self.callers = {role: caller for role, caller in self.callers.items() if not role.startswith(worker)}
-        self.pending = [made for made in self.pending if made.who != worker]
-        self.hint_lost |= self.timers.pop(worker, None) is not None
-        self._clients("script_flush")
-
-    @rule(worker=workers, limit=st.integers(0, 2), resume=st.sampled_from([True, True, False]))
-    def pause(self, worker: str, limit: int, resume: bool) -> None:
-        self._set_paused("1")
-        self._claim(worker, limit, "heard")
-        if resume:
-            self.resume()
-
-    @precondition(lambda self: self.model.paused == "1")
-    @rule()
-    def resume(self) -> None:
-        self.model.wake = True
-        self._both(commands.wake(KEYS))
-        self._set_paused("0")
+    @rule(kind=st.sampled_from(["crash", "crash", "flush", "pause", "pause", "lose body"]), worker=workers, index=indexes)
+    def trouble(self, kind: str, worker: str, index: int) -> None:
+        if self.model.paused == "1":
+            self.model.wake = True
+            self._both(commands.wake(KEYS))
+            self._set_paused("0")
+        elif kind == "crash":
+            # A worker forgets all: its callers, its unheard replies, when it wanted to look again.
+            self.callers = {role: caller for role, caller in self.callers.items() if not role.startswith(worker)}
+            self.pending = [made for made in self.pending if made.who != worker]
+            self.hint_lost |= self.timers.pop(worker, None) is not None
+        elif kind == "flush":
+            self._clients("script_flush")
+        elif kind == "pause":
+            self._set_paused("1")
+            self._claim(worker, index % 3, "heard")
+        elif self.last.bodies and len(self.bodiless) < 2:
+            # Somebody deletes a body, or the server evicts keys.
+            ident = sorted(self.last.bodies)[index % len(self.last.bodies)]
+            self.bodiless.add(ident)
+            self.model.entries[ident].body = None
+            self._clients("hdel", KEYS.named("messages"), ident)
+            self._observe()
 
     def _set_paused(self, value: str) -> None:
         self.model.paused = value
         self._clients("hset", KEYS.named("config"), "paused", value)
-        self._observe()
-
-    @precondition(lambda self: self.last.bodies and len(self.bodiless) < 2)
-    @rule(index=indexes)
-    def lose_body(self, index: int) -> None:
-        """Somebody deletes a body, or the server evicts keys."""
-        ident = sorted(self.last.bodies)[index % len(self.last.bodies)]
-        self.bodiless.add(ident)
-        self.model.entries[ident].body = None
-        self._clients("hdel", KEYS.named("messages"), ident)
         self._observe()
 
 
