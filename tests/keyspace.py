@@ -9,7 +9,7 @@ from redisq.broker.keys import FIXED, QueueKeys
 
 __all__ = ["State", "dump", "everything", "load"]
 
-#: Short name of a fixed key, or `calls`, -> its content. Empty ones are left out. Ids and bodies are text.
+#: Short name of a fixed key, or `calls` or `results`, -> its content. Empty ones are left out. Ids and bodies are text.
 State = Mapping[str, Any]
 
 
@@ -30,7 +30,7 @@ def _value(client: Any, key: bytes) -> Any:
 
 
 def dump(client: Any, keys: QueueKeys) -> dict[str, Any]:
-    """Read every key of the queue, the ledgers of callers too."""
+    """Read every key of the queue, the ledgers of callers and the results too."""
     state: dict[str, Any] = {}
     for key in FIXED:
         name = keys.named(key.name)
@@ -40,8 +40,8 @@ def dump(client: Any, keys: QueueKeys) -> dict[str, Any]:
             state[key.name] = {_number(field): _number(value) for field, value in client.hgetall(name).items()}
         elif (value := client.get(name)) is not None:
             state[key.name] = _number(value)
-    ledger = keys.call("")
-    state["calls"] = {name.decode().removeprefix(ledger): client.get(name).decode() for name in client.keys(f"{ledger}*")}
+    for name, prefix in (("calls", keys.call("")), ("results", keys.result(""))):
+        state[name] = {key.decode().removeprefix(prefix): client.get(key).decode() for key in client.keys(f"{prefix}*")}
     return {name: content for name, content in state.items() if content != {}}
 
 

@@ -32,6 +32,7 @@ BODY = {"messages": {"a": "A"}}
 LEASED = USED | BODY | {"processing": {"a": NOW + 1}, "leases": {"a": "7 5 w"}}
 EXPIRED = LEASED | {"processing": {"a": NOW}}
 TAKEN_BACK = USED | BODY | {"main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "crashes=1 score=5"}}
+DEAD = USED | BODY | {"dlq": {"a": NOW - 9}, "meta": {"a": "attempt=4 score=5 expires=1 reason=exhausted text=no"}}
 CRASHED = "reason=crashed text=the worker died or lost its lease 3 times"
 GONE = None
 
@@ -46,6 +47,10 @@ def claim(limit: int = 10) -> Command[Any]:
 
 def settle(op: str, delay: int = 0, reason: str = "none", text: str = "", fence: int = 7) -> Command[Any]:
     return commands.settle(KEYS, [Settlement(op, "a", fence, delay, reason, text)])
+
+
+def remove(*states: str, counter: str = "cancelled") -> Command[Any]:
+    return commands.remove(KEYS, ["a"], counter=counter, states=states)
 
 
 def extend(fence: int) -> Command[Any]:
@@ -103,6 +108,15 @@ ROWS = [
         },
     ),
     row(
+        "enqueue", "enqueue with a time", "that expires, with a head start",
+        USED,
+        enqueue(Enqueue("a", b"A", head_start=10, due=f"+{SECOND}", expires=f"+{9 * SECOND}")),
+        {
+            "delayed": {"a": NOW + SECOND}, **BODY, "meta": {"a": f"score={NOW + SECOND - 10} expires={NOW + 9 * SECOND}"},
+            **TOKEN, "stats": {"total_messages": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
         "enqueue", "", "of what is there already",
         LEASED,
         enqueue(Enqueue("a", b"other")),
@@ -144,6 +158,18 @@ ROWS = [
     row(
         "claim", "lease", "one that was taken back from another worker: the old record goes",
         TAKEN_BACK,
+        claim(),
+        {"main": GONE, "processing": {"a": NOW + LEASE}, "leases": {"a": f"{NOW} 5 v"}, "calls": {"c": f"1\n{NOW}\na"}},
+    ),
+    row(
+        "claim", "expired", "a waiting message whose time is over",
+        USED | BODY | {"main": {"a": 5}, "meta": {"a": f"expires={NOW}"}},
+        claim(),
+        {"main": GONE, "messages": GONE, "meta": GONE, "stats": {"expired": 1}, "calls": {"c": f"1\n{NOW}"}},
+    ),
+    row(
+        "claim", "lease", "one that expires a microsecond later",
+        USED | BODY | {"main": {"a": 5}, "meta": {"a": f"expires={NOW + 1}"}},
         claim(),
         {"main": GONE, "processing": {"a": NOW + LEASE}, "leases": {"a": f"{NOW} 5 v"}, "calls": {"c": f"1\n{NOW}\na"}},
     ),
@@ -243,11 +269,60 @@ ROWS = [
         settle("dead", fence=6),
         {"stats": {"stale": 1}, "calls": {"c": "1\na"}},
     ),
+    row(
+        "settle", "ack", "with a result, which is kept",
+        LEASED,
+        settle("result", 60 * SECOND, text="R"),
+        {
+            "processing": GONE, "leases": GONE, "messages": GONE, "results": {"a": "R"},
+            "stats": {"processed_requests": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "remove", "cancel", "a waiting one that was taken back: its last holder has nothing to acknowledge any more",
+        TAKEN_BACK,
+        remove("waiting", "delayed", "retry"),
+        {"main": GONE, "messages": GONE, "leases": GONE, "meta": GONE, "stats": {"cancelled": 1}, "calls": {"c": "1\na"}},
+    ),
+    row(
+        "remove", "cancel", "a delayed one",
+        USED | BODY | {"delayed": {"a": NOW + 1}, "meta": {"a": "score=5"}},
+        remove("waiting", "delayed", "retry"),
+        {"delayed": GONE, "messages": GONE, "meta": GONE, "stats": {"cancelled": 1}, "calls": {"c": "1\na"}},
+    ),
+    row(
+        "remove", "cancel", "one that waits for its next attempt",
+        USED | BODY | {"retry": {"a": NOW + 1}, "meta": {"a": "attempt=2 score=5 reason=failed text=no"}},
+        remove("waiting", "delayed", "retry"),
+        {"retry": GONE, "messages": GONE, "meta": GONE, "stats": {"cancelled": 1}, "calls": {"c": "1\na"}},
+    ),
+    row(
+        "remove", "drop", "a dead letter",
+        DEAD,
+        remove("dead", counter="dropped"),
+        {"dlq": GONE, "messages": GONE, "meta": GONE, "stats": {"dropped": 1}, "calls": {"c": "1\na"}},
+    ),
+    row("remove", "", "not what a worker holds", LEASED, remove("waiting", "delayed", "retry", "dead"), {"calls": {"c": "1"}}),
+    row("remove", "", "not from another state than was said", DEAD, remove("waiting"), {"calls": {"c": "1"}}),
+    row(
+        "replay", "replay", "to the place that it had, with all attempts anew",
+        DEAD,
+        commands.replay(KEYS, ["a", "a", "b"]),
+        {"dlq": GONE, "meta": GONE, "main": {"a": 5}, **TOKEN, "stats": {"replayed": 1}, "calls": {"c": "1\na"}},
+    ),
+    row(
+        "replay", "", "not without a body",
+        DEAD | {"messages": {"b": "B"}},
+        commands.replay(KEYS, ["a"]),
+        {"calls": {"c": "1"}},
+    ),
     row("extend", "", "a later deadline", LEASED, extend(fence=7), {"processing": {"a": NOW + LEASE}}),
     row("extend", "", "of another's lease", LEASED, extend(fence=6), {}),
     row("wake", "", "the hint", USED, commands.wake(KEYS), {**TOKEN, "clock": NOW - 1}),
     row("inspect", "", "nothing changes", LEASED, commands.inspect(KEYS), {"clock": NOW - 1}),
     row("find", "", "nothing changes", LEASED, commands.find(KEYS, "a"), {"clock": NOW - 1}),
+    row("browse", "", "nothing changes", DEAD, commands.browse(KEYS, "dead", offset=0, limit=9), {"clock": NOW - 1}),
+    row("outcome", "", "nothing changes", DEAD, commands.outcome(KEYS, "a"), {"clock": NOW - 1}),
 ]  # fmt: skip
 
 
