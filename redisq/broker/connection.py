@@ -20,7 +20,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from redisq.broker.connector import AsyncConnector, Connector, Observer, Patience
+from redisq.broker.embedded import Embedded, named_folder
 from redisq.broker.scripts import Scripts
+from redisq.broker.surroundings import Surroundings, deployment
 from redisq.errors import ConfigError
 
 __all__ = ["BLOCK_SECONDS", "Server", "masked", "timeout_from_environment", "url_from_environment"]
@@ -29,17 +31,30 @@ __all__ = ["BLOCK_SECONDS", "Server", "masked", "timeout_from_environment", "url
 BLOCK_SECONDS = 1
 
 
-def url_from_environment(environ: Mapping[str, str] = os.environ) -> str:
+def url_from_environment(environ: Mapping[str, str] = os.environ, here: Surroundings | None = None) -> str:
     """Return `REDISQ_URL`, or the URL that `REDIS_HOST`, `REDIS_PORT`, `REDIS_PASSWORD`, `REDIS_DB` make.
 
+    With neither, on a developer's machine, it is `embedded://`. A deployment that forgot to say where Redis is gets an
+    error instead: each of its machines would quietly have a queue of its own.
+
+    Args:
+        environ: The variables.
+        here: What else tells a deployment; looked up when it is needed.
+
     Raises:
-        ConfigError: Neither `REDISQ_URL` nor `REDIS_HOST` is set, or one of the others is not a number.
+        ConfigError: Neither `REDISQ_URL` nor `REDIS_HOST` is set in a deployment, or one of the others is not a number.
     """
     if url := environ.get("REDISQ_URL"):
         return url
     host = environ.get("REDIS_HOST")
     if not host:
-        raise ConfigError("no Redis: set REDISQ_URL, e.g. redis://localhost:6379/0, or pass RedisQ(url=...)")
+        deployed = deployment(environ, here or Surroundings.here())
+        if not deployed:
+            return "embedded://"
+        raise ConfigError(
+            "no Redis: set REDISQ_URL, e.g. redis://localhost:6379/0, or pass RedisQ(url=...)."
+            f" {deployed[0].upper()}{deployed[1:]}, so no server is started unasked; REDISQ_URL=embedded:// asks for one"
+        )
     port, database = environ.get("REDIS_PORT") or "6379", environ.get("REDIS_DB") or "0"
     for name, value in (("REDIS_PORT", port), ("REDIS_DB", database)):
         if not value.isdigit():
@@ -74,7 +89,9 @@ class Server:
     """Where Redis is and how to talk to it.
 
     Attributes:
-        url: `redis://`, `rediss://` (TLS, verified) or `unix://`, with redis-py's options in the query.
+        url: `redis://`, `rediss://` (TLS, verified) or `unix://`, with redis-py's options in the query. Or `embedded://`,
+            a private server for the current folder, or `embedded:///folder`, one for that folder: started, or joined
+            when it runs, by each connector that is made.
         timeout: Seconds for one answer.
         max_connections: Of one client; more callers wait for a free one, at most `timeout`.
         scripts: The Lua scripts.
@@ -87,14 +104,20 @@ class Server:
 
     def __post_init__(self) -> None:
         scheme = urlsplit(self.url).scheme
-        if scheme not in ("redis", "rediss", "unix"):
-            raise ConfigError(f"URL {masked(self.url)!r}: want redis://host:port/db, rediss://... (TLS) or unix:///path")
+        if scheme == "embedded":
+            named_folder(self.url)
+        elif scheme not in ("redis", "rediss", "unix"):
+            raise ConfigError(
+                f"URL {masked(self.url)!r}: want redis://host:port/db, rediss://... (TLS), unix:///path or embedded://"
+            )
         if not self.timeout > 0 or self.max_connections < 1:
             raise ConfigError(f"timeout={self.timeout!r}, max_connections={self.max_connections!r}: want more than 0")
 
     def connector(self, role: str, *, patience: Patience | None = None, observer: Observer | None = None) -> Connector:
         """Return a sync connector; it connects when first used. `role` is for `CLIENT LIST`."""
-        pool = redis.BlockingConnectionPool.from_url(self.url, retry=Retry(NoBackoff(), 0), **self._options(role, self.timeout))
+        url = self._reachable_url()
+        options = self._options(url, role, self.timeout)
+        pool = redis.BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **options)
         pool.connection_kwargs["protocol"] = 2
         return Connector(redis.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
 
@@ -102,18 +125,23 @@ class Server:
         self, role: str, *, patience: Patience | None = None, observer: Observer | None = None, block: int = 0
     ) -> AsyncConnector:
         """Return an async connector for the running loop. `block`: seconds that its calls may block on the server."""
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            self.url, retry=AsyncRetry(NoBackoff(), 0), **self._options(role, self.timeout + block)
-        )
+        url = self._reachable_url()
+        options = self._options(url, role, self.timeout + block)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
         pool.connection_kwargs["protocol"] = 2
         return AsyncConnector(redis.asyncio.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
 
-    def _options(self, role: str, read_timeout: float) -> dict[str, Any]:
+    def _reachable_url(self) -> str:
+        return Embedded.of(self.url).start_or_join() if self.url.startswith("embedded:") else self.url
+
+    def _options(self, url: str, role: str, read_timeout: float) -> dict[str, Any]:
+        # A Unix socket has nothing to keep alive, and redis-py does not take the option for one.
+        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
         return {
+            **keepalive,
             "protocol": 2,
             "socket_timeout": read_timeout,
             "socket_connect_timeout": self.timeout,
-            "socket_keepalive": True,
             "retry_on_timeout": False,
             "health_check_interval": 0,
             "client_name": f"redisq:{role}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 import redisq
+from redisq.cli.embedded import embedded
 from redisq.cli.worker import worker
 
 __all__ = ["main"]
@@ -16,4 +17,5 @@ def main() -> None:
     """A task queue for chat bots on Redis sorted sets."""
 
 
+main.add_command(embedded)
 main.add_command(worker)
