@@ -1,0 +1,91 @@
+"""`async with Worker(app)`: a worker beside the bot's own code, in its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import redis
+
+from redisq import RedisQ, Worker
+from redisq.errors import QueueConflict
+
+
+@pytest.fixture
+def app(redis_url: str) -> RedisQ:
+    return RedisQ("bot", url=redis_url)
+
+
+def test_it_works_while_the_block_runs_and_drains_at_its_end(app: RedisQ, raw: redis.Redis) -> None:
+    started = []
+    begun = asyncio.Event()
+
+    @app.task
+    async def hello(name: str) -> None:
+        started.append(name)
+        begun.set()
+        await asyncio.sleep(0.1)
+        started.append("done")
+
+    async def bot() -> None:
+        async with Worker(app) as worker:
+            assert isinstance(worker, Worker)
+            await hello.adelay("you")
+            await begun.wait()
+        await app.aclose()
+
+    asyncio.run(bot())
+    assert started == ["you", "done"]
+    assert raw.hget("bot:stats", "processed_requests") == b"1"
+
+
+def test_its_failure_ends_a_block_that_would_wait_for_ever(app: RedisQ, raw: redis.Redis) -> None:
+    app.task(name="hello")(print)
+    raw.set("bot:queue:main", "another program's")
+
+    async def bot() -> None:
+        with pytest.raises(QueueConflict):
+            async with Worker(app):
+                await asyncio.Event().wait()
+        task = asyncio.current_task()
+        assert task
+        assert not task.cancelling(), "the bot itself is not cancelled"
+        await asyncio.sleep(0)
+
+    asyncio.run(bot())
+    raw.delete("bot:queue:main")
+
+
+def test_an_error_in_the_block_is_the_users_and_the_worker_ends_well(app: RedisQ, raw: redis.Redis) -> None:
+    app.task(name="hello")(print)
+    worker = Worker(app)
+
+    async def bot() -> None:
+        async with worker:
+            raise LookupError("the bot's own")
+
+    with pytest.raises(LookupError, match="the bot's own"):
+        asyncio.run(bot())
+
+
+def test_a_cancelled_block_ends_the_worker_well(app: RedisQ, raw: redis.Redis) -> None:
+    app.task(name="hello")(print)
+
+    async def bot() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), Worker(app):
+                await asyncio.Event().wait()
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(bot())
+
+
+def test_it_may_be_stopped_within_the_block(app: RedisQ, raw: redis.Redis) -> None:
+    app.task(name="hello")(print)
+
+    async def bot() -> None:
+        async with Worker(app) as worker:
+            worker.stop()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(bot())
