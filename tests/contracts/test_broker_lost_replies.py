@@ -113,6 +113,8 @@ COMMANDS: dict[str, Callable[[Broker], Command[object]]] = {
     "enqueue": lambda broker: commands.enqueue(broker.keys, [Enqueue("b", b"")]),
     "claim": lambda broker: commands.claim(broker.keys, worker="w", limit=9, lease=LEASE, max_crashes=3),
     "settle": lambda broker: commands.settle(broker.keys, [Settlement("ack", "a", 1)]),
+    "remove": lambda broker: commands.remove(broker.keys, ["a"], counter="cancelled", states=["waiting"]),
+    "replay": lambda broker: commands.replay(broker.keys, ["a"]),
 }
 
 
