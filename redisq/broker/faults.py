@@ -54,6 +54,9 @@ FAULTS: dict[str, Fault] = {
         errors.QueueConflict,
         advice="a key of this queue is of another type: compare `redis-cli type` with the keys' page; nothing was changed",
     ),
+    "hash value is not an integer": Fault(
+        errors.QueueConflict, advice="a counter in the queue's stats holds something else; nothing was changed"
+    ),
     "REDISQ_LAYOUT": Fault(
         errors.QueueConflict, advice="rename those keys away, or use another queue name or namespace; nothing was changed"
     ),

@@ -19,7 +19,7 @@ INCLUDES = {entry.name.removesuffix(".lua"): entry.read_text() for entry in FOLD
 
 #: All that Redis 5.0 has and the scripts need.
 COMMANDS = {
-    "DEL", "EXISTS", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HLEN", "HMGET", "HSET", "PUBLISH", "SET", "TIME", "ZADD",
+    "DEL", "EXISTS", "GET", "HDEL", "HINCRBY", "HEXISTS", "HGET", "HGETALL", "HLEN", "HMGET", "HSET", "PUBLISH", "SET", "TIME", "ZADD",
     "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREM", "ZREMRANGEBYRANK", "ZSCORE",
 }  # fmt: skip
 

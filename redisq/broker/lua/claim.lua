@@ -116,7 +116,7 @@ end
 
 --- drop_expired: whether the message expired, and is gone now. With its place in main the caller is done already.
 local function drop_expired(id, raw)
-  local expires = raw and string.find(raw, 'expires=', 1, true) and read_meta(raw).expires
+  local expires = string.find(raw, 'expires=', 1, true) and read_meta(raw).expires
   if not expires or expires > queue.now then
     return false
   end
@@ -177,25 +177,26 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   end
   local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
   local leases, deadlines, deadline = {}, {}, int(queue.now + lease)
-  local size, held = 2, 0
-  for i, id in ipairs(ids) do
-    local body = bodies[i]
-    if drop_expired(id, metas[i]) then
+  local before, behind = fence .. ' ', ' ' .. worker
+  local count = 0
+  for i = 1, #ids do
+    local id, body, meta = ids[i], bodies[i], metas[i]
+    if meta and drop_expired(id, meta) then
       body = nil
     elseif body then
-      leases[held + 1], leases[held + 2] = id, fence .. ' ' .. rows[2 * i] .. ' ' .. worker
-      deadlines[held + 1], deadlines[held + 2] = deadline, id
-      held = held + 2
-      reply[size + 1], reply[size + 2], reply[size + 3] = id, body, metas[i] or ''
-      size = size + 3
-      given[#given + 1] = id
+      local pair, triple = 2 * count, 2 + 3 * count
+      leases[pair + 1], leases[pair + 2] = id, before .. rows[2 * i] .. behind
+      deadlines[pair + 1], deadlines[pair + 2] = deadline, id
+      reply[triple + 1], reply[triple + 2], reply[triple + 3] = id, body, meta or ''
+      count = count + 1
+      given[count + 1] = id
     else
       -- Somebody deleted the body, or the server evicts keys. Kept, so that an operator sees it.
       bury(id, read_meta(metas[i]), 'body_missing', 'the message has no body in ' .. MESSAGES)
       redis.call('HDEL', LEASES, id)
     end
   end
-  if held > 0 then
+  if count > 0 then
     redis.call('HSET', LEASES, unpack(leases))
     redis.call('ZADD', PROCESSING, unpack(deadlines))
   end

@@ -12,7 +12,6 @@
 --- Returns: list of the ids that were there already
 --- @include queue
 --- @include ledger
---- @include stats
 --- @include meta
 
 --- moment: the time that '+n' or 'n' means, or nil. Messages of one call that are due together keep their order: the
@@ -38,11 +37,6 @@ queue, refused = open_queue()
 if not queue then
   return refused
 end
-local stats
-stats, refused = read_stats({ 'total_messages' })
-if not stats then
-  return refused
-end
 local count = (#ARGV - 3) / 3
 if count < 1 or count > 1000 or count ~= math.floor(count) then
   return refuse('ARGUMENT', 'messages: ' .. (#ARGV - 3) .. ' values, want 1 to 1000 times id, body, options')
@@ -64,7 +58,7 @@ for i = 1, count do
   else
     seen[id] = true
     local options, tick = ARGV[3 + 3 * i], first + i - 1
-    local head, due, meta = 0, nil, {}
+    local head, due, meta = 0, nil, nil
     if options ~= '' then
       local head_text, sign, due_text, expires_sign, expires_text = string.match(options, '^(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
       head, due = natural(head_text), moment(queue, sign, due_text, i - 1)
@@ -73,27 +67,29 @@ for i = 1, count do
         return refuse('ARGUMENT', 'head start, due time or expiry of message ' .. id)
       end
       if expires then
-        meta[1] = 'expires=' .. int(expires)
+        meta = 'expires=' .. int(expires)
       end
     end
     bodies[#bodies + 1], bodies[#bodies + 2] = id, ARGV[2 + 3 * i]
     if due and due > queue.now then
-      delayed[#delayed + 1], delayed[#delayed + 2] = int(due), id
+      delayed[#delayed + 1], delayed[#delayed + 2] = due, id
       earliest = math.min(earliest or due, due)
       if head > 0 then
-        table.insert(meta, 1, 'score=' .. int(due - head))
+        meta = 'score=' .. int(due - head) .. (meta and ' ' .. meta or '')
       end
     else
-      ready[#ready + 1], ready[#ready + 2] = int(tick - head), id
+      ready[#ready + 1], ready[#ready + 2] = tick - head, id
     end
-    if meta[1] then
-      metas[#metas + 1], metas[#metas + 2] = id, table.concat(meta, ' ')
+    if meta then
+      metas[#metas + 1], metas[#metas + 2] = id, meta
     end
   end
 end
 
 if #bodies > 0 then
-  local next_due = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
+  local next_due = #delayed > 0 and redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
+  -- The first write: it fails on a field that is not a number, or on a full server, while nothing is changed yet.
+  redis.call('HINCRBY', STATS, 'total_messages', #bodies / 2)
   redis.call('HSET', MESSAGES, unpack(bodies))
   if #metas > 0 then
     redis.call('HSET', META, unpack(metas))
@@ -104,7 +100,6 @@ if #bodies > 0 then
   if #ready > 0 then
     redis.call('ZADD', MAIN, unpack(ready))
   end
-  add_stats(stats, { total_messages = #bodies / 2 })
   if #ready > 0 or not next_due or earliest < tonumber(next_due) then
     wake_worker()
   end

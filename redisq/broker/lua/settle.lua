@@ -98,17 +98,25 @@ local APPLY = {
   end,
 }
 
-for i, id in ipairs(ids) do
-  local fence, score, taken_back = read_lease(leases[i])
-  local op = ops[i]
+-- What a lease's record begins with; the fences of a batch are few, and mostly one.
+local fence, begins, length
+for i = 1, #ids do
+  local id, op, raw = ids[i], ops[i], leases[i]
+  if fences[i] ~= fence then
+    fence = fences[i]
+    begins, length = fence .. ' ', #fence + 1
+  end
+  local held = raw and string.sub(raw, 1, length) == begins
+  local taken_back = raw and not held and string.sub(raw, 1, length + 1) == 'x' .. begins
   local is_done = not op or op.name == 'result'
-  if fence ~= fences[i] or ended[id] or (taken_back and not is_done) then
+  if ended[id] or not (held or (taken_back and is_done)) then
     stale[#stale + 1] = id
     grown.stale = grown.stale + 1
   else
     ended[id] = true
     settled[#settled + 1] = id
     if not is_done then
+      local _, score = read_lease(raw)
       local meta = read_meta(metas[i])
       meta.score = tonumber(score) or queue.now
       APPLY[op.name](id, meta, op)
