@@ -30,6 +30,9 @@ __all__ = ["BLOCK_SECONDS", "Server", "masked", "timeout_from_environment", "url
 #: An idle worker blocks this long, in whole seconds (Redis 5 takes no fractions): the cap on every sleep.
 BLOCK_SECONDS = 1
 
+# What a URL's query cannot change: replies are read as these make them.
+_FIXED = {"protocol": 2, "decode_responses": False}
+
 
 def url_from_environment(environ: Mapping[str, str] = os.environ, here: Surroundings | None = None) -> str:
     """Return `REDISQ_URL`, or the URL that `REDIS_HOST`, `REDIS_PORT`, `REDIS_PASSWORD`, `REDIS_DB` make.
@@ -80,8 +83,9 @@ def timeout_from_environment(environ: Mapping[str, str] = os.environ) -> float:
 
 def masked(url: str) -> str:
     """Return the URL without its password, for logs and errors."""
-    hidden = re.sub(r"(?<=://)([^/@]*?):[^/]*@", r"\1:***@", url)
-    return re.sub(r"(?i)\b(password=)[^&]*", r"\1***", hidden)
+    # Up to the last @: a password that nobody percent-encoded may have any character.
+    hidden = re.sub(r"(?<=://)([^:/?#@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Server:
         scheme = urlsplit(self.url).scheme
         if scheme == "embedded":
             named_folder(self.url)
-        elif scheme not in ("redis", "rediss", "unix"):
+        elif scheme not in ("redis", "rediss", "unix") or not self.url.startswith(f"{scheme}://"):
             raise ConfigError(
                 f"URL {masked(self.url)!r}: want redis://host:port/db, rediss://... (TLS), unix:///path or embedded://"
             )
@@ -118,7 +122,7 @@ class Server:
         url = self._reachable_url()
         options = self._options(url, role, self.timeout)
         pool = redis.BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-        pool.connection_kwargs["protocol"] = 2
+        pool.connection_kwargs.update(_FIXED)
         return Connector(redis.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
 
     def async_connector(
@@ -128,7 +132,7 @@ class Server:
         url = self._reachable_url()
         options = self._options(url, role, self.timeout + block)
         pool = redis.asyncio.BlockingConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
-        pool.connection_kwargs["protocol"] = 2
+        pool.connection_kwargs.update(_FIXED)
         return AsyncConnector(redis.asyncio.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
 
     def _reachable_url(self) -> str:
@@ -139,7 +143,7 @@ class Server:
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
         return {
             **keepalive,
-            "protocol": 2,
+            **_FIXED,
             "socket_timeout": read_timeout,
             "socket_connect_timeout": self.timeout,
             "retry_on_timeout": False,
@@ -147,5 +151,4 @@ class Server:
             "client_name": f"redisq:{role}",
             "max_connections": self.max_connections,
             "timeout": self.timeout,
-            "decode_responses": False,
         }
