@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from redisq.app.settings import Settings
 from redisq.app.waiting import Step, arun, run, wait_for
@@ -18,6 +18,14 @@ from redisq.states import State
 from redisq.types import Seconds, microseconds
 
 __all__ = ["Job"]
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    R_co = TypeVarWithDefault("R_co", covariant=True, default=Any)
+else:
+    # `Job` alone means `Job[Any]` to type checkers; before Python 3.13 typing itself has no word for that.
+    R_co = TypeVar("R_co", covariant=True)
 
 _CANCELLABLE = (State.WAITING, State.DELAYED, State.RETRY)
 
@@ -39,8 +47,8 @@ class Owner(Protocol):
         """The keys of a queue."""
 
 
-class Job:
-    """One call of a task.
+class Job(Generic[R_co]):
+    """One call of a task. `Job[str]`: one whose handler returns text.
 
     Attributes:
         id: Its message's id.
@@ -90,7 +98,7 @@ class Job:
         """Return its place among the waiting. As `position`."""
         return await arun(self._position(), self._owner.async_connector)
 
-    def get(self, timeout: Seconds | None = None) -> Any:
+    def get(self, timeout: Seconds | None = None) -> R_co:
         """Wait for what its handler returns. The task needs `result_ttl=`.
 
         Args:
@@ -104,7 +112,7 @@ class Job:
         """
         return run(self._get(timeout), self._owner.connector)
 
-    async def aget(self, timeout: Seconds | None = None) -> Any:  # noqa: ASYNC109 - the name that Celery's users know
+    async def aget(self, timeout: Seconds | None = None) -> R_co:  # noqa: ASYNC109 - the name that Celery's users know
         """Wait for what its handler returns. As `get`."""
         return await arun(self._get(timeout), self._owner.async_connector)
 
@@ -140,12 +148,13 @@ class Job:
         removed: list[str] = yield command
         return removed == [self.id]
 
-    def _get(self, timeout: Seconds | None) -> Generator[Step, Any, Any]:
+    def _get(self, timeout: Seconds | None) -> Generator[Step, Any, R_co]:
         seconds = None if timeout is None else microseconds(timeout, "timeout") / 1_000_000
         outcome = yield from wait_for(self._keys, self.id, seconds, monotonic)
         if outcome.state == "done":
             value = decode_value(outcome.result, self._owner.settings.max_bytes)
-            return self._build(value) if self._build else value
+            returned: R_co = self._build(value) if self._build else value
+            return returned
         if outcome.state == "dead":
             raise JobFailed(self.id, outcome.meta.reason, outcome.meta.text)
         raise NoResult(

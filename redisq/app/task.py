@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from copy import copy
 from datetime import datetime
 from functools import update_wrapper
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from redisq.app.job import Job
 from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
@@ -21,6 +22,13 @@ __all__ = ["Sender", "Task", "TaskDecorator"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T = TypeVarWithDefault("T", default=Any)
+else:
+    T = TypeVar("T")
 
 #: The arguments of one call in `delay_many`: positional ones as a sequence, or named ones as a mapping.
 Arguments = Sequence[Any] | Mapping[str, Any]
@@ -36,12 +44,19 @@ class Sender(Protocol):
         """Store the messages; all of them, or an error."""
 
 
-class Task(Generic[P, R]):
+class Task(Generic[P, R, T]):
     """A bot-logic function that can be called later, by another process.
 
     Calling the task itself just calls the function. `delay` and `adelay` send the call to the task's queue and keep
     the function's signature for type checkers; the arguments are checked against it when they are sent.
+
+    To type checkers it is `Task[[int, str], Coroutine[Any, Any, bool], bool]` for `async def f(a: int, b: str) -> bool`:
+    the parameters, what calling it returns, what its jobs give (left out: anything).
     """
+
+    if not TYPE_CHECKING:
+        # The third parameter may be left out; typing knows defaults only from Python 3.13 on.
+        __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(
         self, sender: Callable[[], Sender], handler: Callable[P, R], options: TaskOptions, send: SendOptions = NOW
@@ -75,7 +90,7 @@ class Task(Generic[P, R]):
         expires: Seconds | datetime | None = None,
         priority: int | None = None,
         queue: str | None = None,
-    ) -> Task[P, R]:
+    ) -> Task[P, R, T]:
         """Return the same task with other options for its calls.
 
         Args:
@@ -93,7 +108,7 @@ class Task(Generic[P, R]):
         other._send = send
         return other
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Send one call. When it returns, Redis has the message.
 
         Raises:
@@ -104,11 +119,11 @@ class Task(Generic[P, R]):
         """
         return self._sender().enqueue(self.definition, self._send, [self._message(args, kwargs)], self.shape)[0]
 
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Send one call, from async code. As `delay`."""
         return (await self._sender().aenqueue(self.definition, self._send, [self._message(args, kwargs)], self.shape))[0]
 
-    def delay_many(self, calls: Iterable[Arguments]) -> list[Job]:
+    def delay_many(self, calls: Iterable[Arguments]) -> list[Job[T]]:
         """Send many calls, a thousand a round trip: `[(42, "a"), (43, "b")]`, or mappings of named arguments.
 
         Raises:
@@ -120,18 +135,18 @@ class Task(Generic[P, R]):
         """
         return self._sender().enqueue(self.definition, self._send, self._messages(calls), self.shape)
 
-    async def adelay_many(self, calls: Iterable[Arguments]) -> list[Job]:
+    async def adelay_many(self, calls: Iterable[Arguments]) -> list[Job[T]]:
         """Send many calls, from async code. As `delay_many`."""
         return await self._sender().aenqueue(self.definition, self._send, self._messages(calls), self.shape)
 
-    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job:
+    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job[T]:
         """Send one call, as Celery spells it: `apply_async((42, "hi"), countdown=60)`. Options as in `options`."""
-        task: Task[..., Any] = self.options(**options)
+        task: Task[..., Any, T] = self.options(**options)
         return task.delay(*args, **(kwargs or {}))
 
-    async def aapply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job:
+    async def aapply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job[T]:
         """Send one call, from async code. As `apply_async`."""
-        task: Task[..., Any] = self.options(**options)
+        task: Task[..., Any, T] = self.options(**options)
         return await task.adelay(*args, **(kwargs or {}))
 
     def _message(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Message:
@@ -140,6 +155,16 @@ class Task(Generic[P, R]):
 
     def _messages(self, calls: Iterable[Arguments]) -> list[Message]:
         return [self._message((), dict(call)) if isinstance(call, Mapping) else self._message(tuple(call), {}) for call in calls]
+
+
+class Decorator(Protocol):
+    """What `@task(...)` with options returns."""
+
+    @overload
+    def __call__(self, handler: Callable[P, Coroutine[Any, Any, T]], /) -> Task[P, Coroutine[Any, Any, T], T]: ...
+
+    @overload
+    def __call__(self, handler: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
 class TaskDecorator:
@@ -155,7 +180,10 @@ class TaskDecorator:
         self._sender = sender
 
     @overload
-    def __call__(self, handler: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, handler: Callable[P, Coroutine[Any, Any, T]], /) -> Task[P, Coroutine[Any, Any, T], T]: ...
+
+    @overload
+    def __call__(self, handler: Callable[P, R], /) -> Task[P, R, R]: ...
 
     @overload
     def __call__(
@@ -174,7 +202,7 @@ class TaskDecorator:
         dont_retry_for: tuple[type[BaseException], ...] = (),
         ack: Literal["late", "early"] = "late",
         result_ttl: float | None = None,
-    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    ) -> Decorator: ...
 
     def __call__(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a function a task.

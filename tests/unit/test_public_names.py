@@ -1,0 +1,50 @@
+"""The front door is a short list: what it has is decided here, and each name says what it is."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import redisq
+from redisq import errors
+
+
+def test_the_public_names() -> None:
+    assert redisq.__all__ == ["Job", "RedisQ", "Reject", "Retry", "Task", "Worker", "__version__", "task"]
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(hasattr(redisq, name) for name in redisq.__all__)
+
+
+def test_the_front_door_hides_nothing_but_modules() -> None:
+    others = {name for name in vars(redisq) if not name.startswith("_")} - set(redisq.__all__)
+    assert all(inspect.ismodule(getattr(redisq, name)) for name in others)
+
+
+def documented(kind: type) -> list[tuple[str, object]]:
+    """The public methods and properties of a class."""
+    return [(name, member) for name, member in inspect.getmembers(kind) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", [name for name in redisq.__all__ if name != "__version__"])
+def test_every_public_name_and_each_of_its_methods_has_a_docstring(name: str) -> None:
+    public = getattr(redisq, name)
+    kind = public if inspect.isclass(public) else type(public)
+    assert inspect.getdoc(public)
+    without = [
+        member_name
+        for member_name, member in documented(kind)
+        if (inspect.isroutine(member) or isinstance(member, property)) and not inspect.getdoc(member)
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_is_in_the_tree_and_has_a_docstring_of_its_own(name: str) -> None:
+    error = getattr(errors, name)
+    assert issubclass(error, errors.RedisqError)
+    assert error.__doc__
+    assert errors.__doc__
+    assert name in errors.__doc__
