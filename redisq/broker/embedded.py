@@ -59,7 +59,7 @@ def named_folder(url: str) -> Path | None:
         ConfigError: The URL says something else.
     """
     parts = urlsplit(url)
-    if parts.scheme != "embedded" or parts.netloc or parts.query or parts.fragment:
+    if not url.startswith("embedded://") or parts.netloc or parts.query or parts.fragment:
         raise ConfigError(f"URL {url!r}: want embedded://, or embedded:///absolute/folder, and nothing else")
     return Path(unquote(parts.path)) if parts.path else None
 
@@ -124,7 +124,7 @@ class Embedded:
         Raises:
             ConfigError: The URL says something else.
         """
-        return cls(named_folder(url) or default_folder(Path.cwd()))
+        return cls((named_folder(url) or default_folder(Path.cwd())).resolve())
 
     @property
     def url(self) -> str:

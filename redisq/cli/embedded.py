@@ -41,7 +41,7 @@ def status(url: str, as_json: bool) -> None:
     """Say whether the server runs, and what it holds."""
     try:
         found = _server(url).status()
-    except RedisqError as error:
+    except (RedisqError, OSError) as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from None
     if as_json:
         click.echo(json.dumps(asdict(found)))
@@ -65,7 +65,7 @@ def stop(url: str, as_json: bool) -> None:
     try:
         server = _server(url)
         stopped = server.stop()
-    except RedisqError as error:
+    except (RedisqError, OSError) as error:
         raise click.ClickException(f"{type(error).__name__}: {error}") from None
     if as_json:
         click.echo(json.dumps({"stopped": stopped, "folder": str(server.folder)}))

@@ -69,7 +69,7 @@ app.close()
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A private folder with a short path, and the test server first on PATH."""
-    base = Path(tempfile.mkdtemp(prefix="rq-"))
+    base = Path(tempfile.mkdtemp(prefix="rq-")).resolve()
     (base / "bin").mkdir()
     (base / "bin" / "redis-server").symlink_to(find_binary())
     monkeypatch.setenv("PATH", f"{base / 'bin'}{os.pathsep}{os.environ['PATH']}")
@@ -225,6 +225,13 @@ def test_a_folder_that_is_open_to_others_is_refused(server: Embedded) -> None:
     server.folder.mkdir(mode=0o755)
     with pytest.raises(NoServer, match="chmod 700"):
         server.start_or_join()
+
+
+def test_a_link_to_a_folder_is_that_folder(server: Embedded, base: Path) -> None:
+    (base / "link").symlink_to(server.folder)
+    through_link = Embedded.of(f"embedded://{base / 'link'}")
+    assert through_link.start_or_join() == Embedded.of(server.url).start_or_join()
+    assert through_link.status().pid == pid_of(server)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_in_words(base: Path) -> None:

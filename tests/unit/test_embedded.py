@@ -66,7 +66,13 @@ def test_a_url_names_a_folder_or_none(url: str, folder: Path | None) -> None:
     assert Server(url).url == url, "nothing is started yet"
 
 
-@pytest.mark.parametrize("url", ["embedded://data", "embedded://./data", "embedded:///data?db=1", "embedded:///data#x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "embedded://data", "embedded://./data", "embedded:data", "embedded:/data", "EMBEDDED://",
+        "embedded:///data?db=1", "embedded:///data#x",
+    ],
+)  # fmt: skip
 def test_what_is_no_embedded_url_is_an_error(url: str) -> None:
     with pytest.raises(ConfigError, match="want embedded://, or embedded:///absolute/folder"):
         Server(url)
