@@ -269,6 +269,8 @@ class BrokerMachine(RuleBasedStateMachine):
         other = "w1" if worker == "w0" else "w0"
         self.idle(other, 2 * self.leases[worker] // self.leases[other] + 1)
         self._claim(other, again, "heard")
+        if reply == "lost":
+            self._repeat(self.pending.pop())
         pairs = zip(answer.deliveries, items, strict=False)
         self._settle(worker, [item._replace(id=delivery.id, fence=delivery.fence) for delivery, item in pairs], 1, "heard")
 
@@ -329,13 +331,14 @@ class BrokerMachine(RuleBasedStateMachine):
     def advance(self, jump: int) -> None:
         self._move(self.model.now + jump)
 
-    @rule(off=st.sampled_from([-1, 0, 0, 1]))
-    def approach(self, off: int) -> None:
-        """To the edge of what is due next."""
-        times = [self.model.grace, *(at for state in TIMED for at in self.last.states[state].values())]
-        coming = [at for at in times if self.model.now < at + off < self.model.now + 5 * LEASE]
+    @rule(off=st.sampled_from([-1, 0, 0, 1]), index=indexes, worker=workers, limit=st.integers(0, 3))
+    def approach(self, off: int, index: int, worker: str, limit: int) -> None:
+        """Claim at the edge of what is due next, or after that."""
+        times = {self.model.grace, *(at for state in TIMED for at in self.last.states[state].values())}
+        coming = sorted(at for at in times if self.model.now < at + off < self.model.now + 5 * LEASE)
         if coming:
-            self._move(min(coming) + off)
+            self._move(coming[index % len(coming)] + off)
+        self._claim(worker, limit, "heard")
 
     @rule(worker=workers, halves=st.integers(1, 4))
     def idle(self, worker: str, halves: int) -> None:
@@ -384,7 +387,7 @@ def test_both_servers_and_the_model_agree(redis_server: RedisServer, raw: redis.
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=EXAMPLES or 60,
+                max_examples=EXAMPLES or 50,
                 stateful_step_count=40,
                 deadline=None,
                 print_blob=True,
