@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 
-__all__ = ["MAX_TEXT", "error_text", "redact"]
+__all__ = ["MAX_TEXT", "error_text", "escape", "redact", "redacted", "shown"]
 
 #: Characters of an error that are kept with a message.
 MAX_TEXT = 500
@@ -18,8 +19,12 @@ _SECRETS = (
     (re.compile(r"(?<=://)([^/@\s]*?):[^/@\s]*@"), r"\1:***@"),
     (re.compile(r"(?i)\b((?:[\w-]*token|api[_-]?key|password|secret)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]+"), r"\1***"),
 )
-# Terminal escapes, line breaks, and the marks that turn the direction of text.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# Terminal escapes, line breaks, the marks that turn the direction of text, and what no encoding can print.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_SECRET_NAME = re.compile(r"(?i)(token|api[_-]?key|password|secret)\W*$")
+
+# A token that begins before the end of what is shown is looked at whole.
+_MARGIN = 300
 
 
 def redact(text: str) -> str:
@@ -33,4 +38,45 @@ def error_text(error: BaseException) -> str:
     """Return `Type: message` on one line, without secrets, at most `MAX_TEXT` characters."""
     message = redact(str(error)[: 4 * MAX_TEXT])
     line = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)[:MAX_TEXT]
+    return escape(line)[:MAX_TEXT]
+
+
+def escape(text: str) -> str:
+    """Return the text with its control characters written out, so that it can neither move a cursor nor forge a line."""
+    return _CONTROL.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def shown(text: str, limit: int = MAX_TEXT) -> str:
+    """Return the beginning of a text that somebody else wrote, without secrets, on one line, for a screen."""
+    return escape(_cut(text, limit))[: limit + 1]
+
+
+def redacted(value: object, limit: int = 5000) -> object:
+    """Return a decoded value as JSON can show it: without secrets, long texts cut, bytes as their number."""
+    if isinstance(value, str):
+        return _cut(value, limit)
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, list | tuple):
+        return [redacted(item, limit) for item in value]
+    if isinstance(value, dict):
+        return {_cut(str(name), limit): _named(str(name), item, limit) for name, item in value.items()}
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and isfinite(value)):
+        return value
+    return _cut(str(value), limit)
+
+
+def _named(name: str, value: object, limit: int) -> object:
+    return "***" if value and _SECRET_NAME.search(name[-50:]) else redacted(value, limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    clean = redact(text[: limit + _MARGIN])
+    if len(text) <= limit + _MARGIN:
+        return clean if len(clean) <= limit else clean[:limit] + "…"
+    return clean[:-_MARGIN][:limit] + "…"

@@ -7,6 +7,8 @@ import threading
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -148,6 +150,32 @@ class RedisQ:
         if connector is None:
             connector = self._async_connectors[loop] = self.server.async_connector("producer")
         return connector
+
+    def at(self, *, url: str | None = None, namespace: str | None = None) -> RedisQ:
+        """Return an app with the same tasks and settings, on another Redis or in another namespace.
+
+        Args:
+            url: Where Redis is; None: where it is for this app.
+            namespace: Put before all keys; None: as in this app.
+
+        Raises:
+            ConfigError: The URL or the namespace is not valid.
+        """
+        settings = self.settings
+        other = RedisQ(
+            self.name,
+            url=url,
+            namespace=settings.namespace if namespace is None else namespace,
+            timeout=self._timeout,
+            max_connections=self._max_connections,
+            server=None if url else self._server,
+        )
+        other.settings = replace(settings, namespace=other.settings.namespace)
+        for name, task in self._own.items():
+            moved = copy(task)
+            moved._sender = lambda: other
+            other._own[name] = moved
+        return other
 
     def send(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job:
         """Send a call by its task's name; the task's code need not be here. As Celery's `send_task`.

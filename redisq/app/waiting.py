@@ -30,7 +30,8 @@ class Listen:
     seconds: float
 
 
-Step = Command[Any] | Listen
+#: A command; several that are sent in one write, each answered by its result or its `BrokerError`; or a pause.
+Step = Command[Any] | tuple[Command[Any], ...] | Listen
 
 
 def wait_for(keys: QueueKeys, job_id: str, seconds: float | None, now: Callable[[], float]) -> Generator[Step, Any, Outcome]:
@@ -57,8 +58,11 @@ def run(steps: Generator[Step, Any, T], connector: Connector) -> T:
         try:
             step = next(steps)
             while True:
-                if not isinstance(step, Listen):
+                if isinstance(step, Command):
                     step = steps.send(connector.execute(step))
+                    continue
+                if isinstance(step, tuple):
+                    step = steps.send(connector.execute_many(step))
                     continue
                 if listener is None:
                     listener = stack.enter_context(connector.listening(step.channel))
@@ -77,8 +81,11 @@ async def arun(steps: Generator[Step, Any, T], connector: AsyncConnector) -> T:
         try:
             step = next(steps)
             while True:
-                if not isinstance(step, Listen):
+                if isinstance(step, Command):
                     step = steps.send(await connector.execute(step))
+                    continue
+                if isinstance(step, tuple):
+                    step = steps.send(await connector.execute_many(step))
                     continue
                 if heard is None:
                     heard = await stack.enter_async_context(connector.listening(step.channel))

@@ -49,14 +49,14 @@ class Command(Generic[T_co]):
 
     Attributes:
         script: The script's name; empty when `args` is a plain Redis command.
-        keys: The queue that it works on.
+        keys: The queue that it works on; None: the server, or all of the database.
         args: The arguments after the common ones (prefix; caller and number when numbered).
         parse: From the raw reply to the result.
         numbered: Whether the connector numbers the call, so that a repetition acts once.
     """
 
     script: str
-    keys: QueueKeys
+    keys: QueueKeys | None
     args: tuple[Any, ...]
     parse: Callable[[Any], T_co]
     numbered: bool = False

@@ -20,7 +20,11 @@ from redisq.broker.commands import Command
 from redisq.broker.faults import classify, is_noscript
 from redisq.broker.listener import Listener, Listeners, listening
 from redisq.broker.scripts import Scripts
+from redisq.broker.wire import AsyncWire, Wire
 from redisq.errors import BrokerError
+
+#: Seconds that a call waits for a free connection before that counts as a failed try.
+WAIT_FOR_CONNECTION = 5.0
 
 __all__ = ["AsyncConnector", "Connector", "Observer", "Patience"]
 
@@ -89,9 +93,10 @@ class _Carrier:
         self._callers = Callers()
 
     def _call(self, command: Command[Any], caller: Caller | None, with_source: bool) -> tuple[Any, ...]:
-        if not command.script:
+        keys = command.keys
+        if not command.script or keys is None:
             return command.args
-        script, keys = self._scripts[command.script], command.keys
+        script = self._scripts[command.script]
         head = ("EVAL", script.source) if with_source else ("EVALSHA", script.sha)
         identity = (caller.name, caller.number) if caller else ()
         return (*head, len(keys.fixed), *keys.fixed, keys.prefix, *identity, *command.args)
@@ -151,7 +156,8 @@ _AWAY = "is Redis running, and is the URL right? The call may or may not have be
 
 def _explained(kind: type[BrokerError], advice: str, command: Command[Any], error: Exception) -> BrokerError:
     what = command.script or command.args[0]
-    explained = kind(f"{what} on queue {command.keys.prefix}: {_first_line(error)}" + (f"; {advice}" if advice else ""))
+    where = f" on queue {command.keys.prefix}" if command.keys else ""
+    explained = kind(f"{what}{where}: {_first_line(error)}" + (f"; {advice}" if advice else ""))
     explained.__cause__ = error
     return explained
 
@@ -177,6 +183,7 @@ class Connector(_Carrier):
         observer: Hears of trouble.
         now: Monotonic seconds.
         sleep: Waits.
+        max_connections: At a time; more callers wait for a free one.
     """
 
     def __init__(
@@ -187,9 +194,11 @@ class Connector(_Carrier):
         observer: Observer | None = None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
+        max_connections: int = 50,
     ) -> None:
         super().__init__(scripts, patience, observer)
         self._client = client
+        self._wire = Wire(client, max_connections, WAIT_FOR_CONNECTION)
         self._now = now
         self._sleep = sleep
 
@@ -214,12 +223,12 @@ class Connector(_Carrier):
             while True:
                 if isinstance(step, Pause):
                     if step.reconnect:
-                        self._client.connection_pool.disconnect(inuse_connections=False)
+                        self._wire.reset()
                     self._sleep(step.seconds)
                     step = flow.send([])
                     continue
                 try:
-                    replies = self._send(step.calls)
+                    replies = self._wire.roundtrip(step.calls)
                 except (redis_errors.RedisError, OSError) as error:
                     step = flow.throw(error)
                 else:
@@ -228,21 +237,13 @@ class Connector(_Carrier):
             results: list[Any] = stop.value
             return results
 
-    def _send(self, calls: list[tuple[Any, ...]]) -> list[Any]:
-        if len(calls) == 1:
-            return [self._client.execute_command(*calls[0])]  # type: ignore[no-untyped-call]
-        pipe = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipe.execute_command(*call)  # type: ignore[no-untyped-call]
-        return pipe.execute(raise_on_error=False)
-
     def listening(self, channel: str) -> AbstractContextManager[Listener]:
         """Subscribe to a channel."""
         return listening(self._client, channel)
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._wire.close()
 
 
 class AsyncConnector(_Carrier):
@@ -255,6 +256,7 @@ class AsyncConnector(_Carrier):
         observer: Hears of trouble.
         now: Monotonic seconds.
         sleep: Waits.
+        max_connections: At a time; more callers wait for a free one.
     """
 
     def __init__(
@@ -265,9 +267,10 @@ class AsyncConnector(_Carrier):
         observer: Observer | None = None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Any] = asyncio.sleep,
+        max_connections: int = 50,
     ) -> None:
         super().__init__(scripts, patience, observer)
-        self._client = client
+        self._wire = AsyncWire(client, max_connections, WAIT_FOR_CONNECTION)
         self._now = now
         self._sleep = sleep
         self._listeners = Listeners(client)
@@ -293,12 +296,12 @@ class AsyncConnector(_Carrier):
             while True:
                 if isinstance(step, Pause):
                     if step.reconnect:
-                        await self._client.connection_pool.disconnect(inuse_connections=False)
+                        await self._wire.reset()
                     await self._sleep(step.seconds)
                     step = flow.send([])
                     continue
                 try:
-                    replies = await self._send(step.calls)
+                    replies = await self._wire.roundtrip(step.calls)
                 except (redis_errors.RedisError, OSError) as error:
                     step = flow.throw(error)
                 else:
@@ -307,14 +310,6 @@ class AsyncConnector(_Carrier):
             results: list[Any] = stop.value
             return results
 
-    async def _send(self, calls: list[tuple[Any, ...]]) -> list[Any]:
-        if len(calls) == 1:
-            return [await self._client.execute_command(*calls[0])]  # type: ignore[no-untyped-call]
-        pipe = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipe.execute_command(*call)
-        return await pipe.execute(raise_on_error=False)
-
     def listening(self, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
         """Subscribe to a channel; all subscriptions share one connection."""
         return self._listeners.listening(channel)
@@ -322,4 +317,4 @@ class AsyncConnector(_Carrier):
     async def aclose(self) -> None:
         """Close all connections."""
         await self._listeners.aclose()
-        await self._client.aclose()
+        await self._wire.aclose()

@@ -1,0 +1,73 @@
+"""Which queues there are in a database. Until there is a registry, their `config` keys tell."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
+
+from redisq.broker.commands import Command
+from redisq.broker.keys import QueueKeys
+from redisq.errors import BrokerError, ConfigError, QueueConflict
+
+__all__ = ["Steps", "known_queues", "layouts", "server_time"]
+
+T = TypeVar("T")
+
+#: What a generator of this package yields: a command, or several that are sent in one write, whose results may be errors.
+Steps = Generator[Command[Any] | tuple[Command[Any], ...], Any, T]
+
+#: Keys that one SCAN looks at; between two of them the server serves others.
+_PAGE = 1000
+
+
+def known_queues() -> Steps[list[QueueKeys]]:
+    """Find the queues of a database, in all namespaces, by name. Looks at every key's name once, a thousand a call."""
+    found: set[QueueKeys] = set()
+    cursor = 0
+    while True:
+        cursor, names = yield Command("", None, ("SCAN", cursor, "MATCH", "*:config", "COUNT", _PAGE), _page)
+        candidates = [keys for keys in map(_queue_of, names) if keys]
+        for keys, layout in (yield from layouts(candidates)).items():
+            if layout is not None:
+                found.add(keys)
+        if cursor == 0:
+            return sorted(found, key=lambda keys: keys.prefix)
+
+
+def layouts(queues: Sequence[QueueKeys]) -> Steps[dict[QueueKeys, str | None]]:
+    """Read each queue's layout; None: it has none, so it is no queue, or not yet one."""
+    if not queues:
+        return {}
+    commands = tuple(Command("", keys, ("HGET", keys.named("config"), "layout"), _text_or_none) for keys in queues)
+    results: list[Any] = yield commands
+    read: dict[QueueKeys, str | None] = {}
+    for keys, result in zip(queues, results, strict=True):
+        if isinstance(result, BrokerError) and not isinstance(result, QueueConflict):
+            raise result
+        read[keys] = None if isinstance(result, QueueConflict) else result
+    return read
+
+
+def server_time() -> Command[float]:
+    """Read the server's clock: seconds since the epoch."""
+    return Command("", None, ("TIME",), _seconds)
+
+
+def _queue_of(name: str) -> QueueKeys | None:
+    namespace, _, queue = name.removesuffix(":config").rpartition(":")
+    try:
+        return QueueKeys(queue, namespace)
+    except ConfigError:
+        return None
+
+
+def _page(reply: Any) -> tuple[int, list[str]]:
+    return int(reply[0]), [name.decode("utf-8", "replace") for name in reply[1]]
+
+
+def _text_or_none(reply: Any) -> str | None:
+    return None if reply is None else reply.decode("utf-8", "replace")
+
+
+def _seconds(reply: Any) -> float:
+    return int(reply[0]) + int(reply[1]) / 1_000_000

@@ -1,0 +1,66 @@
+"""Remove or replay all messages of a state, in bounded calls: between two of them the server serves others.
+
+What is there when a state's turn begins is taken; what comes later may stay, so that a busy producer, or replayed
+messages that die again, cannot keep a sweep going for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redisq.broker.commands import MAX_BATCH, Command, QueueView, inspect, remove, replay
+from redisq.broker.keys import QueueKeys
+from redisq.broker.queues import Steps
+
+__all__ = ["remove_all", "replay_all"]
+
+#: State -> the short name of its key, in the order that messages move in: one that moves on is met again.
+_ZSETS = {"delayed": "delayed", "retry": "retry", "waiting": "main", "dead": "dlq"}
+
+
+def remove_all(keys: QueueKeys, states: Sequence[str], counter: str) -> Steps[int]:
+    """Remove the messages that are in these states. Returns how many were: those that a worker took first are not."""
+    removed = 0
+    for state in _ZSETS:
+        if state not in states:
+            continue
+        left = yield from _count(keys, state)
+        while left > 0:
+            ids: list[str] = yield _ids(keys, state, 0, min(left, MAX_BATCH))
+            if not ids:
+                break
+            removed += len((yield remove(keys, ids, counter=counter, states=states)))
+            left -= len(ids)
+    return removed
+
+
+def replay_all(keys: QueueKeys) -> Steps[int]:
+    """Make all dead letters wait again. Returns how many do: those without a body stay."""
+    replayed = kept = 0
+    left = yield from _count(keys, "dead")
+    while left > 0:
+        ids: list[str] = yield _ids(keys, "dead", kept, min(left, MAX_BATCH))
+        if not ids:
+            break
+        done = len((yield replay(keys, ids)))
+        replayed += done
+        kept += len(ids) - done
+        left -= len(ids)
+    return replayed
+
+
+def _count(keys: QueueKeys, state: str) -> Steps[int]:
+    view: QueueView = yield inspect(keys)
+    count: int = getattr(view, state)
+    return count
+
+
+def _ids(keys: QueueKeys, state: str, offset: int, limit: int) -> Command[list[str]]:
+    """A page of ids alone: a thousand bodies may be a gigabyte."""
+    return Command("", keys, ("ZRANGE", keys.named(_ZSETS[state]), offset, offset + limit - 1), _texts)
+
+
+def _texts(reply: Any) -> list[str]:
+    # What is not UTF-8 was put there by somebody else; it does not stop a sweep, and is not swept.
+    return [value.decode("utf-8", "replace") for value in reply]
