@@ -128,7 +128,7 @@ def test_a_counter_that_is_no_number_is_a_conflict(
 ) -> None:
     database.hset(KEYS.named("stats"), field, value)
     before = everything(database)
-    with pytest.raises(QueueConflict, match=f"field {field} of q:stats is not a number|hash value is not an integer; a counter"):
+    with pytest.raises(QueueConflict, match=f"field {field} of q:stats is not a number|hash value is not an integer.*; a counter"):
         connector.execute(CALLS[script])
     assert everything(database) == before
 
@@ -235,3 +235,13 @@ def test_a_lease_record_that_is_none_is_nobodys(database: redis.Redis, connector
 def test_meta_that_cannot_be_read_counts_as_none(database: redis.Redis, connector: Connector, script: str) -> None:
     database.hset(KEYS.named("meta"), mapping={"waiting": "attempt=x expires=y", "a": "crashes=\xff", "dead": b"\xff=\xff"})
     connector.execute(CALLS[script])
+
+
+@pytest.mark.parametrize("fence", ["x7", "", "7 ", "7 5", "07", "7.0", "-7", "nan"])
+@pytest.mark.parametrize("op", ["retry", "release", "dead", "result"])
+def test_what_is_not_exactly_the_fence_is_stale(database: redis.Redis, fence: str, op: str) -> None:
+    load(database, KEYS, LEASED | {"leases": {"a": "7 5 w", "waiting": "x7 8 w"}})
+    set_clock(database, KEYS.prefix, NOW)
+    args = [(op, each, fence, 0, "failed", "") for each in ("a", "waiting")]
+    assert raw_call(database, SCRIPTS["settle"], (0, 0, *args[0], *args[1])) == [b"a", b"waiting"]
+    assert raw_call(database, SCRIPTS["extend"], (1, "a", fence, "waiting", fence))[::2] == [b"a", b"waiting"]

@@ -104,7 +104,9 @@ for i = 1, #ids do
   local id, op, raw = ids[i], ops[i], leases[i]
   if fences[i] ~= fence then
     fence = fences[i]
-    begins, length = fence .. ' ', #fence + 1
+    -- Digits alone: "x7" must not pass for the holder of what was taken back. No record begins with a line break.
+    begins = string.find(fence, '^%d+$') and fence .. ' ' or '\n'
+    length = #begins
   end
   local held = raw and string.sub(raw, 1, length) == begins
   local taken_back = raw and not held and string.sub(raw, 1, length + 1) == 'x' .. begins
