@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections.abc import Sequence
+from random import Random
 from typing import Any, NamedTuple
 
 __all__ = ["Delivery", "Message", "Meta", "new_id", "new_ids", "parse_meta"]
 
 _ID_BYTES = 12
 
+# Ids have to be unique, not secret. Seeded by the system, anew in a forked child, and never by a test or a bot that
+# seeds `random`: then its next run would make the same ids, and an id that is in the queue already is no new message.
+_RANDOM = Random()  # noqa: S311 - no secret
+os.register_at_fork(after_in_child=_RANDOM.seed)
+
 
 def new_ids(count: int) -> list[str]:
     """Return new message ids: 16 letters and digits each, 95 random bits, safe after a fork."""
-    raw = os.urandom(_ID_BYTES * count)
+    raw = _RANDOM.randbytes(_ID_BYTES * count)
     # A letter each instead of + and /: an id is a word in a shell, and never looks like an option.
     text = b64encode(raw, b"xz").decode()
     return [text[at : at + 16] for at in range(0, len(text), 16)]
@@ -22,7 +28,7 @@ def new_ids(count: int) -> list[str]:
 
 def new_id() -> str:
     """Return one new message id."""
-    return b64encode(os.urandom(_ID_BYTES), b"xz").decode()
+    return new_ids(1)[0]
 
 
 class Message(NamedTuple):

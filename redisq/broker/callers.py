@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-
+from redisq.broker.forks import after_fork
 from redisq.message import new_id
 
 __all__ = ["Caller", "Callers"]
@@ -27,16 +25,15 @@ class Callers:
     A forked child starts anew, so that it never speaks under its parent's names.
     """
 
-    def __init__(self, getpid: Callable[[], int] = os.getpid) -> None:
-        self._getpid = getpid
-        self._pid = getpid()
+    def __init__(self) -> None:
         self._free: list[Caller] = []
+        after_fork(self._forget)
+
+    def _forget(self) -> None:
+        self._free = []
 
     def take(self) -> Caller:
         """Return a caller with a fresh number."""
-        pid = self._getpid()
-        if pid != self._pid:
-            self._pid, self._free = pid, []
         try:
             caller = self._free.pop()
         except IndexError:

@@ -121,9 +121,15 @@ class Server:
         """Return a sync connector; it connects when first used. `role` is for `CLIENT LIST`."""
         url = self._reachable_url()
         options = self._options(url, role, self.timeout)
-        pool = redis.BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **options)
         pool.connection_kwargs.update(_FIXED)
-        return Connector(redis.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
+        return Connector(
+            redis.Redis.from_pool(pool),
+            self.scripts,
+            patience or Patience(self.timeout),
+            observer,
+            max_connections=self._limit(pool.max_connections),
+        )
 
     def async_connector(
         self, role: str, *, patience: Patience | None = None, observer: Observer | None = None, block: int = 0
@@ -131,9 +137,19 @@ class Server:
         """Return an async connector for the running loop. `block`: seconds that its calls may block on the server."""
         url = self._reachable_url()
         options = self._options(url, role, self.timeout + block)
-        pool = redis.asyncio.BlockingConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
+        pool = redis.asyncio.ConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
         pool.connection_kwargs.update(_FIXED)
-        return AsyncConnector(redis.asyncio.Redis.from_pool(pool), self.scripts, patience or Patience(self.timeout), observer)
+        return AsyncConnector(
+            redis.asyncio.Redis.from_pool(pool),
+            self.scripts,
+            patience or Patience(self.timeout),
+            observer,
+            max_connections=self._limit(pool.max_connections),
+        )
+
+    def _limit(self, of_pool: int) -> int:
+        """The smaller of our own limit and the URL's `max_connections`."""
+        return min(self.max_connections, of_pool)
 
     def _reachable_url(self) -> str:
         return Embedded.of(self.url).start_or_join() if self.url.startswith("embedded:") else self.url
@@ -149,6 +165,6 @@ class Server:
             "retry_on_timeout": False,
             "health_check_interval": 0,
             "client_name": f"redisq:{role}",
-            "max_connections": self.max_connections,
-            "timeout": self.timeout,
+            # The wire counts; subscriptions come on top.
+            "max_connections": 2**31,
         }

@@ -1,0 +1,154 @@
+"""Write calls, read their replies: on redis-py's connections, without its clients.
+
+redis-py connects, logs in, does TLS, packs and parses. Its clients are left out of the way: for each command they take
+a connection from the pool, poll its socket, pass retry and telemetry wrappers and give it back, which costs more than
+the command. A wire keeps its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis import exceptions as redis_errors
+
+from redisq.broker.forks import after_fork
+
+__all__ = ["AsyncWire", "Wire"]
+
+_TROUBLE = (redis_errors.RedisError, OSError)
+
+
+def _failed(replies: list[Any], error: Exception, wanted: int) -> list[Any]:
+    """What was read counts; the rest has the error."""
+    return replies + [error] * (wanted - len(replies))
+
+
+class Wire:
+    """Connections for sync code. Thread-safe; a forked child opens its own.
+
+    Args:
+        client: Gives connections by its pool.
+        max_connections: At a time; more callers wait.
+        patience: Seconds that they wait.
+    """
+
+    def __init__(self, client: redis.Redis, max_connections: int, patience: float) -> None:
+        self._client = client
+        self._pool: Any = client.connection_pool
+        self._patience = patience
+        self._free: list[Any] = []
+        self._slots = threading.Semaphore(max_connections)
+        after_fork(self._forget)
+
+    def _forget(self) -> None:
+        # The sockets are the parent's. The pool looks after those that it made.
+        self._free = []
+
+    def roundtrip(self, calls: list[tuple[Any, ...]]) -> list[Any]:
+        """Send the calls in one write; one reply, or exception, each."""
+        if not self._slots.acquire(timeout=self._patience):
+            raise redis_errors.ConnectionError("all connections are in use")
+        try:
+            connection = self._free.pop() if self._free else self._pool.get_connection()
+            try:
+                return self._exchange(connection, calls)
+            except BaseException:
+                # Interrupted between write and read: the next reply would be taken for another's.
+                connection.disconnect()
+                raise
+            finally:
+                self._free.append(connection)
+        finally:
+            self._slots.release()
+
+    def _exchange(self, connection: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
+        replies: list[Any] = []
+        try:
+            connection.send_packed_command(connection.pack_commands(calls), check_health=False)
+            for _ in calls:
+                try:
+                    replies.append(connection.read_response())
+                except redis_errors.ResponseError as error:
+                    replies.append(error)
+        except _TROUBLE as error:
+            connection.disconnect()
+            return _failed(replies, error, len(calls))
+        return replies
+
+    def reset(self) -> None:
+        """Connect anew for the next calls."""
+        for connection in list(self._free):
+            connection.disconnect()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.reset()
+        self._client.close()
+
+
+class AsyncWire:
+    """Connections for one event loop.
+
+    Args:
+        client: Gives connections by its pool.
+        max_connections: At a time; more callers wait.
+        patience: Seconds that they wait.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, max_connections: int, patience: float) -> None:
+        self._client = client
+        self._pool: Any = client.connection_pool
+        self._patience = patience
+        self._free: list[Any] = []
+        self._slots = asyncio.Semaphore(max_connections)
+
+    async def roundtrip(self, calls: list[tuple[Any, ...]]) -> list[Any]:
+        """Send the calls in one write; one reply, or exception, each."""
+        if self._slots.locked():
+            try:
+                await asyncio.wait_for(self._slots.acquire(), self._patience)
+            except TimeoutError:
+                raise redis_errors.ConnectionError("all connections are in use") from None
+        else:
+            await self._slots.acquire()
+        try:
+            connection = self._free.pop() if self._free else await self._pool.get_connection()
+            try:
+                return await self._exchange(connection, calls)
+            except BaseException:
+                # Cancelled between write and read: the next reply would be taken for another's.
+                await connection.disconnect(nowait=True)
+                raise
+            finally:
+                self._free.append(connection)
+        finally:
+            self._slots.release()
+
+    async def _exchange(self, connection: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
+        replies: list[Any] = []
+        try:
+            await connection.send_packed_command(connection.pack_commands(calls), check_health=False)
+            for _ in calls:
+                try:
+                    replies.append(await connection.read_response())
+                except redis_errors.ResponseError as error:
+                    replies.append(error)
+        except _TROUBLE as error:
+            await connection.disconnect(nowait=True)
+            return _failed(replies, error, len(calls))
+        return replies
+
+    async def reset(self) -> None:
+        """Connect anew for the next calls."""
+        for connection in list(self._free):
+            await connection.disconnect(nowait=True)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for connection in self._free:
+            await connection.disconnect()
+        await self._client.aclose()
