@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from redisq.broker.keys import QueueKeys
 from redisq.message import PLAIN, Delivery, Meta, parse_meta
+from redisq.types import MAX_MICROSECONDS
 
 __all__ = [
     "MAX_BATCH",
@@ -224,7 +225,13 @@ def outcome(keys: QueueKeys, id: str) -> Command[Outcome]:
 
 
 def _text(raw: Any) -> str:
-    return raw.decode() if isinstance(raw, bytes) else str(raw)
+    # What is not UTF-8 is not ours; who looks at it sees that, and no error.
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+
+
+def _score(raw: Any) -> int:
+    # Somebody else may have put an infinite one there.
+    return int(max(-MAX_MICROSECONDS, min(MAX_MICROSECONDS, float(raw))))
 
 
 def _texts(reply: Any) -> list[str]:
@@ -255,7 +262,7 @@ def _woken(reply: Any) -> str | None:
 
 def _view(reply: Any) -> QueueView:
     now, waiting, delayed, retry, processing, dead = (int(value) for value in reply[:6])
-    oldest = (now - float(reply[6])) / 1_000_000 if reply[6] else None
+    oldest = (now - _score(reply[6])) / 1_000_000 if reply[6] else None
     counters = _texts(reply[8:])
     # Fields that others wrote are passed over.
     stats = {name: int(value) for name, value in zip(counters[::2], counters[1::2], strict=True) if value.isdecimal()}
@@ -264,7 +271,7 @@ def _view(reply: Any) -> QueueView:
 
 def _rows(reply: Any) -> list[Row]:
     return [
-        Row(_text(reply[at]), int(float(reply[at + 1])), reply[at + 2], parse_meta(reply[at + 3])) for at in range(0, len(reply), 4)
+        Row(_text(reply[at]), _score(reply[at + 1]), reply[at + 2], parse_meta(reply[at + 3])) for at in range(0, len(reply), 4)
     ]
 
 
@@ -283,4 +290,4 @@ def _found(reply: Any) -> Found | None:
     state, score, position, body, meta, lease = reply
     # A record marked x belongs to nobody any more.
     worker = _text(lease).split(" ", 2)[2] if lease and not lease.startswith(b"x") else None
-    return Found(_text(state), int(float(score)), int(position), body, parse_meta(meta), worker)
+    return Found(_text(state), _score(score), int(position), body, parse_meta(meta), worker)

@@ -21,7 +21,7 @@ def load_app(target: str) -> RedisQ:
         ConfigError: There is no such module, or not exactly one app in it.
     """
     module_name, _, attribute = target.partition(":")
-    if not module_name:
+    if not module_name or module_name.startswith("."):
         raise ConfigError(f"{target!r}: want module:app, e.g. bot:app")
     here = str(Path.cwd())
     if here not in sys.path:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import click
 
 import redisq
+from redisq.cli.cancel import cancel
+from redisq.cli.dead import dead
+from redisq.cli.doctor import doctor
 from redisq.cli.embedded import embedded
+from redisq.cli.errors import ErrorsInWords
+from redisq.cli.inspect import inspect
+from redisq.cli.purge import purge
+from redisq.cli.send import send
+from redisq.cli.status import status
 from redisq.cli.worker import worker
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ErrorsInWords, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(redisq.__version__, prog_name="redisq")
 def main() -> None:
     """A task queue for chat bots on Redis sorted sets."""
 
 
-main.add_command(embedded)
-main.add_command(worker)
+for command in (cancel, dead, doctor, embedded, inspect, purge, send, status, worker):
+    main.add_command(command)

@@ -12,7 +12,6 @@ import click
 
 from redisq.app.app import RedisQ
 from redisq.cli.loader import load_app
-from redisq.errors import RedisqError
 from redisq.worker.worker import Worker
 
 __all__ = ["worker"]
@@ -62,13 +61,10 @@ def worker(
     if not named:
         raise click.UsageError("which app? redisq worker module:app")
     logging.basicConfig(format=LOG_FORMAT, level=log_level.upper())
-    try:
-        app = load_app(named)
-        chosen = [queue for value in queues for queue in value.replace(",", " ").split()]
-        with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-            runner.run(_run(app, chosen, concurrency, threads, burst, name, shutdown_timeout))
-    except RedisqError as error:
-        raise click.ClickException(f"{type(error).__name__}: {error}") from None
+    app = load_app(named)
+    chosen = [queue for value in queues for queue in value.replace(",", " ").split()]
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        runner.run(_run(app, chosen, concurrency, threads, burst, name, shutdown_timeout))
     # Handlers that hang in threads must not keep the process: their messages were given back.
     logging.shutdown()
     sys.stdout.flush()

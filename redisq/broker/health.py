@@ -1,0 +1,169 @@
+"""Judge what a server says of itself: one check a function, from `Vitals` to a `Finding`. Nothing here talks to Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+from redisq.broker.vitals import Vitals, is_cluster
+
+__all__ = ["CHECKS", "Finding", "Level", "judge"]
+
+#: Seconds that clocks may differ. Scripts use the server's clock alone; `eta=` and `expires=` as a time use the caller's.
+MAX_CLOCK_DIFFERENCE = 1.0
+LOWEST = (5, 0)
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Finding(NamedTuple):
+    """The result of one check, in words that say what to do."""
+
+    check: str
+    level: Level
+    text: str
+
+
+def judge(vitals: Vitals) -> list[Finding]:
+    """Make all checks. Of a Cluster's node, nothing beside that is worth checking."""
+    if is_cluster(vitals.info):
+        return [check_version(vitals), check_cluster(vitals)]
+    return [check(vitals) for check in CHECKS]
+
+
+def check_version(vitals: Vitals) -> Finding:
+    """The server is new enough."""
+    text = str(vitals.info.get("redis_version", ""))
+    if not text:
+        return Finding("version", Level.WARNING, "the user may not run INFO: version, persistence, memory and role are unknown")
+    name = "Valkey" if "valkey_version" in vitals.info else "Redis"
+    shown = str(vitals.info.get("valkey_version", text))
+    parts = tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
+    if parts < LOWEST:
+        return Finding("version", Level.ERROR, f"{name} {shown}: redisq needs 5.0 or newer")
+    return Finding("version", Level.OK, f"{name} {shown}")
+
+
+def check_cluster(vitals: Vitals) -> Finding:
+    """The server is no node of a Cluster."""
+    if is_cluster(vitals.info):
+        return Finding(
+            "cluster",
+            Level.ERROR,
+            "cluster_enabled:1: this is a node of a Redis Cluster, which redis:// does not follow; use a server without it",
+        )
+    return Finding("cluster", Level.OK, "no cluster mode")
+
+
+def check_role(vitals: Vitals) -> Finding:
+    """The server takes writes."""
+    if vitals.info.get("role") in ("slave", "replica"):
+        master = f"{vitals.info.get('master_host', '?')}:{vitals.info.get('master_port', '?')}"
+        return Finding("role", Level.ERROR, f"this is a replica of {master}: it refuses writes; use the URL of the master")
+    return Finding("role", Level.OK, str(vitals.info.get("role", "unknown")))
+
+
+def check_persistence(vitals: Vitals) -> Finding:
+    """What is lost when the server dies."""
+    info = vitals.info
+    for name, what in (("aof_last_write_status", "append-only file"), ("rdb_last_bgsave_status", "snapshot")):
+        if info.get(name, "ok") != "ok":
+            return Finding("persistence", Level.ERROR, f"the last write of the {what} failed: look at the server's log and disk")
+    if not info:
+        return Finding("persistence", Level.OK, "unknown")
+    if str(info.get("aof_enabled", 0)) == "1":
+        fsync = vitals.config.get("appendfsync")
+        if fsync == "no":
+            text = "appendfsync is no: when the machine dies, what it had not yet written is lost (30 s is usual); set everysec"
+            return Finding("persistence", Level.WARNING, text)
+        loss = {"always": ", nothing is lost", "everysec": ", at most a second is lost when the machine dies"}.get(fsync or "", "")
+        return Finding("persistence", Level.OK, f"appendonly is on{loss}")
+    if vitals.config.get("save") == "":
+        lost = "all messages are lost when the server ends, for there are no snapshots either"
+    else:
+        changes = info.get("rdb_changes_since_last_save", "?")
+        lost = f"when the server dies, all since its last snapshot is lost ({changes} changes now)"
+    return Finding("persistence", Level.WARNING, f"appendonly is no: {lost}; set appendonly yes")
+
+
+def check_eviction(vitals: Vitals) -> Finding:
+    """The server does not throw messages away to make room."""
+    policy = str(vitals.info.get("maxmemory_policy", "unknown"))
+    if policy in ("noeviction", "unknown"):
+        return Finding("eviction", Level.OK, f"maxmemory-policy is {policy}")
+    what = "whole queues" if policy.startswith("allkeys") else "results, locks and the answers that make repeated calls safe"
+    return Finding("eviction", Level.ERROR, f"maxmemory-policy is {policy}: it can evict {what}; set noeviction")
+
+
+def check_memory(vitals: Vitals) -> Finding:
+    """There is an end to the memory, and it is not near."""
+    if "maxmemory" not in vitals.info:
+        return Finding("memory", Level.OK, "unknown")
+    most, used = int(vitals.info["maxmemory"]), int(vitals.info.get("used_memory", 0))
+    if not most:
+        text = "maxmemory is not set: when memory is full the system ends the server, where it could refuse new messages instead"
+        return Finding("memory", Level.WARNING, text)
+    text = f"{used / 1e6:.0f} of {most / 1e6:.0f} MB used"
+    if used > 0.9 * most:
+        return Finding("memory", Level.WARNING, f"{text}: new messages are refused when it is full; raise maxmemory or add workers")
+    return Finding("memory", Level.OK, text)
+
+
+def check_clock(vitals: Vitals) -> Finding:
+    """Server and client agree on the time."""
+    ahead = vitals.clock_ahead
+    if abs(ahead) > MAX_CLOCK_DIFFERENCE:
+        direction = "ahead of" if ahead > 0 else "behind"
+        return Finding(
+            "clock", Level.WARNING, f"the server's clock is {abs(ahead):.1f} s {direction} this machine's: eta= is off by that"
+        )
+    return Finding("clock", Level.OK, f"differs by {abs(ahead) * 1000:.0f} ms")
+
+
+def check_scripts(vitals: Vitals) -> Finding:
+    """The server takes every script."""
+    if vitals.scripts:
+        name, why = next(iter(vitals.scripts.items()))
+        level = Level.WARNING if all("NOPERM" in text for text in vitals.scripts.values()) else Level.ERROR
+        return Finding("scripts", level, f"not loaded: {', '.join(vitals.scripts)}. {name}: {why}")
+    return Finding("scripts", Level.OK, "all load")
+
+
+def check_rights(vitals: Vitals) -> Finding:
+    """The user may run what redisq needs."""
+    if vitals.denied:
+        why = next(iter(vitals.denied.values()))
+        return Finding("rights", Level.ERROR, f"the user may not run {', '.join(vitals.denied)}. {why}")
+    if not vitals.queues:
+        return Finding("rights", Level.OK, "not checked: there is no queue yet; name one with -Q")
+    return Finding("rights", Level.OK, "the user may run all commands on the keys of these queues")
+
+
+def check_queues(vitals: Vitals) -> Finding:
+    """The queues have a layout that this redisq knows, and nobody else's keys."""
+    bad = {queue: why for queue, why in vitals.queues.items() if why}
+    if bad:
+        return Finding("queues", Level.ERROR, "; ".join(bad.values()))
+    return Finding("queues", Level.OK, ", ".join(vitals.queues) or "none yet")
+
+
+#: In the order in which they are told.
+CHECKS: tuple[Callable[[Vitals], Finding], ...] = (
+    check_version,
+    check_cluster,
+    check_role,
+    check_persistence,
+    check_eviction,
+    check_memory,
+    check_clock,
+    check_scripts,
+    check_rights,
+    check_queues,
+)

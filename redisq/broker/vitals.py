@@ -1,0 +1,179 @@
+"""Read from a server all that `redisq doctor` judges. Nothing is changed, except that the server learns the scripts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis import exceptions as redis_errors
+
+from redisq.broker.commands import Command, inspect
+from redisq.broker.keys import QueueKeys
+from redisq.broker.queues import Steps, layouts, server_time
+from redisq.broker.scripts import SCRIPT_NAMES, Scripts
+from redisq.errors import AccessDenied, BrokerError
+
+__all__ = ["PROBES", "Vitals", "is_cluster", "read_info", "read_vitals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What a server says of itself.
+
+    Attributes:
+        info: The fields of `INFO`; empty when the user may not read them.
+        clock_ahead: Seconds that the server's clock is ahead of this machine's.
+        config: Of `CONFIG GET`, what could be read: `save`, `appendfsync`.
+        scripts: Script -> why the server does not take it.
+        denied: Commands that the user may not run, or not on these queues' keys, with the server's words.
+        queues: Queue -> why it cannot be used; None: it can.
+    """
+
+    info: Mapping[str, Any] = field(default_factory=dict)
+    clock_ahead: float = 0.0
+    config: Mapping[str, str] = field(default_factory=dict)
+    scripts: Mapping[str, str] = field(default_factory=dict)
+    denied: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, str | None] = field(default_factory=dict)
+
+
+_HSET = "redis.call('HSET', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
+
+#: Command -> a call of it that changes nothing, on a key that never exists; the key's place is `{never}`. The `HSET` is
+#: undone within the script that does it; `BZPOPMIN` finds a key of another type, and does not wait.
+PROBES: dict[str, tuple[Any, ...]] = {
+    "DEL": ("DEL", "{never}"),
+    "EXISTS": ("EXISTS", "{never}"),
+    "GET": ("GET", "{never}"),
+    "HDEL": ("HDEL", "{never}", "a"),
+    "HEXISTS": ("HEXISTS", "{never}", "a"),
+    "HGET": ("HGET", "{never}", "a"),
+    "HGETALL": ("HGETALL", "{never}"),
+    "HLEN": ("HLEN", "{never}"),
+    "HMGET": ("HMGET", "{never}", "a"),
+    "HSET": ("EVAL", _HSET, 1, "{never}"),
+    "PUBLISH": ("PUBLISH", "{prefix}:done:never", "1"),
+    "SET": ("SET", "{never}", "1", "PX", 1000, "XX"),
+    "TIME": ("TIME",),
+    "ZADD": ("ZADD", "{never}", "XX", 0, "1"),
+    "ZCARD": ("ZCARD", "{never}"),
+    "ZRANGE": ("ZRANGE", "{never}", 0, 0),
+    "ZRANGEBYSCORE": ("ZRANGEBYSCORE", "{never}", 0, 0),
+    "ZRANK": ("ZRANK", "{never}", "1"),
+    "ZREM": ("ZREM", "{never}", "1"),
+    "ZREMRANGEBYRANK": ("ZREMRANGEBYRANK", "{never}", 0, 0),
+    "ZSCORE": ("ZSCORE", "{never}", "1"),
+    "BZPOPMIN": ("BZPOPMIN", "{config}", 1),
+}
+
+
+def read_info() -> Steps[Mapping[str, Any]]:
+    """Read `INFO`; nothing, when the user may not.
+
+    Raises:
+        BrokerError: The server does not answer, or refuses the user altogether.
+    """
+    (info,) = yield (Command("", None, ("INFO",), _info),)
+    if isinstance(info, AccessDenied) and _is_rule(info):
+        return {}
+    if isinstance(info, BrokerError):
+        raise info
+    found: Mapping[str, Any] = info
+    return found
+
+
+def _is_rule(error: AccessDenied) -> bool:
+    """Whether a rule forbids this one command; else the server does not know the user at all."""
+    return isinstance(error.__cause__, redis_errors.NoPermissionError)
+
+
+def is_cluster(info: Mapping[str, Any]) -> bool:
+    """Whether the server is a node of a Cluster: it sends most commands elsewhere."""
+    return str(info.get("cluster_enabled", 0)) == "1"
+
+
+def read_vitals(info: Mapping[str, Any], queues: Sequence[QueueKeys], now: Callable[[], float] = time.time) -> Steps[Vitals]:
+    """Ask the server for all else. What it refuses is noted.
+
+    Raises:
+        BrokerError: The server does not answer.
+    """
+    before = now()
+    server = yield server_time()
+    after = now()
+    config = yield from _config()
+    return Vitals(
+        info=info,
+        clock_ahead=server - (before + after) / 2,
+        config=config,
+        scripts=(yield from _scripts()),
+        denied=(yield from _denied(queues)),
+        queues=(yield from _conflicts(queues)),
+    )
+
+
+def _config() -> Steps[dict[str, str]]:
+    names = ("save", "appendfsync")
+    results = yield tuple(Command("", None, ("CONFIG", "GET", name), _texts) for name in names)
+    # Many hosted servers have no CONFIG.
+    return {name: result[1] for name, result in zip(names, results, strict=True) if isinstance(result, list) and len(result) == 2}
+
+
+def _scripts() -> Steps[dict[str, str]]:
+    scripts = Scripts()
+    results = yield tuple(Command("", None, ("SCRIPT", "LOAD", scripts[name].source), _text) for name in SCRIPT_NAMES)
+    return {name: str(result) for name, result in zip(SCRIPT_NAMES, results, strict=True) if isinstance(result, BrokerError)}
+
+
+def _denied(queues: Sequence[QueueKeys]) -> Steps[dict[str, str]]:
+    denied: dict[str, str] = {}
+    known = {keys for keys, layout in (yield from _layouts_or_nothing(queues)).items() if layout}
+    for keys in queues:
+        names = [name for name in PROBES if name != "BZPOPMIN" or keys in known]
+        results = yield tuple(Command("", keys, _filled(PROBES[name], keys), _nothing) for name in names)
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, AccessDenied):
+                denied.setdefault(name, str(result))
+    return denied
+
+
+def _layouts_or_nothing(queues: Sequence[QueueKeys]) -> Steps[dict[QueueKeys, str | None]]:
+    try:
+        return (yield from layouts(queues))
+    except AccessDenied:
+        return {}
+
+
+def _conflicts(queues: Sequence[QueueKeys]) -> Steps[dict[str, str | None]]:
+    results: list[Any] = []
+    if queues:
+        results = yield tuple(inspect(keys) for keys in queues)
+    return {
+        keys.queue: str(result) if isinstance(result, BrokerError) else None for keys, result in zip(queues, results, strict=True)
+    }
+
+
+def _filled(call: tuple[Any, ...], keys: QueueKeys) -> tuple[Any, ...]:
+    places = {
+        "{never}": keys.named("never"), "{config}": keys.named("config"), "{prefix}:done:never": keys.done("never"),
+    }  # fmt: skip
+    return tuple(places.get(part, part) if isinstance(part, str) else part for part in call)
+
+
+def _info(reply: Any) -> Any:
+    # redis-py reads INFO by itself.
+    return reply
+
+
+def _text(reply: Any) -> str:
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def _texts(reply: Any) -> list[str]:
+    return [_text(value) for value in reply]
+
+
+def _nothing(_reply: Any) -> None:
+    return None

@@ -1,0 +1,165 @@
+"""`redisq dead list|show|replay|drop`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from redisq.broker import commands
+from redisq.broker.commands import Command
+from redisq.broker.keys import QueueKeys
+from redisq.broker.overview import dead_letters
+from redisq.broker.queues import Steps
+from redisq.broker.sweep import remove_all, replay_all
+from redisq.cli.confirm import confirmed, yes_option
+from redisq.cli.inspect import show_args_option
+from redisq.cli.output import counted, print_json, print_table, say, span
+from redisq.cli.report import find_place, letter, print_report, report, unknown_job
+from redisq.cli.target import Target, json_option, queues_option, target_options
+from redisq.states import State
+
+__all__ = ["dead"]
+
+_COLUMNS = ("job", "queue", "task", "attempt", "crashes", "reason", "dead for", "error")
+#: Characters of an error that a line of the list shows; `dead show` has all.
+_BRIEF = 100
+
+
+@click.group()
+def dead() -> None:
+    """Look at dead letters, and decide what becomes of them.
+
+    A dead letter is a message that will not be tried again. It is kept with its error until it is replayed or dropped.
+    """
+
+
+@dead.command("list")
+@queues_option
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), envvar="REDISQ_LIMIT", help="Show so many.")
+@click.option("--offset", default=0, show_default=True, type=click.IntRange(0), envvar="REDISQ_OFFSET", help="Pass over so many.")
+@json_option
+@target_options
+def list_(target: Target, limit: int, offset: int, as_json: bool) -> None:
+    """List dead letters, one queue after the other, the oldest first.
+
+    With --json: {"total", "dead": [{"id", "queue", "task", "attempt", "crashes", "parks", "reason", "error", "size",
+    "age"}]}. "total" is the number in all these queues, "age" the seconds since it died, "size" is in bytes.
+    """
+    now, page, total = target.ask(dead_letters(target.queues(), offset=offset, limit=limit))
+    letters = [
+        {**letter(keys, row.id, row.body, row.meta, target.app.settings.max_bytes), "age": (now - row.score) / 1_000_000}
+        for keys, row in page
+    ]
+    if as_json:
+        print_json({"total": total, "dead": letters})
+        return
+    if letters:
+        print_table(_COLUMNS, [_row(each) for each in letters])
+    say(f"{counted(total, 'dead letter')}" + (f", {offset + 1} to {offset + len(letters)} shown" if len(letters) < total else ""))
+
+
+@dead.command()
+@click.argument("job")
+@queues_option
+@show_args_option
+@json_option
+@target_options
+def show(target: Target, job: str, show_args: bool, as_json: bool) -> None:
+    """Show one dead letter. The fields are those of `redisq inspect`."""
+    place = find_place(target, job)
+    if not place:
+        raise unknown_job(target, job)
+    if place.found.state != State.DEAD:
+        raise click.ClickException(f"job {job} of queue {place.keys.queue} is no dead letter: it is {place.found.state}")
+    fields = report(place, show_args=show_args, max_bytes=target.app.settings.max_bytes)
+    if as_json:
+        print_json(fields)
+    else:
+        print_report(fields)
+
+
+@dead.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.option("--all", "all_", is_flag=True, envvar="REDISQ_ALL", help="All dead letters that there are now.")
+@queues_option
+@yes_option
+@json_option
+@target_options
+def replay(target: Target, jobs: tuple[str, ...], all_: bool, yes: bool, as_json: bool) -> None:
+    """Make dead letters wait again, in their old place and with all attempts anew.
+
+    The exit code is 1 when one of the jobs is no dead letter. With --json: {"replayed": number, "missing": [job]}.
+    """
+    _decide(target, jobs, all_, yes, as_json, "replay", "replayed", commands.replay, replay_all)
+
+
+@dead.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.option("--all", "all_", is_flag=True, envvar="REDISQ_ALL", help="All dead letters that there are now.")
+@queues_option
+@yes_option
+@json_option
+@target_options
+def drop(target: Target, jobs: tuple[str, ...], all_: bool, yes: bool, as_json: bool) -> None:
+    """Delete dead letters. They are gone then.
+
+    The exit code is 1 when one of the jobs is no dead letter. With --json: {"dropped": number, "missing": [job]}.
+    """
+
+    def some(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
+        return commands.remove(keys, ids, counter="dropped", states=(State.DEAD,))
+
+    def every(keys: QueueKeys) -> Steps[int]:
+        return remove_all(keys, (State.DEAD,), "dropped")
+
+    _decide(target, jobs, all_, yes, as_json, "drop", "dropped", some, every)
+
+
+def _decide(
+    target: Target,
+    jobs: Sequence[str],
+    all_: bool,
+    yes: bool,
+    as_json: bool,
+    verb: str,
+    done: str,
+    some: Callable[[QueueKeys, Sequence[str]], Command[list[str]]],
+    every: Callable[[QueueKeys], Steps[int]],
+) -> None:
+    if all_ == bool(jobs):
+        raise click.UsageError(f"which dead letters? Name jobs, or say --all: redisq dead {verb} JOB...")
+    missing: list[str] = []
+    if all_:
+        queues = target.queues()
+        _, _, total = target.ask(dead_letters(queues, offset=0, limit=0))
+        names = ", ".join(keys.queue for keys in queues)
+        count = 0
+        if total:
+            confirmed(f"{verb.capitalize()} {counted(total, 'dead letter')} of {names}?", yes)
+            count = sum(target.ask(every(keys)) for keys in queues)
+    else:
+        count, queues = 0, target.everywhere()
+        for job in dict.fromkeys(jobs):
+            place = find_place(target, job, queues)
+            if place and target.app.connector.execute(some(place.keys, (job,))) == [job]:
+                count += 1
+            else:
+                missing.append(job)
+    if as_json:
+        print_json({done: count, "missing": missing})
+    else:
+        say(f"{done} {counted(count, 'dead letter')}")
+        for job in missing:
+            say(f"Error: job {job} is no dead letter", err=True)
+    if missing:
+        click.get_current_context().exit(1)
+
+
+def _row(fields: dict[str, Any]) -> tuple[object, ...]:
+    error = fields["error"] or "-"
+    return (
+        fields["id"], fields["queue"], fields["task"] or "?", fields["attempt"], fields["crashes"], fields["reason"] or "-",
+        span(fields["age"]), error if len(error) <= _BRIEF else error[: _BRIEF - 1] + "…",
+    )  # fmt: skip

@@ -1,0 +1,75 @@
+"""`redisq doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+import redisq
+from redisq.broker.health import Finding, Level, judge
+from redisq.broker.vitals import Vitals, is_cluster, read_info, read_vitals
+from redisq.cli.errors import in_words
+from redisq.cli.output import print_json, print_table
+from redisq.cli.target import Target, json_option, queues_option, target_options
+from redisq.errors import RedisqError
+from redisq.redact import escape, redact
+
+__all__ = ["doctor"]
+
+
+@click.command()
+@click.argument("app_argument", metavar="[MODULE:APP]", required=False)
+@queues_option
+@click.option("--strict", is_flag=True, envvar="REDISQ_STRICT", help="Let the exit code be 1 when there are only warnings.")
+@json_option
+@target_options
+def doctor(target: Target, strict: bool, as_json: bool) -> None:
+    """Check Redis, the user's rights on it, the queues, and this installation.
+
+    The exit code is 2 when there is an error, 1 when there are warnings and --strict is given, else 0.
+
+    With --json: {"level", "findings": [{"check", "level", "text"}]}. A level is ok, warning or error, that above all
+    the worst of them.
+    """
+    findings = [*_server(target), installation()]
+    worst = worst_of(findings)
+    if as_json:
+        print_json({"level": worst, "findings": [{**each._asdict(), "text": redact(each.text)} for each in findings]})
+    else:
+        print_table(("level", "check", "finding"), [(each.level, each.check, escape(redact(each.text))) for each in findings])
+    click.get_current_context().exit(exit_code(worst, strict))
+
+
+def worst_of(findings: Sequence[Finding]) -> Level:
+    """Return the worst level."""
+    return max((finding.level for finding in findings), key=list(Level).index)
+
+
+def exit_code(worst: Level, strict: bool) -> int:
+    """Return what a probe sees."""
+    return {Level.OK: 0, Level.WARNING: int(strict), Level.ERROR: 2}[worst]
+
+
+def installation() -> Finding:
+    """Say what is installed here."""
+    parts = [f"redisq {redisq.__version__}"]
+    for name, package in (("redis-py", "redis"), ("hiredis", "hiredis"), ("uvloop", "uvloop")):
+        try:
+            parts.append(f"{name} {version(package)}")
+        except PackageNotFoundError:
+            parts.append(f"no {name} (pip install 'redisq[speedups]')")
+    return Finding("installation", Level.OK, ", ".join(parts))
+
+
+def _server(target: Target) -> list[Finding]:
+    """Check the server; that it cannot be asked is a finding too."""
+    try:
+        info = target.ask(read_info())
+        if is_cluster(info):
+            return judge(Vitals(info))
+        queues = [target.app.keys(name) for name in target.chosen] or target.queues()
+        return judge(target.ask(read_vitals(info, queues)))
+    except RedisqError as error:
+        return [Finding("server", Level.ERROR, in_words(error))]

@@ -1,0 +1,51 @@
+"""`redisq inspect JOB`."""
+
+from __future__ import annotations
+
+import click
+
+from redisq.broker.overview import finished
+from redisq.cli.output import print_json, say
+from redisq.cli.report import find_place, print_report, report, unknown_job
+from redisq.cli.target import Target, json_option, queues_option, target_options
+
+__all__ = ["inspect"]
+
+show_args_option = click.option(
+    "--show-args", is_flag=True, envvar="REDISQ_SHOW_ARGS",
+    help="Show the arguments too, with what looks like a secret replaced. They may be private.",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("job")
+@queues_option
+@show_args_option
+@json_option
+@target_options
+def inspect(target: Target, job: str, show_args: bool, as_json: bool) -> None:
+    """Show where the message of JOB is, and what happened to it so far.
+
+    Without -Q, all queues are looked through. The exit code is 1 when none of them has it.
+
+    With --json: {"id", "queue", "state", "position", "task", "attempt", "crashes", "parks", "reason", "error", "worker",
+    "due", "age", "lease", "size", "unreadable", "args_count", "kwargs_count"}, and "args" and "kwargs" with --show-args.
+    "due" and "lease" are the seconds until then, "age" those since it waits or is dead, "size" is in bytes; what does
+    not apply is null. "state" is waiting, delayed, retry, processing or dead; or done, with "queue" alone, when the result
+    is kept.
+    """
+    place = find_place(target, job)
+    if place:
+        fields = report(place, show_args=show_args, max_bytes=target.app.settings.max_bytes)
+        if as_json:
+            print_json(fields)
+        else:
+            print_report(fields)
+        return
+    done = target.ask(finished(target.everywhere(), job))
+    if not done:
+        raise unknown_job(target, job)
+    if as_json:
+        print_json({"id": job, "queue": done.queue, "state": "done"})
+    else:
+        say(f"job {job} of queue {done.queue} is done; its result is kept")

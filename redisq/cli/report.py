@@ -1,0 +1,109 @@
+"""What is told of one message: the same fields for people and for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from redisq.broker.keys import QueueKeys
+from redisq.broker.overview import Place, finished, places
+from redisq.cli.output import print_fields, span
+from redisq.cli.target import Target
+from redisq.codec.limits import MAX_BYTES
+from redisq.codec.msgpack import decode
+from redisq.errors import DecodeError, MessageTooLarge
+from redisq.message import Message, Meta
+from redisq.redact import MAX_TEXT, redacted, shown
+from redisq.types import check_name
+
+__all__ = ["find_place", "letter", "print_report", "report", "unknown_job"]
+
+#: Where a score is a time to come, and where one that has passed.
+_DUE, _SINCE = ("delayed", "retry"), ("waiting", "dead")
+
+
+def find_place(target: Target, job: str, queues: Sequence[QueueKeys] | None = None) -> Place | None:
+    """Look for a message in these queues, else in all of the target's."""
+    check_name("job", job)
+    found = target.ask(places(target.everywhere() if queues is None else queues, job))
+    return found[0] if found else None
+
+
+def unknown_job(target: Target, job: str) -> click.ClickException:
+    """Return the error for a job that no queue has."""
+    queues = target.everywhere()
+    done = target.ask(finished(queues, job))
+    if done:
+        return click.ClickException(f"job {job} of queue {done.queue} is done")
+    names = ", ".join(keys.queue for keys in queues) or "any queue: there is none"
+    return click.ClickException(f"no job {job} in {names}: it is done, was removed, or never was")
+
+
+def letter(keys: QueueKeys, id: str, body: bytes, meta: Meta, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Return what is told of any message: whose it is, and how its attempts went."""
+    message = _read(body, max_bytes)
+    return {
+        "id": shown(id, 128),
+        "queue": keys.queue,
+        "task": shown(message.task, 128) if isinstance(message, Message) else None,
+        "attempt": meta.attempt,
+        "crashes": meta.crashes,
+        "parks": meta.parks,
+        "reason": shown(meta.reason) or None,
+        "error": shown(meta.text, MAX_TEXT) or None,
+        "size": len(body),
+    }
+
+
+def report(place: Place, *, show_args: bool, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Return all that is told of one message."""
+    found = place.found
+    message = _read(found.body, max_bytes)
+    away = (found.score - place.now) / 1_000_000
+    fields = {
+        **letter(place.keys, place.id, found.body, found.meta, max_bytes),
+        "state": found.state,
+        "position": found.position,
+        "worker": shown(found.worker, 200) if found.worker else None,
+        "due": away if found.state in _DUE else None,
+        "age": -away if found.state in _SINCE else None,
+        "lease": away if found.state == "processing" else None,
+        "unreadable": None if isinstance(message, Message) else shown(message),
+        "args_count": len(message.args) if isinstance(message, Message) else None,
+        "kwargs_count": len(message.kwargs or {}) if isinstance(message, Message) else None,
+    }
+    if show_args and isinstance(message, Message):
+        fields |= {"args": redacted(list(message.args)), "kwargs": redacted(message.kwargs or {})}
+    return fields
+
+
+def print_report(fields: Mapping[str, Any]) -> None:
+    """Print one message for people."""
+    words = dict(fields)
+    times = {"due": "due in {}", "age": "{} old", "lease": "lease ends in {}"}
+    told = [text.format(span(fields[name])) for name, text in times.items() if fields[name] is not None]
+    args, kwargs = words.pop("args_count"), words.pop("kwargs_count")
+    first: dict[str, Any] = {
+        "job": words.pop("id"),
+        "queue": words.pop("queue"),
+        "state": ", ".join((words.pop("state"), *told)),
+        "position": words.pop("position"),
+        "task": words.pop("task"),
+    }
+    size = f"{words.pop('size')} bytes" + ("" if args is None else f", {args} positional and {kwargs} named arguments")
+    shown_args: dict[str, Any] = {
+        name: json.dumps(words.pop(name), ensure_ascii=False) for name in ("args", "kwargs") if name in words
+    }
+    rest = {name: value for name, value in words.items() if name not in times}
+    print_fields({**first, **rest, "size": size, **shown_args})
+
+
+def _read(body: bytes, max_bytes: int) -> Message | str:
+    """The message, or why it cannot be read."""
+    try:
+        return decode(body, max_bytes)
+    except (DecodeError, MessageTooLarge) as error:
+        return str(error)

@@ -1,0 +1,64 @@
+"""`redisq status`."""
+
+from __future__ import annotations
+
+import click
+
+from redisq.broker.commands import QueueView
+from redisq.broker.overview import overview
+from redisq.cli.errors import in_words
+from redisq.cli.output import print_json, print_table, say, span
+from redisq.cli.target import Target, json_option, queues_option, target_options
+from redisq.errors import BrokerError
+
+__all__ = ["status"]
+
+_COLUMNS = ("queue", "waiting", "delayed", "retry", "processing", "dead", "paused", "oldest")
+
+
+@click.command()
+@click.argument("app_argument", metavar="[MODULE:APP]", required=False)
+@queues_option
+@json_option
+@target_options
+def status(target: Target, as_json: bool) -> None:
+    """Show how many messages each queue has, in which states, and its counters.
+
+    The queues are those of -Q, else those of the app, else all that are found in Redis. The exit code is 1 when one of
+    them cannot be read.
+
+    With --json: {"namespace", "queues": [{"queue", "waiting", "delayed", "retry", "processing", "dead", "paused",
+    "oldest_age", "stats": {counter: number}}]}. Ages are in seconds, null when nothing waits. A queue that cannot be read
+    has "error" in place of all but its name.
+    """
+    rows = target.ask(overview(target.queues()))
+    views = {keys.queue: view for keys, view in rows if isinstance(view, QueueView)}
+    errors = {keys.queue: view for keys, view in rows if isinstance(view, BrokerError)}
+    if as_json:
+        queues = [{"queue": queue, **view._asdict()} for queue, view in views.items()]
+        queues += [{"queue": queue, "error": in_words(error)} for queue, error in errors.items()]
+        print_json({"namespace": target.app.settings.namespace, "queues": queues})
+    else:
+        _print(views)
+        for error in errors.values():
+            say(f"Error: {in_words(error)}", err=True)
+    if errors:
+        click.get_current_context().exit(1)
+
+
+def _print(views: dict[str, QueueView]) -> None:
+    if not views:
+        say("no queues")
+        return
+    print_table(_COLUMNS, [_row(queue, view) for queue, view in views.items()])
+    for queue, view in views.items():
+        if view.stats:
+            click.echo()
+            say(f"{queue}: counters since it was made")
+            for name, value in sorted(view.stats.items()):
+                say(f"  {name}  {value}")
+
+
+def _row(queue: str, view: QueueView) -> tuple[object, ...]:
+    oldest = "-" if view.oldest_age is None else span(max(0.0, view.oldest_age))
+    return (queue, *view[:5], "yes" if view.paused else "no", oldest)
