@@ -13,6 +13,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from redisq.broker import commands
@@ -44,9 +45,9 @@ class Broker:
         other: Another process: a connector of its own.
     """
 
-    def __init__(self, run: Callable[[Command[Any]], Any], client: Any, raw: redis.Redis, keys: QueueKeys) -> None:
+    def __init__(self, run: Callable[[Command[Any]], Any], connector: Any, raw: redis.Redis, keys: QueueKeys) -> None:
         self._run = run
-        self._client = client
+        self._connector = connector
         self.raw = raw
         self.keys = keys
         self.other = Connector(raw, SCRIPTS)
@@ -71,7 +72,7 @@ class Broker:
 
     def at(self, queue: str, namespace: str = "") -> Broker:
         """Another queue, through the same connector."""
-        return Broker(self._run, self._client, self.raw, QueueKeys(queue, namespace))
+        return Broker(self._run, self._connector, self.raw, QueueKeys(queue, namespace))
 
     def do(self, command: Command[T]) -> T:
         result: T = self._run(command)
@@ -131,24 +132,23 @@ class Broker:
 
     def lose_reply(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         """The next call is carried out, but its reply is lost; `meanwhile` happens before the client tries again."""
-        send = self._client.execute_command
-        is_async = isinstance(self._client, redis.asyncio.Redis)
+        wire = self._connector._wire
+        roundtrip = wire.roundtrip
 
-        def lose(reply: Any) -> None:
-            self._client.execute_command = send
+        def lose(replies: list[Any]) -> None:
+            if any(isinstance(reply, NoScriptError) for reply in replies):
+                raise AssertionError("not carried out: load the scripts first")
+            wire.roundtrip = roundtrip
             meanwhile()
             raise RedisConnectionError("reply lost")
 
-        async def lose_later(*call: Any) -> None:
-            lose(await send("EVAL", *_with_source(call)))
+        async def lose_later(calls: list[tuple[Any, ...]]) -> None:
+            lose(await roundtrip(calls))
 
-        self._client.execute_command = lose_later if is_async else lambda *call: lose(send("EVAL", *_with_source(call)))
-
-
-def _with_source(call: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The call's arguments with the script's source in place of its sha."""
-    source = {script.sha: script.source for script in (SCRIPTS[name] for name in SCRIPT_NAMES)}
-    return (source.get(call[1], call[1]), *call[2:])
+        for name in SCRIPT_NAMES:
+            self.raw.script_load(SCRIPTS[name].source)
+        is_async = isinstance(self._connector, AsyncConnector)
+        wire.roundtrip = lose_later if is_async else lambda calls: lose(roundtrip(calls))
 
 
 async def _no_wait(seconds: float) -> None:
@@ -167,7 +167,7 @@ def open_face(face: str, raw: redis.Redis, keys: QueueKeys) -> Iterator[Broker]:
             else redis.Redis(port=where["port"], protocol=2, retry=Retry(NoBackoff(), 0))
         )
         connector = Connector(client, SCRIPTS, sleep=lambda seconds: None)
-        yield Broker(connector.execute, client, raw, keys)
+        yield Broker(connector.execute, connector, raw, keys)
         connector.close()
         return
     with asyncio.Runner() as runner:
@@ -177,5 +177,5 @@ def open_face(face: str, raw: redis.Redis, keys: QueueKeys) -> Iterator[Broker]:
             else redis.asyncio.Redis(port=where["port"], protocol=2, retry=AsyncRetry(NoBackoff(), 0))
         )
         async_connector = AsyncConnector(async_client, SCRIPTS, sleep=_no_wait)
-        yield Broker(lambda command: runner.run(async_connector.execute(command)), async_client, raw, keys)
+        yield Broker(lambda command: runner.run(async_connector.execute(command)), async_connector, raw, keys)
         runner.run(async_connector.aclose())

@@ -112,9 +112,8 @@ def _check(connection: Any, read_timeout: float) -> None:
 @pytest.mark.parametrize("url", URLS)
 def test_a_sync_client_speaks_protocol_2_never_retries_and_never_waits_for_ever(url: str) -> None:
     connector = Server(url, timeout=3, max_connections=7).connector("worker")
-    pool: Any = connector._client.connection_pool
-    assert (pool.max_connections, pool.timeout) == (7, 3)
-    _check(pool.make_connection(), 3)
+    assert connector._wire._slots._value == 7
+    _check(connector._wire._pool.make_connection(), 3)
     connector.close()
 
 
@@ -122,9 +121,8 @@ def test_a_sync_client_speaks_protocol_2_never_retries_and_never_waits_for_ever(
 def test_an_async_client_speaks_protocol_2_never_retries_and_never_waits_for_ever(url: str) -> None:
     async def check() -> None:
         connector = Server(url, timeout=3, max_connections=7).async_connector("worker", block=1)
-        pool: Any = connector._client.connection_pool
-        assert (pool.max_connections, pool.timeout) == (7, 3)
-        _check(pool.make_connection(), 4)
+        assert connector._wire._slots._value == 7
+        _check(connector._wire._pool.make_connection(), 4)
         await connector.aclose()
 
     asyncio.run(check())
@@ -132,7 +130,7 @@ def test_an_async_client_speaks_protocol_2_never_retries_and_never_waits_for_eve
 
 def test_the_url_says_host_port_and_database() -> None:
     connector = Server("redis://user:p%40ss@host:7000/3").connector("worker")
-    where = connector._client.connection_pool.connection_kwargs
+    where = connector._wire._pool.connection_kwargs
     assert {name: where[name] for name in ("host", "port", "db", "username", "password")} == {
         "host": "host", "port": 7000, "db": 3, "username": "user", "password": "p@ss",
     }  # fmt: skip

@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+import redis
+import redis.asyncio
 from redis import exceptions as redis_errors
 
 from redisq.backoff import Backoff
@@ -28,7 +30,7 @@ OK: list[bytes] = []
 
 
 class World:
-    """The client and the clock of a connector. `answers` are given one by one; `sent` are the calls of each write."""
+    """The server and the clock of a connector. Each answer is for one write: its reply, its replies, or an error."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -38,12 +40,12 @@ class World:
         self.reconnects = 0
         self.told: list[str] = []
 
-    def reply(self, calls: list[tuple[Any, ...]]) -> Any:
+    def reply(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         self.sent.append(calls)
         answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
+        if isinstance(answer, Exception) and not isinstance(answer, redis_errors.ResponseError):
             raise answer
-        return answer
+        return [answer] if len(calls) == 1 else answer
 
     def now(self) -> float:
         return self.time
@@ -64,82 +66,59 @@ class World:
         return [(calls[0][at], calls[0][at + 1]) for calls in self.sent]
 
 
-class FakePool:
+class FakeWire:
+    """In place of a connector's connections."""
+
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def disconnect(self, inuse_connections: bool) -> Any:
-        assert not inuse_connections, "calls of other threads are still on their way"
+    def roundtrip(self, calls: list[tuple[Any, ...]]) -> list[Any]:
+        return self._world.reply(calls)
+
+    def reset(self) -> None:
         self._world.reconnects += 1
-        return asyncio.sleep(0) if _in_loop() else None
 
 
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+class AsyncFakeWire(FakeWire):
+    async def roundtrip(self, calls: list[tuple[Any, ...]]) -> list[Any]:  # type: ignore[override]
+        return super().roundtrip(calls)
+
+    async def reset(self) -> None:  # type: ignore[override]
+        super().reset()
 
 
-class FakeClient:
-    """Client and pipeline in one."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._calls: list[tuple[Any, ...]] = []
-        self.connection_pool = FakePool(world)
-
-    def execute_command(self, *call: Any) -> Any:
-        return self._world.reply([call])
-
-    def pipeline(self, transaction: bool) -> FakePipeline:
-        assert not transaction
-        return FakePipeline(self._world)
+def open_sync(world: World, patience: Patience) -> Connector:
+    connector = Connector(redis.Redis(), SCRIPTS, patience, world, world.now, world.pause)
+    connector._wire = FakeWire(world)  # type: ignore[assignment]
+    return connector
 
 
-class FakePipeline(FakeClient):
-    def execute_command(self, *call: Any) -> None:
-        self._calls.append(call)
+def open_async(world: World, patience: Patience, wire: type[FakeWire] = AsyncFakeWire) -> AsyncConnector:
+    async def pause(seconds: float) -> None:
+        world.pause(seconds)
 
-    def execute(self, raise_on_error: bool) -> Any:
-        assert not raise_on_error
-        return self._world.reply(self._calls)
-
-
-class AsyncFakeClient(FakeClient):
-    async def execute_command(self, *call: Any) -> Any:
-        return super().execute_command(*call)
-
-    def pipeline(self, transaction: bool) -> Any:
-        return AsyncFakePipeline(self._world)
+    connector = AsyncConnector(redis.asyncio.Redis(), SCRIPTS, patience, world, world.now, pause)
+    connector._wire = wire(world)  # type: ignore[assignment]
+    return connector
 
 
-class AsyncFakePipeline(FakePipeline):
-    async def execute(self, raise_on_error: bool) -> Any:
-        return super().execute(raise_on_error)
-
-
+PATIENCE = Patience(5.0, Backoff(first=1.0, cap=60.0))
 Run = Callable[..., list[Any]]
 
 
 @pytest.fixture(params=["sync", "async"])
 def open_run(request: pytest.FixtureRequest) -> Callable[[World], Run]:
     """From a world to a function that carries commands through a connector in it."""
-    patience = Patience(5.0, Backoff(first=1.0, cap=60.0))
 
-    def open_sync(world: World, patience: Patience = patience) -> Run:
-        connector = Connector(FakeClient(world), SCRIPTS, patience, world, world.now, world.pause)  # type: ignore[arg-type]
+    def run_sync(world: World, patience: Patience = PATIENCE) -> Run:
+        connector = open_sync(world, patience)
         return lambda *many: connector.execute_many(many)
 
-    def open_async(world: World, patience: Patience = patience) -> Run:
-        async def pause(seconds: float) -> None:
-            world.pause(seconds)
-
-        connector = AsyncConnector(AsyncFakeClient(world), SCRIPTS, patience, world, world.now, pause)  # type: ignore[arg-type]
+    def run_async(world: World, patience: Patience = PATIENCE) -> Run:
+        connector = open_async(world, patience)
         return lambda *many: asyncio.run(connector.execute_many(many))
 
-    return open_sync if request.param == "sync" else open_async
+    return run_sync if request.param == "sync" else run_async
 
 
 def test_a_script_is_called_by_its_sha_with_all_its_keys(open_run: Callable[[World], Run]) -> None:
@@ -292,34 +271,35 @@ def test_a_caller_speaks_again_only_when_its_last_call_was_answered(
 
 
 def test_executing_one_command_raises_its_error() -> None:
-    connector = Connector(FakeClient(World(redis_errors.OutOfMemoryError("no"))), SCRIPTS)  # type: ignore[arg-type]
+    connector = open_sync(World(redis_errors.OutOfMemoryError("no")), PATIENCE)
     with pytest.raises(BrokerFull):
         connector.execute(ENQUEUE)
 
 
-class HangingClient(AsyncFakeClient):
+class HangingWire(AsyncFakeWire):
     """Sends, and is never answered."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.sent = asyncio.Event()
 
-    async def execute_command(self, *call: Any) -> Any:
-        self._world.sent.append([call])
+    async def roundtrip(self, calls: list[tuple[Any, ...]]) -> list[Any]:  # type: ignore[override]
+        self._world.sent.append(calls)
         self.sent.set()
         await asyncio.Event().wait()
+        return []
 
 
 def test_a_cancelled_call_does_not_give_its_caller_back() -> None:
     world = World()
 
     async def cancel_two() -> None:
-        client = HangingClient(world)
-        connector = AsyncConnector(client, SCRIPTS)  # type: ignore[arg-type]
+        connector = open_async(world, PATIENCE, HangingWire)
+        wire: Any = connector._wire
         for _ in range(2):
-            client.sent.clear()
+            wire.sent.clear()
             call = asyncio.ensure_future(connector.execute(ENQUEUE))
-            await client.sent.wait()
+            await wire.sent.wait()
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
