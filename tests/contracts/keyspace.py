@@ -204,12 +204,11 @@ def check_extend(before: Snapshot, after: Snapshot, leases: list[tuple[str, int]
         assert before.without() == after.without(), "I8: a refused extend changed something"
 
 
-def next_event(snapshot: Snapshot) -> int | None:
-    """When the next message is due, or the next lease ends, us; None: nothing is under way."""
+def events(snapshot: Snapshot) -> list[int]:
+    """When messages are due and leases end, us."""
     grace = int(snapshot.config.get("grace_until", 0))
     times = [*snapshot.states[State.DELAYED].values(), *snapshot.states[State.RETRY].values()]
-    times += [max(grace, deadline) for deadline in snapshot.states[State.PROCESSING].values()]
-    return min(times, default=None)
+    return times + [max(grace, deadline) for deadline in snapshot.states[State.PROCESSING].values()]
 
 
 def leasable(snapshot: Snapshot) -> bool:

@@ -23,7 +23,6 @@ from redisq.broker import commands
 from redisq.broker.commands import Claimed, Command, Enqueue, Settlement
 from redisq.broker.keys import QueueKeys
 from redisq.broker.scripts import Scripts
-from redisq.states import State
 from tests.clock import clock_key, scripts
 from tests.contracts import keyspace
 from tests.contracts.keyspace import Snapshot
@@ -35,7 +34,6 @@ SECOND = 1_000_000
 LEASE = 30 * SECOND
 FAR = 2**60
 KEYS = QueueKeys("chat_api")
-TIMED = (State.DELAYED, State.RETRY, State.PROCESSING)
 
 workers = st.sampled_from(["w0", "w1"])
 #: What becomes of a reply: the client hears it; loses it and repeats at once; loses it and perhaps repeats later.
@@ -142,7 +140,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self.promised = max(self.promised, self.model.now + lease)
         if keyspace.leasable(real):
             assert real.wake, "there is work, and no hint of it"
-        elif (due := keyspace.next_event(real)) is not None and not self.hint_lost:
+        elif (due := min(keyspace.events(real), default=FAR)) < FAR and not self.hint_lost:
             assert real.wake or min(self.timers.values(), default=FAR) <= max(due, self.model.now), (
                 "nobody will look when something is due"
             )
@@ -281,7 +279,7 @@ class BrokerMachine(RuleBasedStateMachine):
         )
         keyspace.check_settle(before, after, settlements, stale)
 
-    @rule(chosen=st.lists(st.tuples(picks, indexes), max_size=3), lease=st.sampled_from([1, SECOND, LEASE, 2 * LEASE]))
+    @rule(chosen=st.lists(st.tuples(picks, indexes), min_size=1, max_size=3), lease=st.sampled_from([1, SECOND, LEASE, 2 * LEASE]))
     def extend(self, chosen: list[tuple[str, int]], lease: int) -> None:
         self._extend([self._pick(*pick) for pick in chosen], lease)
 
@@ -334,18 +332,22 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(off=st.sampled_from([-1, 0, 0, 1]), index=indexes, worker=workers, limit=st.integers(0, 3))
     def approach(self, off: int, index: int, worker: str, limit: int) -> None:
         """Claim at the edge of what is due next, or after that."""
-        times = {self.model.grace, *(at for state in TIMED for at in self.last.states[state].values())}
-        coming = sorted(at for at in times if self.model.now < at + off < self.model.now + 5 * LEASE)
+        coming = sorted({at for at in keyspace.events(self.last) if self.model.now < at + off < self.model.now + 3 * LEASE})
         if coming:
-            self._move(coming[index % len(coming)] + off)
+            self._pass(coming[index % len(coming)] + off, worker)
         self._claim(worker, limit, "heard")
 
     @rule(worker=workers, halves=st.integers(1, 4))
     def idle(self, worker: str, halves: int) -> None:
+        self._pass(self.model.now + halves * self.leases[worker] // 2, worker)
+        self._claim(worker, 0, "heard")
+
+    def _pass(self, until: int, worker: str) -> None:
         """Time goes by without a gap, for a worker calls in between."""
-        for _ in range(halves):
-            self._move(self.model.now + self.leases[worker] // 2)
-            self._claim(worker, 0, "heard")
+        while until > self.model.now:
+            self._move(min(until, self.model.now + min(self.leases.values()) // 2))
+            if until > self.model.now:
+                self._claim(worker, 0, "heard")
 
     @rule(kind=st.sampled_from(["crash", "crash", "flush", "pause", "pause", "lose body"]), worker=workers, index=indexes)
     def trouble(self, kind: str, worker: str, index: int) -> None:
