@@ -9,6 +9,8 @@
     ├── EncodeError               an argument that cannot travel
     │   └── ArgumentsError        arguments that do not fit the task's signature
     ├── Retry, Reject             what a handler raises to be tried again, or not any more
+    ├── TaskTimeout               a handler passed its timeout
+    │   └── SoftTimeout           ... its soft one; what a handler in a thread is told by
     ├── JobFailed                 the job is a dead letter
     ├── NoResult                  the job has no result to wait for
     ├── JobTimeout                the job was not done in the time that `get` was given
@@ -52,6 +54,8 @@ __all__ = [
     "RedisqError",
     "Reject",
     "Retry",
+    "SoftTimeout",
+    "TaskTimeout",
     "UnknownTask",
     "WrongServer",
 ]
@@ -109,6 +113,17 @@ class Reject(RedisqError):
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
+
+
+class TaskTimeout(RedisqError, TimeoutError):
+    """A handler passed its `timeout`. It counts as a failed attempt."""
+
+
+class SoftTimeout(TaskTimeout):
+    """A handler passed its `soft_timeout`.
+
+    Raised inside a handler that runs in a thread, so that it can tidy up; a coroutine is cancelled instead.
+    """
 
 
 class JobFailed(RedisqError):

@@ -59,7 +59,9 @@ class TaskOptions:
         max_retries: Retries after the first run.
         retry_backoff: Seconds before the first retry; doubles from there, less a jitter of up to half.
         retry_backoff_max: The longest wait, in seconds.
-        timeout: Seconds after which its lease is not extended any more; None for no end.
+        timeout: Seconds after which the handler is stopped, and the attempt has failed; None for no end. A handler in a
+            thread can only be told (`SoftTimeout`): if it does not end, its slot is lost until it does.
+        soft_timeout: Seconds after which the handler is told: a coroutine is cancelled, a thread gets `SoftTimeout`.
         priority: 0 to 255, higher first.
         expires: Seconds after the call; a message that waited longer is dropped, and counted; None: never.
         autoretry_for: Errors that are tried again; others make a dead letter at once.
@@ -74,6 +76,7 @@ class TaskOptions:
     retry_backoff: float = 5.0
     retry_backoff_max: float = 600.0
     timeout: float | None = 900.0
+    soft_timeout: float | None = None
     priority: int = 0
     expires: float | None = None
     autoretry_for: tuple[type[BaseException], ...] = (Exception, SystemExit, CancelledError)
@@ -92,6 +95,8 @@ class TaskOptions:
                 raise ConfigError(f"task {self.name}: {what}={value!r}: no retry comes at once, give it more than 0 s")
         if self.timeout is not None and not microseconds(self.timeout, f"task {self.name}: timeout"):
             raise ConfigError(f"task {self.name}: timeout=0: want seconds > 0, or None for no end")
+        if self.soft_timeout is not None and not 0 < self.soft_timeout < (self.timeout or float("inf")):
+            raise ConfigError(f"task {self.name}: soft_timeout={self.soft_timeout!r}: want seconds > 0, less than timeout")
         check_priority(self.priority)
         for what, seconds in (("expires", self.expires), ("result_ttl", self.result_ttl)):
             if seconds is not None and not microseconds(seconds, f"task {self.name}: {what}"):

@@ -14,17 +14,16 @@ from redisq.app.app import RedisQ
 from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
-from redisq.errors import DecodeError, EncodeError, MessageTooLarge, UnknownTask
+from redisq.errors import DecodeError, EncodeError, MessageTooLarge, SoftTimeout, TaskTimeout, UnknownTask
 from redisq.redact import error_text
 from redisq.worker.consumer import Consumer
 from redisq.worker.held import Held
+from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
+from redisq.worker.timeouts import GRACE, Timeouts
 from redisq.worker.verdict import after_failure, after_success, done, unreadable
 
 __all__ = ["Executor"]
-
-#: A lease is extended at most this long past the task's timeout, in seconds.
-GRACE = 10.0
 
 
 class Executor:
@@ -47,7 +46,10 @@ class Executor:
         self._consumer = consumer
         self._log = log
         self._max_bytes = app.settings.max_bytes
-        self._running: dict[Held, asyncio.Task[None] | None] = {}
+        #: Runs that were abandoned since the start.
+        self.leaks = 0
+        self._running: dict[Held, Run] = {}
+        self._timeouts = Timeouts(loop, threads, self._running.values, self._abandon, log)
 
     @property
     def running(self) -> int:
@@ -68,7 +70,7 @@ class Executor:
             self._consumer.ended(held, settlement, 0)
             return
         except TypeError as error:
-            self._finish(held, task, time.monotonic(), None, error)
+            self._finish(Run(held, task, time.monotonic()), None, error)
             return
         begin = partial(self._begin, held, task, args, kwargs)
         if task.definition.ack == "early":
@@ -77,42 +79,77 @@ class Executor:
             begin()
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        started = time.monotonic()
+        run = Run(held, task, time.monotonic())
         timeout = task.definition.timeout
-        held.until = None if timeout is None else started + timeout + GRACE
+        held.until = None if timeout is None else run.started + timeout + GRACE
+        self._running[held] = run
         if task.is_async:
-            self._running[held] = self._loop.create_task(self._run(held, task, args, kwargs, started))
+            run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
         else:
-            self._running[held] = None
-            self._threads.submit(partial(task.handler, *args, **kwargs), partial(self._finish, held, task, started))
+            self._threads.submit(run, partial(task.handler, *args, **kwargs), self._finish)
+        self._timeouts.watch()
 
-    async def _run(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], started: float) -> None:
+    async def _run(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         try:
-            returned = await task.handler(*args, **kwargs)
+            returned = await run.task.handler(*args, **kwargs)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - also SystemExit, and a cancellation of the handler's own making
-            self._finish(held, task, started, None, error)
+            self._finish(run, None, error)
         else:
-            self._finish(held, task, started, returned, None)
+            self._finish(run, returned, None)
 
-    def _finish(self, held: Held, task: Task[..., Any], started: float, returned: Any, error: BaseException | None) -> None:
+    def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
+        held, task = run.held, run.task
         self._running.pop(held, None)
+        held.over = True
+        if error is not None and run.phase > Phase.IN_TIME and isinstance(error, asyncio.CancelledError | SoftTimeout):
+            error = self._timed_out(run)
         if not held.leased:
-            if error is not None:
+            if error is not None and not held.lost and run.phase is not Phase.ABANDONED:
                 self._log.error(
                     "Task %s[%s] failed, at most once: %s%s", task.name, held.delivery.id, error_text(error), _origin(error)
                 )
             self._consumer.leave(held)
             return
         if held.settled:
-            return  # given back
-        if error is None:
-            settlement = self._success(held, task, returned)
-        else:
-            settlement = after_failure(task.definition, held.delivery, error, random)
-            self._report(task, held, settlement, error)
-        self._consumer.ended(held, settlement, int((time.monotonic() - started) * 1_000_000))
+            return  # given back, or abandoned
+        settlement = self._success(held, task, returned) if error is None else self._failure(run, error)
+        self._consumer.ended(held, settlement, int((time.monotonic() - run.started) * 1_000_000))
+
+    def _failure(self, run: Run, error: BaseException) -> Settlement:
+        settlement = after_failure(run.task.definition, run.held.delivery, error, random)
+        self._report(run.task, run.held, settlement, error)
+        return settlement
+
+    def _timed_out(self, run: Run) -> TaskTimeout:
+        options = run.task.definition
+        if run.phase is Phase.WARNED:
+            return SoftTimeout(f"soft timeout of {options.soft_timeout:g} s")
+        return TaskTimeout(f"timeout of {options.timeout:g} s")
+
+    def _abandon(self, run: Run) -> None:
+        """Settle a run that does not stop as failed. Its slot is not free before it has ended."""
+        held = run.held
+        if held.leased and not held.settled:
+            self._consumer.acknowledge_first(held, self._failure(run, self._timed_out(run)), self._count_leak)
+
+    def _count_leak(self) -> None:
+        self.leaks += 1
+
+    def lose(self, held: Held) -> None:
+        """Its lease is another's, or nobody's: a coroutine is cancelled, its work is not wanted any more.
+
+        A thread cannot be stopped. When it ends it says so, and is believed as long as nobody else got the message.
+        """
+        run = self._running.get(held)
+        if run is None or held.settled or not held.leased:
+            return
+        held.lost = True
+        self._log.warning("Lost the lease of task %s[%s] of queue %s", run.task.name, held.delivery.id, held.keys.queue)
+        if run.coroutine:
+            held.leased = False
+            run.coroutine.cancel()
 
     def _success(self, held: Held, task: Task[..., Any], returned: Any) -> Settlement:
         try:
@@ -141,12 +178,18 @@ class Executor:
 
         A thread cannot be stopped: its handler runs on until the process ends.
         """
-        unfinished = dict(self._running)
-        for held, running in unfinished.items():
-            held.settled = True
-            if running:
-                running.cancel()
-        return [held for held in unfinished if held.leased]
+        self._timeouts.close()
+        unfinished = []
+        for run in list(self._running.values()):
+            held = run.held
+            if run.coroutine:
+                run.coroutine.cancel()
+            if not held.leased:
+                self._consumer.leave(held)
+            elif not held.settled:
+                held.settled = True
+                unfinished.append(held)
+        return unfinished
 
 
 def _origin(error: BaseException) -> str:

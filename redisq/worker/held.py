@@ -21,9 +21,10 @@ class Held:
         lost: Its lease is another's or nobody's.
         then: Acknowledged early: run this when Redis has taken the ack.
         leased: False from then on: it only takes a slot.
+        over: Its handler has ended.
     """
 
-    __slots__ = ("delivery", "keys", "leased", "lost", "settled", "then", "until")
+    __slots__ = ("delivery", "keys", "leased", "lost", "over", "settled", "then", "until")
 
     def __init__(self, keys: QueueKeys, delivery: Delivery) -> None:
         self.keys = keys
@@ -33,3 +34,4 @@ class Held:
         self.lost = False
         self.then: Callable[[], None] | None = None
         self.leased = True
+        self.over = False

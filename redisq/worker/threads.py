@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
+
+from redisq.errors import SoftTimeout
+from redisq.worker.run import Run
 
 __all__ = ["ThreadPool"]
 
-#: Told what the handler returned, and what it raised or None.
-Done = Callable[[Any, BaseException | None], None]
+#: Told the run, what its handler returned, and what it raised or None.
+Done = Callable[[Run, Any, BaseException | None], None]
+
+
+class Item(NamedTuple):
+    """A handler on its way to a thread."""
+
+    run: Run
+    handler: Callable[[], Any]
+    done: Done
 
 
 class ThreadPool:
@@ -30,44 +42,62 @@ class ThreadPool:
         self._loop = loop
         self._size = size
         self._threads: list[threading.Thread] = []
-        self._work: SimpleQueue[tuple[Callable[[], Any], Done] | None] = SimpleQueue()
+        self._work: SimpleQueue[Item | None] = SimpleQueue()
         self._busy = 0
-        self._ended: deque[tuple[Done, Any, BaseException | None]] = deque()
+        self._ended: deque[tuple[Item, Any, BaseException | None]] = deque()
         self._woken = False
+        self._telling = threading.Lock()
 
-    def submit(self, handler: Callable[[], Any], done: Done) -> None:
-        """Run the handler in a thread, then `done(returned, error or None)` in the loop."""
+    def submit(self, run: Run, handler: Callable[[], Any], done: Done) -> None:
+        """Run the handler in a thread, then `done(run, returned, error or None)` in the loop."""
         self._busy += 1
         if self._busy > len(self._threads) and len(self._threads) < self._size:
             thread = threading.Thread(target=self._run, name=f"redisq-handler-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._work.put((handler, done))
+        self._work.put(Item(run, handler, done))
+
+    def tell(self, run: Run) -> None:
+        """Raise `SoftTimeout` in the thread of a run, when it next runs Python code. Not once the handler has ended."""
+        with self._telling:
+            if run.thread is not None:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(run.thread), ctypes.py_object(SoftTimeout))
 
     def _run(self) -> None:
         while (item := self._work.get()) is not None:
-            handler, done = item
-            returned, error = None, None
-            try:
-                returned = handler()
-            except BaseException as raised:  # noqa: BLE001 - reported to the worker, which decides
-                error = raised
-            self._ended.append((done, returned, error))
+            returned, error = self._call(item)
+            self._ended.append((item, returned, error))
             if not self._woken:
                 self._woken = True
                 try:
                     self._loop.call_soon_threadsafe(self._report)
                 except RuntimeError:
                     return  # the loop is closed: the worker has gone, and gave the message back
-            del item, handler, done, returned, error
+            del item, returned, error
+
+    def _call(self, item: Item) -> tuple[Any, BaseException | None]:
+        returned, error = None, None
+        try:
+            item.run.thread = threading.get_ident()
+            try:
+                returned = item.handler()
+            except BaseException as raised:  # noqa: BLE001 - reported to the worker, which decides
+                error = raised
+            with self._telling:
+                item.run.thread = None
+        except SoftTimeout as told:
+            # It was told in the very moment of its end.
+            item.run.thread = None
+            error = error or told
+        return returned, error
 
     def _report(self) -> None:
         # Before the look, not after: an end that comes in between wakes the loop once more for nothing, none is missed.
         self._woken = False
         while self._ended:
-            done, returned, error = self._ended.popleft()
+            item, returned, error = self._ended.popleft()
             self._busy -= 1
-            done(returned, error)
+            item.done(item.run, returned, error)
 
     def close(self) -> None:
         """Let the idle threads end. One that still runs a handler is left behind."""

@@ -18,7 +18,6 @@ from redisq.message import new_id
 from redisq.types import check_name
 from redisq.worker.consumer import Consumer
 from redisq.worker.executor import Executor
-from redisq.worker.held import Held
 from redisq.worker.outage import Outage
 from redisq.worker.renewer import Renewer
 from redisq.worker.threads import ThreadPool
@@ -137,7 +136,7 @@ class Worker:
             executor = Executor(self._app, loop, threads, consumer, self.log)
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
-                server.connector("worker-renewer", patience=patience), settings.lease, consumer.held, self._lost, loop, self.log
+                server.connector("worker-renewer", patience=patience), settings.lease, consumer.held, executor.lose, loop, self.log
             )
             renewer.start()
             try:
@@ -203,13 +202,6 @@ class Worker:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
-
-    def _lost(self, held: Held) -> None:
-        if not held.settled and not held.lost:
-            held.lost = True
-            self.log.warning(
-                "Lost the lease of message %s of queue %s; its result will be refused", held.delivery.id, held.keys.queue
-            )
 
 
 def _host() -> str:

@@ -10,6 +10,7 @@ import urllib.request
 from datetime import timedelta
 
 from redisq import RedisQ
+from redisq.errors import SoftTimeout
 
 app = RedisQ("bot_logic", lease=float(os.environ.get("BOT_LEASE", "30")))
 
@@ -71,4 +72,66 @@ def sleep_sync(number: int, seconds: float) -> None:
 async def block_the_loop(number: int, seconds: float) -> None:
     note("S", number)
     time.sleep(seconds)  # noqa: ASYNC251 - what a handler should not do, and some do
+    note("E", number)
+
+
+def _until_told(number: int) -> None:
+    note("S", number)
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        note("X", number)
+
+
+@app.task(queue="slow", timeout=0.5, max_retries=0)
+async def too_long(number: int) -> None:
+    note("S", number)
+    try:
+        await asyncio.sleep(60)
+        note("E", number)
+    finally:
+        note("X", number)
+
+
+@app.task(queue="slow", timeout=0.5, max_retries=0)
+def too_long_sync(number: int) -> None:
+    _until_told(number)
+
+
+@app.task(queue="slow", soft_timeout=0.3)
+async def soft(number: int) -> None:
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        note("E", number)
+
+
+@app.task(queue="slow", soft_timeout=0.3)
+def soft_sync(number: int) -> None:
+    try:
+        _until_told(number)
+    except SoftTimeout:
+        note("E", number)
+
+
+@app.task(queue="slow", timeout=0.5, max_retries=0)
+async def stubborn(number: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            await asyncio.sleep(left)
+        except asyncio.CancelledError:
+            continue
+    note("E", number)
+
+
+@app.task(queue="slow", timeout=0.5, max_retries=0)
+def stubborn_sync(number: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            time.sleep(left)
+        except SoftTimeout:
+            continue
     note("E", number)
