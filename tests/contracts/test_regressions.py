@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faces import LEASE, SECOND, Broker
 
 
@@ -29,3 +31,17 @@ def test_a_shorter_lease_in_the_same_queue_does_not_shorten_the_time_of_grace(br
     assert broker.claimed_ids() == []
     broker.pass_time(1)
     assert broker.claimed_ids() == ["m"]
+
+
+@pytest.mark.parametrize("state", ["waiting", "delayed", "retry", "processing", "dead"])
+def test_an_id_whose_body_was_deleted_is_not_accepted_into_a_second_state(broker: Broker, state: str) -> None:
+    broker.enqueue("m", due="+1" if state == "delayed" else "0")
+    if state in ("retry", "processing", "dead"):
+        delivery = broker.claim_one()
+        if state != "processing":
+            broker.settle(state, delivery, delay=1)
+    broker.raw.hdel(broker.keys.named("messages"), "m")
+    assert broker.enqueue("m", "n") == ["m"]
+    view = broker.view()
+    assert view.waiting + view.delayed + view.retry + view.processing + view.dead == 2
+    assert broker.state_of("m") == state

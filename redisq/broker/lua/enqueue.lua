@@ -47,6 +47,14 @@ for i = 1, count do
   ids[i] = ARGV[1 + 3 * i]
 end
 local present = redis.call('HMGET', MESSAGES, unpack(ids))
+-- Somebody deleted bodies, or the server evicts keys: an id without one is in the queue all the same.
+if queue.main + queue.delayed + queue.retry + queue.processing + queue.dead > queue.bodies then
+  for i, id in ipairs(ids) do
+    for _, key in ipairs({ MAIN, DELAYED, RETRY, PROCESSING, DLQ }) do
+      present[i] = present[i] or redis.call('ZSCORE', key, id)
+    end
+  end
+end
 local first = take_ticks(queue, count)
 local duplicates, seen = {}, {}
 local bodies, ready, delayed, metas = {}, {}, {}, {}

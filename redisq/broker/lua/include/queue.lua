@@ -26,11 +26,10 @@ local function open_queue()
   local queue = {
     now = now_us(), clock = clock, paused = found[2] == '1', grace = grace, lease = lease, config = {},
     main = redis.call('ZCARD', MAIN), delayed = redis.call('ZCARD', DELAYED), retry = redis.call('ZCARD', RETRY),
-    processing = redis.call('ZCARD', PROCESSING), meta = redis.call('HLEN', META),
+    processing = redis.call('ZCARD', PROCESSING), dead = redis.call('ZCARD', DLQ),
+    bodies = redis.call('HLEN', MESSAGES), meta = redis.call('HLEN', META),
   }
-  redis.call('ZCARD', DLQ)
   redis.call('ZCARD', WAKE)
-  redis.call('HLEN', MESSAGES)
   redis.call('HLEN', LEASES)
   if not found[1] then
     queue.config[1], queue.config[2] = 'layout', '1'
