@@ -248,7 +248,7 @@ class Model:
     def inspect(self) -> QueueView:
         lengths = [len(self.among(state)) for state in ZSETS]
         oldest = next(iter(self.among(State.WAITING)), None)
-        age = (self.now - float(oldest.score)) / 1_000_000 if oldest else None
+        age = (self.now - oldest.score) / 1_000_000 if oldest else None
         return QueueView(*lengths, self.paused == "1", age, dict(+self.stats))
 
     def snapshot(self) -> Snapshot:
