@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
-from redisq.broker.vitals import Vitals, is_cluster
+from redisq.broker.vitals import Vitals, is_cluster, is_replica
 
 __all__ = ["CHECKS", "Finding", "Level", "judge"]
 
@@ -40,11 +40,11 @@ def judge(vitals: Vitals) -> list[Finding]:
 
 def check_version(vitals: Vitals) -> Finding:
     """The server is new enough."""
-    text = str(vitals.info.get("redis_version", ""))
+    text = vitals.info.get("redis_version", "")
     if not text:
         return Finding("version", Level.WARNING, "the user may not run INFO: version, persistence, memory and role are unknown")
     name = "Valkey" if "valkey_version" in vitals.info else "Redis"
-    shown = str(vitals.info.get("valkey_version", text))
+    shown = vitals.info.get("valkey_version", text)
     parts = tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
     if parts < LOWEST:
         return Finding("version", Level.ERROR, f"{name} {shown}: redisq needs 5.0 or newer")
@@ -64,10 +64,10 @@ def check_cluster(vitals: Vitals) -> Finding:
 
 def check_role(vitals: Vitals) -> Finding:
     """The server takes writes."""
-    if vitals.info.get("role") in ("slave", "replica"):
+    if is_replica(vitals.info):
         master = f"{vitals.info.get('master_host', '?')}:{vitals.info.get('master_port', '?')}"
         return Finding("role", Level.ERROR, f"this is a replica of {master}: it refuses writes; use the URL of the master")
-    return Finding("role", Level.OK, str(vitals.info.get("role", "unknown")))
+    return Finding("role", Level.OK, vitals.info.get("role", "unknown"))
 
 
 def check_persistence(vitals: Vitals) -> Finding:
@@ -78,7 +78,7 @@ def check_persistence(vitals: Vitals) -> Finding:
             return Finding("persistence", Level.ERROR, f"the last write of the {what} failed: look at the server's log and disk")
     if not info:
         return Finding("persistence", Level.OK, "unknown")
-    if str(info.get("aof_enabled", 0)) == "1":
+    if info.get("aof_enabled") == "1":
         fsync = vitals.config.get("appendfsync")
         if fsync == "no":
             text = "appendfsync is no: when the machine dies, what it had not yet written is lost (30 s is usual); set everysec"
@@ -95,7 +95,7 @@ def check_persistence(vitals: Vitals) -> Finding:
 
 def check_eviction(vitals: Vitals) -> Finding:
     """The server does not throw messages away to make room."""
-    policy = str(vitals.info.get("maxmemory_policy", "unknown"))
+    policy = vitals.info.get("maxmemory_policy", "unknown")
     if policy in ("noeviction", "unknown"):
         return Finding("eviction", Level.OK, f"maxmemory-policy is {policy}")
     what = "whole queues" if policy.startswith("allkeys") else "results, locks and the answers that make repeated calls safe"
@@ -141,6 +141,8 @@ def check_rights(vitals: Vitals) -> Finding:
     if vitals.denied:
         why = next(iter(vitals.denied.values()))
         return Finding("rights", Level.ERROR, f"the user may not run {', '.join(vitals.denied)}. {why}")
+    if is_replica(vitals.info):
+        return Finding("rights", Level.OK, "not checked on a replica")
     if not vitals.queues:
         return Finding("rights", Level.OK, "not checked: there is no queue yet; name one with -Q")
     return Finding("rights", Level.OK, "the user may run all commands on the keys of these queues")

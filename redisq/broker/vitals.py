@@ -15,7 +15,7 @@ from redisq.broker.queues import Steps, layouts, server_time
 from redisq.broker.scripts import SCRIPT_NAMES, Scripts
 from redisq.errors import AccessDenied, BrokerError
 
-__all__ = ["PROBES", "Vitals", "is_cluster", "read_info", "read_vitals"]
+__all__ = ["PROBES", "Vitals", "is_cluster", "is_replica", "read_info", "read_vitals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Vitals:
         queues: Queue -> why it cannot be used; None: it can.
     """
 
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, str] = field(default_factory=dict)
     clock_ahead: float = 0.0
     config: Mapping[str, str] = field(default_factory=dict)
     scripts: Mapping[str, str] = field(default_factory=dict)
@@ -40,9 +40,10 @@ class Vitals:
 
 
 _HSET = "redis.call('HSET', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
+_HINCRBY = "redis.call('HINCRBY', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
 
-#: Command -> a call of it that changes nothing, on a key that never exists; the key's place is `{never}`. The `HSET` is
-#: undone within the script that does it; `BZPOPMIN` finds a key of another type, and does not wait.
+#: Command -> a call of it that changes nothing, on a key that never exists; the key's place is `{never}`. `HSET` and
+#: `HINCRBY` are undone within the script that does them; `BZPOPMIN` finds a key of another type, and does not wait.
 PROBES: dict[str, tuple[Any, ...]] = {
     "DEL": ("DEL", "{never}"),
     "EXISTS": ("EXISTS", "{never}"),
@@ -51,6 +52,7 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "HEXISTS": ("HEXISTS", "{never}", "a"),
     "HGET": ("HGET", "{never}", "a"),
     "HGETALL": ("HGETALL", "{never}"),
+    "HINCRBY": ("EVAL", _HINCRBY, 1, "{never}"),
     "HLEN": ("HLEN", "{never}"),
     "HMGET": ("HMGET", "{never}", "a"),
     "HSET": ("EVAL", _HSET, 1, "{never}"),
@@ -69,7 +71,7 @@ PROBES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def read_info() -> Steps[Mapping[str, Any]]:
+def read_info() -> Steps[Mapping[str, str]]:
     """Read `INFO`; nothing, when the user may not.
 
     Raises:
@@ -80,7 +82,7 @@ def read_info() -> Steps[Mapping[str, Any]]:
         return {}
     if isinstance(info, BrokerError):
         raise info
-    found: Mapping[str, Any] = info
+    found: Mapping[str, str] = info
     return found
 
 
@@ -89,12 +91,17 @@ def _is_rule(error: AccessDenied) -> bool:
     return isinstance(error.__cause__, redis_errors.NoPermissionError)
 
 
-def is_cluster(info: Mapping[str, Any]) -> bool:
+def is_replica(info: Mapping[str, str]) -> bool:
+    """Whether the server follows another: it refuses writes."""
+    return info.get("role") in ("slave", "replica")
+
+
+def is_cluster(info: Mapping[str, str]) -> bool:
     """Whether the server is a node of a Cluster: it sends most commands elsewhere."""
-    return str(info.get("cluster_enabled", 0)) == "1"
+    return info.get("cluster_enabled") == "1"
 
 
-def read_vitals(info: Mapping[str, Any], queues: Sequence[QueueKeys], now: Callable[[], float] = time.time) -> Steps[Vitals]:
+def read_vitals(info: Mapping[str, str], queues: Sequence[QueueKeys], now: Callable[[], float] = time.time) -> Steps[Vitals]:
     """Ask the server for all else. What it refuses is noted.
 
     Raises:
@@ -109,7 +116,7 @@ def read_vitals(info: Mapping[str, Any], queues: Sequence[QueueKeys], now: Calla
         clock_ahead=server - (before + after) / 2,
         config=config,
         scripts=(yield from _scripts()),
-        denied=(yield from _denied(queues)),
+        denied=(yield from _denied(() if is_replica(info) else queues)),
         queues=(yield from _conflicts(queues)),
     )
 
@@ -162,9 +169,9 @@ def _filled(call: tuple[Any, ...], keys: QueueKeys) -> tuple[Any, ...]:
     return tuple(places.get(part, part) if isinstance(part, str) else part for part in call)
 
 
-def _info(reply: Any) -> Any:
-    # redis-py reads INFO by itself.
-    return reply
+def _info(reply: Any) -> dict[str, str]:
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
 def _text(reply: Any) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from redisq import RedisQ
+from tests.integration.operator import Operator, Stage
 from tests.integration.processes import WorkerProcess
 
 
@@ -59,3 +61,34 @@ def chat_api() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def operator(redis_url: str) -> Operator:
+    """The command line, on the test's server."""
+    return Operator(redis_url)
+
+
+@pytest.fixture
+def stage(redis_url: str) -> Iterator[Stage]:
+    """Brings messages into the states that a command is to find."""
+    app = RedisQ("bot", url=redis_url)
+    yield Stage(app)
+    app.close()
+
+
+@pytest.fixture
+def bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with one app, named anew for each test, as `-A` takes it; its folder is the current one."""
+    name = f"bot_{tmp_path.name.replace('-', '_')}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / f"{name}.py").write_text(
+        "from redisq import RedisQ\n"
+        "app = RedisQ('bot_logic')\n"
+        "@app.task(queue='chat_api', priority=3)\n"
+        "def answer(chat_id: int, text: str) -> None: ...\n"
+        "@app.task(queue='mail')\n"
+        "def mail(to: str) -> None: ...\n"
+    )
+    return f"{name}:app"

@@ -1,0 +1,161 @@
+"""`redisq doctor`, on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+import redis
+
+from redisq.app.waiting import run
+from redisq.broker.commands import Command
+from redisq.broker.connector import Connector
+from redisq.broker.health import judge
+from redisq.broker.queues import Steps, server_time
+from redisq.broker.vitals import Vitals, read_vitals
+from redisq.errors import AccessDenied
+from tests.integration.operator import Operator, Stage
+from tests.keyspace import everything
+from tests.servers import RedisServer, free_port
+from tests.wire import canned_server
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., RedisServer]]:
+    started: list[RedisServer] = []
+
+    def start(*options: str, append_only: bool = False) -> RedisServer:
+        server = RedisServer(None, *options, append_only=append_only)
+        while server.port + 10_000 > 65_535:  # where nodes of a Cluster talk
+            server.port = free_port()
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in started:
+        server.close()
+
+
+def levels(found: Any) -> dict[str, str]:
+    return {finding["check"]: finding["level"] for finding in found["findings"]}
+
+
+def test_a_server_that_is_set_up_well_is_well(start_server: Callable[..., RedisServer]) -> None:
+    server = start_server("--maxmemory", "100mb", append_only=True)
+    operator = Operator(server.url())
+    found = operator.json("doctor", "--strict", "-Q", "chat_api")
+    assert found["level"] == "ok"
+    assert set(levels(found).values()) == {"ok"}
+    with server.client() as client:
+        assert client.dbsize() == 0, "looking changes nothing"
+
+
+def test_it_changes_nothing_in_a_queue(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
+    stage.dead("mail")
+    stage.processing("mail")
+    before = everything(raw)
+    operator.json("doctor")
+    assert everything(raw) == before
+
+
+def test_warnings_count_when_strict(operator: Operator, stage: Stage) -> None:
+    stage.waiting("mail")
+    found = operator.json("doctor")
+    assert levels(found)["persistence"] == levels(found)["memory"] == found["level"] == "warning"
+    operator.run("doctor", "--strict", exit_code=1)
+    lines = operator.text("doctor").splitlines()
+    assert lines[0].split() == ["level", "check", "finding"]
+    assert any(line.startswith("warning  persistence   appendonly is no: all messages are lost") for line in lines)
+
+
+def test_eviction_and_a_replica_are_errors(start_server: Callable[..., RedisServer]) -> None:
+    server = start_server("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru", "--replicaof", "127.0.0.1", str(free_port()))
+    found = levels(Operator(server.url()).json("doctor", "-Q", "mail", exit_code=2))
+    assert found["eviction"] == found["role"] == "error"
+
+
+def test_a_cluster_node_behind_redis_is_an_error_that_says_so(start_server: Callable[..., RedisServer]) -> None:
+    operator = Operator(start_server("--cluster-enabled", "yes").url())
+    text = operator.text("doctor", exit_code=2)
+    assert "cluster_enabled:1: this is a node of a Redis Cluster" in text
+    assert levels(operator.json("doctor", exit_code=2)) == {"version": "ok", "cluster": "error", "installation": "ok"}
+
+
+def test_redis_away_is_an_error() -> None:
+    operator = Operator(f"redis://:hunter2@127.0.0.1:{free_port()}")
+    operator.environment["REDIS_TIMEOUT"] = "0.2"
+    found = operator.json("doctor", exit_code=2)
+    assert levels(found) == {"server": "error", "installation": "ok"}
+    assert found["findings"][0]["text"].startswith("BrokerUnavailable: ")
+    assert "hunter2" not in str(found)
+
+
+def test_a_wrong_password_is_an_error(start_server: Callable[..., RedisServer]) -> None:
+    server = start_server()
+    with server.client() as client:
+        client.config_set("requirepass", "right")
+    operator = Operator(server.url().replace("redis://", "redis://:wrong@"))
+    assert "AccessDenied" in operator.text("doctor", exit_code=2)
+
+
+def test_queues_of_others_and_newer_layouts_are_errors(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
+    stage.waiting("mail")
+    raw.hset("newer:config", "layout", "2")
+    found = operator.json("doctor", exit_code=2)
+    assert levels(found)["queues"] == "error"
+    raw.delete("newer:config")
+    raw.zadd("theirs:queue:main", {"x": 1})
+    assert "another program wrote it" in operator.text("doctor", "-Q", "theirs", exit_code=2)
+
+
+def test_the_queues_of_an_app_are_looked_at_before_they_are_used(operator: Operator, bot: str) -> None:
+    found = operator.json("doctor", bot)
+    assert found["findings"][-2] == {"check": "queues", "level": "ok", "text": "chat_api, mail"}
+
+
+def test_a_user_who_may_do_nothing_is_told_so() -> None:
+    with canned_server(b"-NOPERM this user has no permissions to run the 'info' command") as port:
+        text = Operator(f"redis://127.0.0.1:{port}").text("doctor", exit_code=2)
+    assert "NOPERM" in text or "no permissions" in text
+
+
+def forbidding(steps: Steps[T], connector: Connector, *forbidden: str) -> T:
+    """Carry the steps out for a user whom the server forbids some commands."""
+    error = AccessDenied("NOPERM this user has no permissions to run the command")
+    with pytest.raises(StopIteration) as end:  # noqa: PT012 - the generator's return
+        step = next(steps)
+        while True:
+            if isinstance(step, Command):
+                step = steps.send(connector.execute(step))
+                continue
+            results = connector.execute_many(step)
+            step = steps.send(
+                [
+                    error if command.args[:1] and command.args[0] in forbidden else result
+                    for command, result in zip(step, results, strict=True)
+                ]
+            )
+    result: T = end.value.value
+    return result
+
+
+def test_what_a_user_may_not_do_is_named(stage: Stage) -> None:
+    stage.waiting("mail")
+    steps = read_vitals({}, [stage.app.keys("mail")])
+    vitals = forbidding(steps, stage.app.connector, "ZREM", "SCRIPT", "CONFIG", "BZPOPMIN")
+    assert set(vitals.denied) == {"ZREM", "BZPOPMIN"}
+    assert vitals.config == {}
+    found = {finding.check: finding for finding in judge(vitals)}
+    assert found["rights"].level == "error"
+    assert "may not run ZREM, BZPOPMIN" in found["rights"].text
+    assert "no permissions" in found["rights"].text
+    assert found["scripts"].level == "warning"
+
+
+def test_the_clocks_are_compared(stage: Stage) -> None:
+    server = stage.app.connector.execute(server_time())
+    vitals: Vitals = run(read_vitals({}, [], now=lambda: server - 100), stage.app.connector)
+    assert 100 <= vitals.clock_ahead < 110

@@ -1,0 +1,124 @@
+"""What `redisq doctor` says of what it read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from redisq.broker import health
+from redisq.broker.health import CHECKS, Finding, Level, judge
+from redisq.broker.scripts import SCRIPT_NAMES, Scripts
+from redisq.broker.vitals import PROBES, Vitals
+from redisq.cli.doctor import exit_code, installation, worst_of
+
+OK, WARNING, ERROR = Level.OK, Level.WARNING, Level.ERROR
+
+WELL = {
+    "redis_version": "7.0.15",
+    "cluster_enabled": "0",
+    "role": "master",
+    "aof_enabled": "1",
+    "aof_last_write_status": "ok",
+    "rdb_last_bgsave_status": "ok",
+    "rdb_changes_since_last_save": "12",
+    "maxmemory_policy": "noeviction",
+    "maxmemory": "100000000",
+    "used_memory": "1000000",
+}
+
+
+def vitals(**info: str) -> Vitals:
+    return Vitals(info={**WELL, **info}, config={"save": "3600 1", "appendfsync": "everysec"}, queues={"chat_api": None})
+
+
+def test_a_server_that_is_well_has_no_finding() -> None:
+    findings = judge(vitals())
+    assert {finding.level for finding in findings} == {OK}
+    assert len(findings) == len(CHECKS) == len({finding.check for finding in findings})
+
+
+@pytest.mark.parametrize(
+    ("check", "info", "level", "says"),
+    [
+        ("version", {"redis_version": "4.0.14"}, ERROR, "Redis 4.0.14: redisq needs 5.0 or newer"),
+        ("version", {"redis_version": "5.0.0"}, OK, "Redis 5.0.0"),
+        ("version", {"redis_version": "10.1"}, OK, "Redis 10.1"),
+        ("version", {"redis_version": "7.2.4", "valkey_version": "9.1.0"}, OK, "Valkey 9.1.0"),
+        ("version", {"redis_version": ""}, WARNING, "may not run INFO"),
+        ("cluster", {"cluster_enabled": "1"}, ERROR, "cluster_enabled:1: this is a node of a Redis Cluster"),
+        ("role", {"role": "slave", "master_host": "db", "master_port": "6379"}, ERROR, "replica of db:6379: it refuses writes"),
+        ("persistence", {"aof_enabled": "0"}, WARNING, "all since its last snapshot is lost (12 changes now)"),
+        ("persistence", {"aof_last_write_status": "err"}, ERROR, "the last write of the append-only file failed"),
+        ("persistence", {"rdb_last_bgsave_status": "err"}, ERROR, "the last write of the snapshot failed"),
+        ("eviction", {"maxmemory_policy": "allkeys-lru"}, ERROR, "it can evict whole queues; set noeviction"),
+        ("eviction", {"maxmemory_policy": "allkeys-lfu"}, ERROR, "it can evict whole queues"),
+        ("eviction", {"maxmemory_policy": "volatile-ttl"}, ERROR, "it can evict results, locks"),
+        ("memory", {"maxmemory": "0"}, WARNING, "maxmemory is not set"),
+        ("memory", {"used_memory": "95000000"}, WARNING, "95 of 100 MB used"),
+    ],
+)
+def test_each_trouble_of_the_server_is_told(check: str, info: dict[str, str], level: Level, says: str) -> None:
+    (finding,) = [finding for finding in judge(vitals(**info)) if finding.check == check]
+    assert finding.level is level
+    assert says in finding.text
+
+
+@pytest.mark.parametrize(
+    ("check", "read", "level", "says"),
+    [
+        (health.check_persistence, Vitals(WELL, config={"appendfsync": "always"}), OK, "nothing is lost"),
+        (health.check_persistence, Vitals(WELL, config={"appendfsync": "everysec"}), OK, "at most a second"),
+        (health.check_persistence, Vitals(WELL, config={"appendfsync": "no"}), WARNING, "set everysec"),
+        (health.check_persistence, Vitals(WELL), OK, "appendonly is on"),
+        (health.check_persistence, Vitals({**WELL, "aof_enabled": "0"}, config={"save": ""}), WARNING, "all messages are lost"),
+        (health.check_persistence, Vitals(), OK, "unknown"),
+        (health.check_eviction, Vitals(), OK, "unknown"),
+        (health.check_memory, Vitals(), OK, "unknown"),
+        (health.check_role, Vitals(), OK, "unknown"),
+        (health.check_clock, Vitals(clock_ahead=0.9), OK, "900 ms"),
+        (health.check_clock, Vitals(clock_ahead=1.1), WARNING, "1.1 s ahead of this machine's"),
+        (health.check_clock, Vitals(clock_ahead=-90), WARNING, "90.0 s behind this machine's"),
+        (health.check_scripts, Vitals(), OK, "all load"),
+        (health.check_scripts, Vitals(scripts={"claim": "ERR no"}), ERROR, "not loaded: claim. claim: ERR no"),
+        (health.check_scripts, Vitals(scripts={"claim": "NOPERM"}), WARNING, "not loaded: claim"),
+        (health.check_rights, Vitals(), OK, "name one with -Q"),
+        (health.check_rights, Vitals(denied={"ZADD": "NOPERM x", "GET": ""}), ERROR, "may not run ZADD, GET. NOPERM x"),
+        (health.check_queues, Vitals(), OK, "none yet"),
+        (health.check_queues, Vitals(queues={"a": None, "b": "QueueConflict"}), ERROR, "QueueConflict"),
+    ],
+)
+def test_each_check_by_itself(check: Any, read: Vitals, level: Level, says: str) -> None:
+    finding = check(read)
+    assert finding.level is level
+    assert says in finding.text
+
+
+def test_of_a_clusters_node_nothing_else_is_said() -> None:
+    assert [finding.check for finding in judge(vitals(cluster_enabled="1"))] == ["version", "cluster"]
+
+
+def test_every_command_of_the_scripts_is_probed() -> None:
+    scripts = Scripts()
+    used = {command for name in SCRIPT_NAMES for command in re.findall(r"redis\.call\('(\w+)'", scripts[name].source)}
+    assert used <= set(PROBES)
+
+
+@pytest.mark.parametrize(
+    ("levels", "strict", "code"),
+    [
+        ([OK], False, 0),
+        ([OK], True, 0),
+        ([OK, WARNING, OK], False, 0),
+        ([WARNING, OK], True, 1),
+        ([OK, ERROR, WARNING], False, 2),
+        ([ERROR], True, 2),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst(levels: list[Level], strict: bool, code: int) -> None:
+    assert exit_code(worst_of([Finding("x", level, "") for level in levels]), strict) == code
+
+
+def test_the_installation_names_its_versions() -> None:
+    assert re.match(r"redisq \S+, redis-py \d\S*, (no )?hiredis ", installation().text)
