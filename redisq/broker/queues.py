@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from redisq.broker.commands import Command
 from redisq.broker.keys import QueueKeys
-from redisq.errors import BrokerError, ConfigError, QueueConflict
+from redisq.errors import AccessDenied, BrokerError, ConfigError, QueueConflict
 
 __all__ = ["Steps", "known_queues", "layouts", "server_time"]
 
@@ -21,28 +21,47 @@ _PAGE = 1000
 
 
 def known_queues() -> Steps[list[QueueKeys]]:
-    """Find the queues of a database, in all namespaces, by name. Looks at every key's name once, a thousand a call."""
+    """Find the queues of a database, in all namespaces, by name. Looks at every key's name once, a thousand a call.
+
+    Queues that the user may not read are passed over, as long as there are others.
+
+    Raises:
+        AccessDenied: The user may read no queue, or may not look for them.
+    """
     found: set[QueueKeys] = set()
+    denied: AccessDenied | None = None
     cursor = 0
     while True:
         cursor, names = yield Command("", None, ("SCAN", cursor, "MATCH", "*:config", "COUNT", _PAGE), _page)
         candidates = [keys for keys in map(_queue_of, names) if keys]
-        for keys, layout in (yield from layouts(candidates)).items():
-            if layout is not None:
+        for keys, layout in (yield from _read(candidates)).items():
+            if isinstance(layout, AccessDenied):
+                denied = layout
+            elif layout is not None:
                 found.add(keys)
         if cursor == 0:
+            if denied and not found:
+                raise denied
             return sorted(found, key=lambda keys: keys.prefix)
 
 
 def layouts(queues: Sequence[QueueKeys]) -> Steps[dict[QueueKeys, str | None]]:
     """Read each queue's layout; None: it has none, so it is no queue, or not yet one."""
+    read = yield from _read(queues)
+    for layout in read.values():
+        if isinstance(layout, AccessDenied):
+            raise layout
+    return {keys: layout for keys, layout in read.items() if not isinstance(layout, AccessDenied)}
+
+
+def _read(queues: Sequence[QueueKeys]) -> Steps[dict[QueueKeys, str | AccessDenied | None]]:
     if not queues:
         return {}
     commands = tuple(Command("", keys, ("HGET", keys.named("config"), "layout"), _text_or_none) for keys in queues)
     results: list[Any] = yield commands
-    read: dict[QueueKeys, str | None] = {}
+    read: dict[QueueKeys, str | AccessDenied | None] = {}
     for keys, result in zip(queues, results, strict=True):
-        if isinstance(result, BrokerError) and not isinstance(result, QueueConflict):
+        if isinstance(result, BrokerError) and not isinstance(result, QueueConflict | AccessDenied):
             raise result
         read[keys] = None if isinstance(result, QueueConflict) else result
     return read

@@ -12,7 +12,7 @@ from redisq.app.waiting import run
 from redisq.broker.commands import Command
 from redisq.broker.connector import Connector
 from redisq.broker.health import judge
-from redisq.broker.queues import Steps, server_time
+from redisq.broker.queues import Steps, known_queues, server_time
 from redisq.broker.vitals import Vitals, read_vitals
 from redisq.errors import AccessDenied
 from tests.integration.operator import Operator, Stage
@@ -123,9 +123,9 @@ def test_a_user_who_may_do_nothing_is_told_so() -> None:
 
 
 def forbidding(steps: Steps[T], connector: Connector, *forbidden: str) -> T:
-    """Carry the steps out for a user whom the server forbids some commands."""
+    """Carry the steps out for a user whom the server forbids some commands, or keys."""
     error = AccessDenied("NOPERM this user has no permissions to run the command")
-    with pytest.raises(StopIteration) as end:  # noqa: PT012 - the generator's return
+    try:
         step = next(steps)
         while True:
             if isinstance(step, Command):
@@ -133,13 +133,11 @@ def forbidding(steps: Steps[T], connector: Connector, *forbidden: str) -> T:
                 continue
             results = connector.execute_many(step)
             step = steps.send(
-                [
-                    error if command.args[:1] and command.args[0] in forbidden else result
-                    for command, result in zip(step, results, strict=True)
-                ]
+                [error if {*command.args[:2]} & {*forbidden} else result for command, result in zip(step, results, strict=True)]
             )
-    result: T = end.value.value
-    return result
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
 
 
 def test_what_a_user_may_not_do_is_named(stage: Stage) -> None:
@@ -153,6 +151,15 @@ def test_what_a_user_may_not_do_is_named(stage: Stage) -> None:
     assert "may not run ZREM, BZPOPMIN" in found["rights"].text
     assert "no permissions" in found["rights"].text
     assert found["scripts"].level == "warning"
+
+
+def test_queues_that_a_user_may_not_read_are_passed_over_as_long_as_there_are_others(stage: Stage) -> None:
+    for queue in ("mail", "secret"):
+        stage.waiting(queue)
+    mail, secret = "mail:config", "secret:config"
+    assert forbidding(known_queues(), stage.app.connector, secret) == [stage.app.keys("mail")]
+    with pytest.raises(AccessDenied):
+        forbidding(known_queues(), stage.app.connector, mail, secret)
 
 
 def test_the_clocks_are_compared(stage: Stage) -> None:
