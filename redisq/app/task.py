@@ -196,6 +196,7 @@ class TaskDecorator:
         retry_backoff: float = 5.0,
         retry_backoff_max: float = 600.0,
         timeout: float | None = 900.0,
+        soft_timeout: float | None = None,
         priority: int = 0,
         expires: float | None = None,
         autoretry_for: tuple[type[BaseException], ...] = ...,

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from redisq.app.app import RedisQ
 from redisq.cli.loader import load_app
+from redisq.errors import ConfigError
+from redisq.worker.fitness import Limits
+from redisq.worker.supervisor import PARENT, SLOT, Supervisor
 from redisq.worker.worker import Worker
 
 __all__ = ["worker"]
@@ -19,28 +26,57 @@ __all__ = ["worker"]
 # "INFO - Started ..." is what operators of the former system look for.
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 
+#: A process that has lost so many slots to handlers that do not stop ends for another.
+MAX_LEAKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What the command line says."""
+
+    queues: list[str]
+    concurrency: int
+    threads: int
+    burst: bool
+    name: str | None
+    shutdown_timeout: float
+    max_tasks: int | None
+    max_memory: int | None
+
 
 @click.command()
 @click.argument("target", metavar="MODULE:APP", required=False)
 @click.option("-A", "--app", "app_option", metavar="MODULE:APP", envvar="REDISQ_APP", help="The same, as Celery has it.")
 @click.option(
-    "-Q",
-    "--queues",
-    multiple=True,
-    envvar="REDISQ_QUEUES",
+    "-Q", "--queues", multiple=True, envvar="REDISQ_QUEUES",
     help="Queues to serve, in this order. Default: those of the app's tasks.",
+)  # fmt: skip
+@click.option(
+    "-c", "--concurrency", default=100, show_default=True, envvar="REDISQ_CONCURRENCY",
+    help="Messages at a time, in each process.",
+)  # fmt: skip
+@click.option(
+    "-t", "--threads", default=10, show_default=True, envvar="REDISQ_THREADS", help="Threads for sync handlers, in each process."
 )
-@click.option("-c", "--concurrency", default=100, show_default=True, envvar="REDISQ_CONCURRENCY", help="Messages at a time.")
-@click.option("-t", "--threads", default=10, show_default=True, envvar="REDISQ_THREADS", help="Threads for sync handlers.")
+@click.option("-w", "--workers", type=click.IntRange(1), envvar="REDISQ_WORKERS", help="Processes, under a supervisor.")
 @click.option("-b", "--burst", is_flag=True, envvar="REDISQ_BURST", help="Exit when the queues are empty.")
+@click.option("-r", "--reload", is_flag=True, envvar="REDISQ_RELOAD", help="Start anew when a Python file below here changes.")
 @click.option("-n", "--name", envvar="REDISQ_NAME", help="The worker's name. Default: host, process and a random part.")
 @click.option(
     "-l", "--log-level", default="INFO", show_default=True, envvar="REDISQ_LOG_LEVEL",
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), help="The least that is logged.",
 )  # fmt: skip
 @click.option(
     "--shutdown-timeout", default=25.0, show_default=True, envvar="REDISQ_SHUTDOWN_TIMEOUT",
     help="Seconds that running handlers get after SIGTERM; what is not finished then is given back.",
+)  # fmt: skip
+@click.option(
+    "--max-tasks-per-child", type=click.IntRange(1), envvar="REDISQ_MAX_TASKS_PER_CHILD",
+    help="After so many tasks a process ends for another.",
+)  # fmt: skip
+@click.option(
+    "--max-memory-per-child", type=click.IntRange(1), envvar="REDISQ_MAX_MEMORY_PER_CHILD",
+    help="Over so many MiB of memory a process ends for another.",
 )  # fmt: skip
 def worker(
     target: str | None,
@@ -48,10 +84,14 @@ def worker(
     queues: tuple[str, ...],
     concurrency: int,
     threads: int,
+    workers: int | None,
     burst: bool,
+    reload: bool,
     name: str | None,
     log_level: str,
     shutdown_timeout: float,
+    max_tasks_per_child: int | None,
+    max_memory_per_child: int | None,
 ) -> None:
     """Run the tasks of an app.
 
@@ -61,25 +101,69 @@ def worker(
     if not named:
         raise click.UsageError("which app? redisq worker module:app")
     logging.basicConfig(format=LOG_FORMAT, level=log_level.upper())
+    supervised = os.environ.get(PARENT) == str(os.getppid())
+    if not supervised and (workers or reload or max_tasks_per_child or max_memory_per_child):
+        _end(_supervise(workers or 1, burst, reload))
+    options = WorkerOptions(
+        [queue for value in queues for queue in value.replace(",", " ").split()],
+        concurrency,
+        threads,
+        burst,
+        f"{name}-{os.environ.get(SLOT, '0')}" if name and supervised else name,
+        shutdown_timeout,
+        max_tasks_per_child if supervised else None,
+        max_memory_per_child if supervised else None,
+    )
     app = load_app(named)
-    chosen = [queue for value in queues for queue in value.replace(",", " ").split()]
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        runner.run(_run(app, chosen, concurrency, threads, burst, name, shutdown_timeout))
-    # Handlers that hang in threads must not keep the process: their messages were given back.
-    logging.shutdown()
-    sys.stdout.flush()
+    _end(asyncio.Runner(loop_factory=_fast_loop()).run(_work(app, options, supervised)))
 
 
-async def _run(
-    app: RedisQ, queues: list[str], concurrency: int, threads: int, burst: bool, name: str | None, shutdown_timeout: float
-) -> None:
+async def _work(app: RedisQ, options: WorkerOptions, supervised: bool) -> int:
     running = Worker(
-        app, queues=queues, concurrency=concurrency, threads=threads, burst=burst, name=name, shutdown_timeout=shutdown_timeout
+        app,
+        queues=options.queues,
+        concurrency=options.concurrency,
+        threads=options.threads,
+        burst=options.burst,
+        name=options.name,
+        shutdown_timeout=options.shutdown_timeout,
+        limits=Limits(
+            max_tasks=options.max_tasks,
+            max_memory=options.max_memory and options.max_memory * 2**20,
+            max_leaks=MAX_LEAKS,
+            parent=os.getppid() if supervised else None,
+        ),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.stop)
     await running.run()
+    return running.exit
+
+
+def _supervise(workers: int, burst: bool, reload: bool) -> int:
+    """Run this same command in processes of their own; they find in the environment whose children they are."""
+    log = logging.getLogger("redisq.supervisor")
+    command = [sys.executable, "-m", "redisq", *sys.argv[1:]]
+    supervisor = Supervisor(command, workers, log, once=burst, changes=_changes() if reload else None)
+    return asyncio.Runner().run(supervisor.run())
+
+
+def _changes() -> AsyncIterator[Any]:
+    try:
+        import watchfiles
+    except ImportError:
+        raise ConfigError("--reload needs watchfiles: pip install 'redisq[reload]'") from None
+    return watchfiles.awatch(".", watch_filter=watchfiles.PythonFilter())
+
+
+def _end(code: int) -> None:
+    """End the process: without waiting for threads that hang, whose messages were given back."""
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -46,8 +46,8 @@ class Executor:
         self._consumer = consumer
         self._log = log
         self._max_bytes = app.settings.max_bytes
-        #: Runs that were abandoned since the start.
-        self.leaks = 0
+        #: Handlers that have ended since the start.
+        self.ended = 0
         self._running: dict[Held, Run] = {}
         self._timeouts = Timeouts(loop, threads, self._running.values, self._abandon, log)
 
@@ -55,6 +55,17 @@ class Executor:
     def running(self) -> int:
         """How many handlers run, or wait for a thread."""
         return len(self._running)
+
+    @property
+    def leaks(self) -> int:
+        """How many slots are lost, for now, to handlers that do not stop."""
+        return sum(run.phase is Phase.ABANDONED for run in self._running.values())
+
+    def hard_limit(self) -> float | None:
+        """Until when a coroutine may block the loop, in monotonic seconds; None: for ever. Safe to call from a thread."""
+        limits = [run.held.until for run in list(self._running.values()) if run.coroutine]
+        ends = [limit for limit in limits if limit is not None]
+        return max(ends) if ends and len(ends) == len(limits) else None
 
     def start(self, held: Held) -> None:
         """Run one delivery. Never raises: what cannot be run is settled so that it is kept."""
@@ -102,6 +113,7 @@ class Executor:
     def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
         held, task = run.held, run.task
         self._running.pop(held, None)
+        self.ended += 1
         held.over = True
         if error is not None and run.phase > Phase.IN_TIME and isinstance(error, asyncio.CancelledError | SoftTimeout):
             error = self._timed_out(run)
@@ -132,10 +144,7 @@ class Executor:
         """Settle a run that does not stop as failed. Its slot is not free before it has ended."""
         held = run.held
         if held.leased and not held.settled:
-            self._consumer.acknowledge_first(held, self._failure(run, self._timed_out(run)), self._count_leak)
-
-    def _count_leak(self) -> None:
-        self.leaks += 1
+            self._consumer.acknowledge_first(held, self._failure(run, self._timed_out(run)), _nothing)
 
     def lose(self, held: Held) -> None:
         """Its lease is another's, or nobody's: a coroutine is cancelled, its work is not wanted any more.
@@ -190,6 +199,10 @@ class Executor:
                 held.settled = True
                 unfinished.append(held)
         return unfinished
+
+
+def _nothing() -> None:
+    """Its slot stays taken; there is nothing to start."""
 
 
 def _origin(error: BaseException) -> str:

@@ -18,9 +18,12 @@ from redisq.message import new_id
 from redisq.types import check_name
 from redisq.worker.consumer import Consumer
 from redisq.worker.executor import Executor
+from redisq.worker.exits import Exit
+from redisq.worker.fitness import NO_LIMITS, Fitness, Limits
 from redisq.worker.outage import Outage
 from redisq.worker.renewer import Renewer
 from redisq.worker.threads import ThreadPool
+from redisq.worker.watchdog import Watchdog
 
 __all__ = ["Worker"]
 
@@ -47,6 +50,10 @@ class Worker:
         burst: End when the queues are empty.
         shutdown_timeout: Seconds that running handlers get after `stop`.
         name: The name that leases are written to; else host, process and a random part.
+        limits: When this process is not fit any more, and drains and ends for another.
+
+    Attributes:
+        exit: Why it ended, once it has.
 
     Raises:
         ConfigError: The app has no task, or a number or name is not valid.
@@ -62,6 +69,7 @@ class Worker:
         burst: bool = False,
         shutdown_timeout: float = 25.0,
         name: str | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         if not app.tasks:
             raise ConfigError(f"app {app.name} has no task: decorate a function with @app.task, and import its module")
@@ -73,6 +81,8 @@ class Worker:
         self._threads = threads
         self._burst = burst
         self._shutdown_timeout = shutdown_timeout
+        self._limits = limits
+        self.exit = Exit.ASKED
         self.name = check_name("worker", name or f"{_host()}-{os.getpid()}-{new_id()[:4]}")
         self.log = logging.getLogger(f"{app.name}.worker")
         self._stopped = asyncio.Event()
@@ -106,6 +116,11 @@ class Worker:
             self._hurry.set()
         self._stopped.set()
 
+    def _recycle(self, reason: str) -> None:
+        self.log.info("Worker %s ends for another: %s", self.name, reason)
+        self.exit = Exit.RECYCLE
+        self.stop()
+
     async def run(self) -> None:
         """Work until `stop`, or until the queues are empty in a burst.
 
@@ -138,11 +153,17 @@ class Worker:
             renewer = Renewer(
                 server.connector("worker-renewer", patience=patience), settings.lease, consumer.held, executor.lose, loop, self.log
             )
+            watchdog = Watchdog(loop, executor.hard_limit, self.log)
+            fitness = Fitness(self._limits, loop, lambda: executor.ended, lambda: executor.leaks, self._recycle)
             renewer.start()
+            watchdog.start()
+            fitness.start()
             try:
                 await self._work(consumer)
                 await self._drain(consumer, executor)
             finally:
+                fitness.stop()
+                watchdog.stop()
                 renewer.stop()
                 threads.close()
                 await consumer.abort()

@@ -135,3 +135,9 @@ def stubborn_sync(number: int, seconds: float) -> None:
         except SoftTimeout:
             continue
     note("E", number)
+
+
+@app.task(queue="slow", timeout=1.0)
+async def block_for_ever(number: int) -> None:
+    note("S", number)
+    time.sleep(600)  # noqa: ASYNC251

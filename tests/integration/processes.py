@@ -26,13 +26,21 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
 class WorkerProcess:
     """One `redisq worker` process."""
 
-    def __init__(self, url: str, folder: Path, *options: str, app: str = "tests.integration.bot:app", **environment: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        *options: str,
+        app: str = "tests.integration.bot:app",
+        folder_to_run_in: Path = ROOT,
+        **environment: str,
+    ) -> None:
         self.log = folder / f"worker-{time.monotonic_ns()}.log"
         self.ledger = folder / "ledger"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "redisq", "worker", app, *options],
-                cwd=ROOT, stdout=output, stderr=output,
+                cwd=folder_to_run_in, stdout=output, stderr=output,
                 env={**os.environ, "REDISQ_URL": url, "BOT_LEDGER": str(self.ledger), **environment},
             )  # fmt: skip
 

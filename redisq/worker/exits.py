@@ -1,0 +1,17 @@
+"""The exit codes of a worker process. `docs/reference/cli.md` shows this table."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["Exit"]
+
+
+class Exit(IntEnum):
+    """Why a worker process ended."""
+
+    ASKED = 0  # by a signal, by `redisq shutdown`, or the burst was over
+    REFUSED = 1  # it cannot work like this: a wrong app, password, queue ...
+    USAGE = 2  # a wrong command line
+    STUCK = 70  # its event loop was blocked past the hard limit
+    RECYCLE = 75  # it has done its share of tasks, uses too much memory, or has lost too many slots: start another

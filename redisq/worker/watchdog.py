@@ -1,0 +1,90 @@
+"""A thread that sees when the event loop does not turn: it says where it hangs, and in the end ends the process.
+
+A handler that blocks the loop stops all others, and the settlements of those that ended. Leases are extended all the
+while (`renewer.py`), so nothing runs twice for it, but nothing else runs either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from redisq.redact import redact
+from redisq.worker.exits import Exit
+
+__all__ = ["Watchdog"]
+
+#: Seconds of silence after which the loop's stack is logged.
+SILENT = 5.0
+
+
+class Watchdog:
+    """Watches one event loop from a thread of its own.
+
+    Args:
+        loop: The loop; made in the loop's thread.
+        limit: Returns the monotonic time until when a run may be blocking the loop; None: for ever. Called from the thread.
+        log: The worker's logger.
+        silent: Seconds of silence that are too many.
+        end: Ends the process.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limit: Callable[[], float | None],
+        log: logging.Logger,
+        silent: float = SILENT,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._log = log
+        self._silent = silent
+        self._end = end
+        self._watched = threading.get_ident()
+        self._beat = time.monotonic()
+        self._stopped = threading.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = threading.Thread(target=self._run, name="redisq-watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self._turn()
+        self._thread.start()
+
+    def _turn(self) -> None:
+        self._beat = time.monotonic()
+        self._timer = self._loop.call_later(self._silent / 5, self._turn)
+
+    def _run(self) -> None:
+        said = 0.0
+        while not self._stopped.wait(self._silent / 5):
+            beat, now = self._beat, time.monotonic()
+            if now - beat < self._silent:
+                continue
+            if said != beat:
+                said = beat
+                self._log.error("The event loop has not turned for %.1f s; it is at:\n%s", now - beat, self._stack())
+            limit = self._limit()
+            if limit is not None and now > limit and now - beat > self._silent:
+                self._log.critical("The event loop is blocked past the hard limit of its handlers: ending the process")
+                logging.shutdown()
+                self._end(Exit.STUCK)
+
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(self._watched)
+        # Frames hold file names and code, no values.
+        return redact("".join(traceback.format_stack(frame)[-12:])) if frame else "(gone)"
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stopped.set()
+        if self._timer:
+            self._timer.cancel()

@@ -1,0 +1,132 @@
+"""`redisq worker -w n`: what dies is replaced, and what ends takes its children with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from redisq import RedisQ
+from redisq.worker.supervisor import how_it_ended
+from tests.integration.processes import Ledger, WorkerProcess, wait_until
+
+Start = Callable[..., WorkerProcess]
+
+
+def children(worker: WorkerProcess) -> list[int]:
+    """The processes of a supervisor that run."""
+    listed = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
+    return [int(pid) for pid in listed]
+
+
+def started(worker: WorkerProcess) -> int:
+    return len(re.findall("is ready", worker.text()))
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_killed_process_is_replaced_and_its_message_runs_again(
+    start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    worker = start_worker("-Q", "slow", "-w", "2", BOT_LEASE="3")
+    wait_until(lambda: started(worker) == 2, "two processes")
+    producer.tasks["sleep"].delay(1, 1.0)
+    wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "started")
+    ledger = (tmp_path / "ledger").read_text().split()
+    os.kill(int(ledger[2]), signal.SIGKILL)
+    worker.wait_for_log(r"Worker process \d killed by SIGKILL, often for lack of memory, starting another in 0\.\d s")
+    wait_until(lambda: started(worker) == 3, "another one")
+    wait_until(lambda: raw.hget("slow:stats", "processed_requests") == b"1", "settled")
+    assert len(children(worker)) == 2
+    pids = children(worker)
+    assert worker.terminate() == 0
+    assert all(is_gone(pid) for pid in pids)
+
+
+def test_a_signal_to_the_supervisor_drains_all(start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path) -> None:
+    worker = start_worker("-Q", "slow", "-w", "2")
+    wait_until(lambda: started(worker) == 2, "two processes")
+    producer.tasks["sleep"].delay_many([(number, 1.0) for number in range(10)])
+    wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) == 10, "ten handlers")
+    assert worker.terminate() == 0
+    assert raw.hget("slow:stats", "processed_requests") == b"10"
+
+
+def test_children_of_a_killed_supervisor_drain_and_end(start_worker: Start, raw: redis.Redis) -> None:
+    worker = start_worker("-Q", "slow", "-w", "2")
+    wait_until(lambda: started(worker) == 2, "two processes")
+    pids = children(worker)
+    worker.kill()
+    wait_until(lambda: all(is_gone(pid) for pid in pids), "the children ended by themselves")
+    assert "its supervisor is gone" in worker.text()
+
+
+def test_a_command_that_cannot_work_ends_the_supervisor_with_its_words(start_worker: Start) -> None:
+    worker = WorkerProcess("redis://127.0.0.1:1", start_worker().ready().log.parent, "-w", "2", app="no_such_module:app")
+    assert worker.wait() == 1
+    assert "ConfigError: no module 'no_such_module'" in worker.text()
+
+
+def test_a_process_that_has_done_its_share_is_replaced(start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
+    producer.tasks["short"].delay_many([(number,) for number in range(200)])
+    worker = start_worker("-Q", "work", "--max-tasks-per-child", "50")
+    worker.wait_for_log("are its share")
+    worker.wait_for_log(r"recycled itself \(exit code 75\), starting another in 0.0 s")
+    producer.tasks["short"].delay_many([(number,) for number in range(200)])
+    wait_until(lambda: raw.hget("work:stats", "processed_requests") == b"400", "all done")
+    assert raw.zcard("work:queue:processing") == 0
+    assert worker.terminate() == 0
+
+
+def test_a_process_that_uses_too_much_memory_is_replaced(start_worker: Start) -> None:
+    worker = start_worker("-Q", "work", "--max-memory-per-child", "1")
+    worker.wait_for_log(r"\d+ MiB of memory are more than 1")
+    wait_until(lambda: started(worker) >= 2, "another one")
+    assert worker.terminate() == 0
+
+
+def test_a_burst_of_several_processes_ends(start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
+    producer.tasks["short"].delay_many([(number,) for number in range(500)])
+    assert start_worker("-Q", "work", "-w", "2", "-b").wait() == 0
+    assert raw.hget("work:stats", "processed_requests") == b"500"
+
+
+def test_changed_code_starts_the_processes_anew(start_worker: Start, tmp_path: Path, redis_url: str) -> None:
+    code = "from redisq import RedisQ\napp = RedisQ('bot')\n@app.task\nasync def {name}(): ...\n"
+    (tmp_path / "edited.py").write_text(code.format(name="first"))
+    worker = WorkerProcess(redis_url, tmp_path, "-r", app="edited:app", folder_to_run_in=tmp_path)
+    try:
+        worker.wait_for_log("slots, first")
+        (tmp_path / "edited.py").write_text(code.format(name="second"))
+        worker.wait_for_log("slots, second")
+        assert "The code changed" in worker.text()
+        assert worker.terminate() == 0
+    finally:
+        worker.kill()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-9, "killed by SIGKILL, often for lack of memory"),
+        (-11, "killed by SIGSEGV"),
+        (-99, "killed by signal 99"),
+        (75, "recycled itself (exit code 75)"),
+        (70, "its event loop was stuck (exit code 70)"),
+        (0, "ended without being asked (exit code 0)"),
+        (3, "exit code 3"),
+    ],
+)
+def test_how_a_process_ended_is_said_in_words(code: int, words: str) -> None:
+    assert how_it_ended(code) == words

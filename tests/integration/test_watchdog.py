@@ -1,0 +1,30 @@
+"""A handler that blocks the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import redis
+
+from redisq import RedisQ
+from tests.integration.processes import WorkerProcess, wait_until
+
+Start = Callable[..., WorkerProcess]
+
+
+def test_a_blocked_loop_is_logged_with_the_place_where_it_hangs(start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
+    worker = start_worker("-Q", "slow").ready()
+    producer.tasks["block_the_loop"].delay(1, 7.0)
+    worker.wait_for_log(r"The event loop has not turned for \d+\.\d s; it is at:\n(.*\n)*.*in block_the_loop")
+    wait_until(lambda: raw.hget("slow:stats", "processed_requests") == b"1", "it went on")
+
+
+def test_a_loop_that_is_blocked_past_the_hard_limit_ends_the_process_and_another_takes_over(
+    start_worker: Start, producer: RedisQ, raw: redis.Redis
+) -> None:
+    worker = start_worker("-Q", "slow", "-w", "1", BOT_LEASE="3")
+    worker.wait_for_log("is ready")
+    producer.tasks["block_for_ever"].delay(1)
+    worker.wait_for_log("blocked past the hard limit", 40)
+    worker.wait_for_log(r"its event loop was stuck \(exit code 70\), starting another")
+    wait_until(lambda: raw.hget("slow:stats", "crashes") == b"1", "its lease was taken back")
