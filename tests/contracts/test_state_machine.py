@@ -112,7 +112,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.leases = {"w0": LEASE, "w1": lease}
         self.enqueue(first, "heard")
         if flood:  # more than one claim promotes, or takes back, at once
-            ids = [f"{'amz'[number % 3]}{number}" for number in range(100, 205)]
+            ids = [f"{'amz'[number % 3]}-{number}" for number in range(105)]
             self.used += ids
             self._enqueue([Enqueue(ident, b"", 0, flood) for ident in ids], "heard")
             answer, *_ = self._claim("w0", 103, "heard")
@@ -133,7 +133,8 @@ class BrokerMachine(RuleBasedStateMachine):
         before, self.last = self.last, real
         assert real == fake
         assert real == self.model.snapshot()
-        keyspace.check(real, self.bodiless & real.ids())
+        self.bodiless &= real.ids()
+        keyspace.check(real, self.bodiless)
         keyspace.check_step(before, real, self.model.now)
         lease = int(before.config.get("lease", 0))
         if lease and before.clock and self.model.now - before.clock > lease / 2 and real.clock > before.clock:
