@@ -7,6 +7,7 @@ import click
 import redisq
 from redisq.cli.cancel import cancel
 from redisq.cli.dead import dead
+from redisq.cli.demo import demo
 from redisq.cli.doctor import doctor
 from redisq.cli.embedded import embedded
 from redisq.cli.errors import ErrorsInWords
@@ -25,5 +26,5 @@ def main() -> None:
     """A task queue for chat bots on Redis sorted sets."""
 
 
-for command in (cancel, dead, doctor, embedded, inspect, purge, send, status, worker):
+for command in (cancel, dead, demo, doctor, embedded, inspect, purge, send, status, worker):
     main.add_command(command)
