@@ -47,6 +47,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.WAITING, "late ack of the last holder", State.DONE, "settle"),
     Transition(State.PROCESSING, "retry", State.RETRY, "settle"),
     Transition(State.PROCESSING, "park", State.RETRY, "settle"),
+    Transition(State.PROCESSING, "crash", State.RETRY, "settle"),
     Transition(State.PROCESSING, "release", State.WAITING, "settle"),
     Transition(State.PROCESSING, "dead-letter", State.DEAD, "settle"),
     Transition(State.WAITING, "cancel", State.GONE, "remove"),

@@ -67,6 +67,8 @@ class TaskOptions:
         autoretry_for: Errors that are tried again; others make a dead letter at once.
         dont_retry_for: Of those, the exceptions.
         ack: `late`: when the handler has ended (at least once). `early`: before it starts (at most once).
+        pool: `process`: it runs in a process of its own, for code that holds the interpreter or may crash it; None: a
+            coroutine in the worker's loop, a plain function in one of its threads.
         result_ttl: Seconds that what the handler returns is kept for `Job.get`; None: it is not kept.
     """
 
@@ -83,6 +85,7 @@ class TaskOptions:
     dont_retry_for: tuple[type[BaseException], ...] = ()
     ack: str = "late"
     result_ttl: float | None = None
+    pool: str | None = None
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
@@ -106,6 +109,8 @@ class TaskOptions:
                 isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
             ):
                 raise ConfigError(f"task {self.name}: {what}={kinds!r}: want a tuple of exception classes")
+        if self.pool not in (None, "process"):
+            raise ConfigError(f"task {self.name}: pool={self.pool!r}: want 'process', or None for the loop and the threads")
         if self.ack not in ("late", "early"):
             raise ConfigError(f"task {self.name}: ack={self.ack!r}: want 'late' (at least once) or 'early' (at most once)")
 

@@ -203,6 +203,7 @@ class TaskDecorator:
         dont_retry_for: tuple[type[BaseException], ...] = (),
         ack: Literal["late", "early"] = "late",
         result_ttl: float | None = None,
+        pool: Literal["process"] | None = None,
     ) -> Decorator: ...
 
     def __call__(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:

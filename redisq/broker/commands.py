@@ -94,10 +94,10 @@ class Claimed(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """How one delivery ends: `ack`, `result`, `retry`, `park`, `release` or `dead` (see `lua/settle.lua`).
+    """How one delivery ends: `ack`, `result`, `retry`, `park`, `crash`, `release` or `dead` (see `lua/settle.lua`).
 
     Attributes:
-        delay: Microseconds: until the next attempt, for retry and park; to keep the result.
+        delay: Microseconds: until the next attempt, for retry, park and crash; to keep the result.
         reason: One word, lower case.
         text: Free text: the error; the encoded result.
     """

@@ -14,7 +14,8 @@ from redis import exceptions as redis_errors
 
 __all__ = ["Listener", "Listeners", "listening"]
 
-_TROUBLE = (redis_errors.RedisError, OSError)
+# Besides errors of its own, redis-py raises these when a connection is closed between two steps of another task.
+_TROUBLE = (redis_errors.RedisError, OSError, AttributeError, RuntimeError)
 
 
 class Listener:
@@ -86,7 +87,10 @@ class Listeners:
         while self._heard:
             try:
                 async with self._client.pubsub() as pubsub:
-                    await pubsub.subscribe(*self._heard)
+                    known = set(self._heard)
+                    await pubsub.subscribe(*known)
+                    if new := set(self._heard) - known:
+                        await pubsub.subscribe(*new)
                     await self._serve(pubsub)
             except _TROUBLE:
                 await asyncio.sleep(1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from random import random
@@ -14,16 +13,22 @@ from redisq.app.app import RedisQ
 from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
-from redisq.errors import DecodeError, EncodeError, MessageTooLarge, SoftTimeout, TaskTimeout, UnknownTask
+from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge, SoftTimeout, TaskTimeout, UnknownTask
 from redisq.redact import error_text
+from redisq.worker.child import address_of
 from redisq.worker.consumer import Consumer
 from redisq.worker.held import Held
+from redisq.worker.processes import ProcessPool
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
-from redisq.worker.timeouts import GRACE, Timeouts
-from redisq.worker.verdict import after_failure, after_success, done, unreadable
+from redisq.worker.timeouts import Timeouts
+from redisq.worker.verdict import after_crash, after_failure, after_success, done, unreadable
 
 __all__ = ["Executor"]
+
+
+#: From so many crashes on a message runs apart (I13).
+SUSPECT = 2
 
 
 class Executor:
@@ -33,16 +38,27 @@ class Executor:
         app: Whose tasks they are.
         loop: Where coroutines run.
         threads: Where plain functions run.
+        processes: Where tasks with `pool="process"` run.
+        quarantine: Where a message runs that was there when a worker died, twice: alone, so that no innocent dies with it.
         consumer: Told each end once.
         log: The worker's logger.
     """
 
     def __init__(
-        self, app: RedisQ, loop: asyncio.AbstractEventLoop, threads: ThreadPool, consumer: Consumer, log: logging.Logger
+        self,
+        app: RedisQ,
+        loop: asyncio.AbstractEventLoop,
+        threads: ThreadPool,
+        processes: ProcessPool,
+        quarantine: ProcessPool,
+        consumer: Consumer,
+        log: logging.Logger,
     ) -> None:
         self._app = app
         self._loop = loop
         self._threads = threads
+        self._processes = processes
+        self._quarantine = quarantine
         self._consumer = consumer
         self._log = log
         self._max_bytes = app.settings.max_bytes
@@ -81,7 +97,7 @@ class Executor:
             self._consumer.ended(held, settlement, 0)
             return
         except TypeError as error:
-            self._finish(Run(held, task, time.monotonic()), None, error)
+            self._finish(Run(held, task), None, error)
             return
         begin = partial(self._begin, held, task, args, kwargs)
         if task.definition.ack == "early":
@@ -90,15 +106,46 @@ class Executor:
             begin()
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        run = Run(held, task, time.monotonic())
-        timeout = task.definition.timeout
-        held.until = None if timeout is None else run.started + timeout + GRACE
-        self._running[held] = run
-        if task.is_async:
+        run = self._running[held] = Run(held, task)
+        run.apart = self._pool_of(run)
+        if run.apart:
+            run.apart.submit(run, self._finish_apart)
+        elif task.is_async:
+            run.begin()
             run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
         else:
             self._threads.submit(run, partial(task.handler, *args, **kwargs), self._finish)
         self._timeouts.watch()
+
+    def _pool_of(self, run: Run) -> ProcessPool | None:
+        """The processes in which it has to run; None: in this one."""
+        task, delivery = run.task, run.held.delivery
+        if task.definition.pool == "process":
+            return self._processes
+        if delivery.meta.crashes < SUSPECT:
+            return None
+        try:
+            address_of(task)
+        except ConfigError as error:
+            self._log.warning("Message %s may have killed %d workers, and cannot run apart: %s", delivery.id, SUSPECT, error)
+            return None
+        self._log.warning(
+            "Task %s[%s] was there when %d workers died: it runs apart", task.name, delivery.id, delivery.meta.crashes
+        )
+        return self._quarantine
+
+    def _finish_apart(self, run: Run, settlement: Settlement | None, line: str) -> None:
+        """A child answered, or died."""
+        if settlement is None and run.phase >= Phase.STOPPED:
+            self._finish(run, None, asyncio.CancelledError())
+            return
+        if settlement is None:
+            settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
+        if line and settlement.op != "dead":
+            self._log.warning("Task %s[%s] %s: %s", run.task.name, run.held.delivery.id, settlement.op, line)
+        elif line:
+            self._log.error("Task %s[%s] is a dead letter: %s", run.task.name, run.held.delivery.id, line)
+        self._settle(run, settlement)
 
     async def _run(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         try:
@@ -111,23 +158,28 @@ class Executor:
             self._finish(run, returned, None)
 
     def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
+        if error is not None and run.phase > Phase.IN_TIME and isinstance(error, asyncio.CancelledError | SoftTimeout):
+            error = self._timed_out(run)
         held, task = run.held, run.task
+        settlement = None
+        if held.leased and not held.settled:
+            settlement = self._success(held, task, returned) if error is None else self._failure(run, error)
+        elif error is not None and not held.lost and not held.settled:
+            self._log.error(
+                "Task %s[%s] failed, at most once: %s%s", task.name, held.delivery.id, error_text(error), _origin(error)
+            )
+        self._settle(run, settlement)
+
+    def _settle(self, run: Run, settlement: Settlement | None) -> None:
+        """A run has ended. Without a settlement there is nothing to say any more: given back, abandoned, lost, or acked first."""
+        held = run.held
         self._running.pop(held, None)
         self.ended += 1
         held.over = True
-        if error is not None and run.phase > Phase.IN_TIME and isinstance(error, asyncio.CancelledError | SoftTimeout):
-            error = self._timed_out(run)
         if not held.leased:
-            if error is not None and not held.lost and run.phase is not Phase.ABANDONED:
-                self._log.error(
-                    "Task %s[%s] failed, at most once: %s%s", task.name, held.delivery.id, error_text(error), _origin(error)
-                )
             self._consumer.leave(held)
-            return
-        if held.settled:
-            return  # given back, or abandoned
-        settlement = self._success(held, task, returned) if error is None else self._failure(run, error)
-        self._consumer.ended(held, settlement, int((time.monotonic() - run.started) * 1_000_000))
+        elif settlement is not None and not held.settled:
+            self._consumer.ended(held, settlement, run.run_time)
 
     def _failure(self, run: Run, error: BaseException) -> Settlement:
         settlement = after_failure(run.task.definition, run.held.delivery, error, random)
@@ -193,6 +245,8 @@ class Executor:
             held = run.held
             if run.coroutine:
                 run.coroutine.cancel()
+            elif run.apart:
+                run.apart.kill(run)
             if not held.leased:
                 self._consumer.leave(held)
             elif not held.settled:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redisq.app.task import Task
 from redisq.worker.held import Held
 
-__all__ = ["Phase", "Run"]
+if TYPE_CHECKING:
+    from redisq.worker.processes import ProcessPool
+
+__all__ = ["GRACE", "Phase", "Run"]
+
+#: Seconds that a handler has to stop after its timeout; its lease is extended as long.
+GRACE = 10.0
 
 
 class Phase(IntEnum):
@@ -27,18 +34,31 @@ class Run:
     Attributes:
         held: The delivery.
         task: Whose handler.
-        started: Monotonic seconds.
+        started: Monotonic seconds; None: it waits for a thread or a process.
         coroutine: What runs in the loop; None for a thread's.
-        thread: The thread that runs it, by its identifier; None for a coroutine, or while it waits for a thread.
+        thread: The thread that runs it, by its identifier; else None.
+        apart: The pool of processes that it runs in; else None.
         phase: How far its time is used up.
     """
 
-    __slots__ = ("coroutine", "held", "phase", "started", "task", "thread")
+    __slots__ = ("apart", "coroutine", "held", "phase", "started", "task", "thread")
 
-    def __init__(self, held: Held, task: Task[..., Any], started: float) -> None:
+    def __init__(self, held: Held, task: Task[..., Any]) -> None:
         self.held = held
         self.task = task
-        self.started = started
+        self.started: float | None = None
         self.coroutine: asyncio.Task[None] | None = None
         self.thread: int | None = None
+        self.apart: ProcessPool | None = None
         self.phase = Phase.IN_TIME
+
+    def begin(self) -> None:
+        """Its handler is called now: its time counts, and its lease is extended no longer than that lasts."""
+        self.started = time.monotonic()
+        timeout = self.task.definition.timeout
+        self.held.until = None if timeout is None else self.started + timeout + GRACE
+
+    @property
+    def run_time(self) -> int:
+        """Microseconds since it began."""
+        return 0 if self.started is None else int((time.monotonic() - self.started) * 1_000_000)

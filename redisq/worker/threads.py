@@ -79,6 +79,7 @@ class ThreadPool:
         returned, error = None, None
         try:
             item.run.thread = threading.get_ident()
+            item.run.begin()
             try:
                 returned = item.handler()
             except BaseException as raised:  # noqa: BLE001 - reported to the worker, which decides

@@ -1,8 +1,8 @@
 """Soft and hard timeouts of the handlers that run: one look at all of them, four times a second.
 
-A coroutine is told by cancellation. A thread is told by an exception that it meets when it next runs Python code: one
-that sleeps in a system call hears of it only afterwards, and nothing can stop it. What does not stop in time is
-abandoned: its message is settled as failed, and its slot is taken until it ends.
+A coroutine is told by cancellation, a child process is killed. A thread is told by an exception that it meets when it
+next runs Python code: one that sleeps in a system call hears of it only afterwards, and nothing can stop it. What does
+not stop in time is abandoned: its message is settled as failed, and its slot is taken until it ends.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from redisq.worker.run import Phase, Run
+from redisq.worker.run import GRACE, Phase, Run
 from redisq.worker.threads import ThreadPool
 
-__all__ = ["GRACE", "Timeouts"]
-
-#: Seconds that a handler has to stop after its timeout; its lease is extended as long.
-GRACE = 10.0
+__all__ = ["Timeouts"]
 
 #: Seconds between two looks. A timeout is never early, and late by no more than this.
 INTERVAL = 0.25
@@ -69,6 +66,8 @@ class Timeouts:
 
     def check(self, run: Run, now: float) -> None:
         """Do what one run's time asks for."""
+        if run.started is None:
+            return
         options, ran = run.task.definition, now - run.started
         if options.soft_timeout is not None and run.phase < Phase.WARNED and ran >= options.soft_timeout:
             run.phase = Phase.WARNED
@@ -90,6 +89,10 @@ class Timeouts:
     def _tell(self, run: Run) -> None:
         if run.coroutine:
             run.coroutine.cancel()
+        elif run.apart:
+            # The child sees to its soft timeout itself.
+            if run.phase is Phase.STOPPED:
+                run.apart.kill(run)
         else:
             self._threads.tell(run)
 

@@ -14,11 +14,12 @@ from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry
 from redisq.message import Delivery
 from redisq.redact import error_text
 
-__all__ = ["MAX_PARKS", "after_failure", "after_success", "done", "unreadable"]
+__all__ = ["MAX_PARKS", "after_crash", "after_failure", "after_success", "done", "unreadable"]
 
 #: A message that no worker could make sense of so many times is a dead letter: half an hour and more.
 MAX_PARKS = 10
 
+_CRASH = Backoff(first=2.0, cap=60.0)
 _PARK = Backoff(first=5.0, cap=300.0)
 
 
@@ -61,6 +62,15 @@ def _hopeless(options: TaskOptions, error: BaseException) -> str:
         return ""
     retried = isinstance(error, options.autoretry_for) and not isinstance(error, options.dont_retry_for)
     return "" if retried else "not_retried"
+
+
+def after_crash(delivery: Delivery, max_crashes: int, how: str, random: Callable[[], float]) -> Settlement:
+    """Its process died: one more crash; a dead letter when that is too often."""
+    crashes = delivery.meta.crashes + 1
+    if crashes >= max_crashes:
+        text = f"the worker died or lost its lease {crashes} times; at last: {how}"
+        return Settlement("dead", delivery.id, delivery.fence, 0, "crashed", text)
+    return Settlement("crash", delivery.id, delivery.fence, _microseconds(_CRASH.delay(crashes, random)), "crashed", how)
 
 
 def unreadable(delivery: Delivery, error: RedisqError, random: Callable[[], float]) -> Settlement:

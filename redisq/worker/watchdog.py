@@ -64,13 +64,19 @@ class Watchdog:
         self._timer = self._loop.call_later(self._silent / 5, self._turn)
 
     def _run(self) -> None:
-        said = 0.0
-        while not self._stopped.wait(self._silent / 5):
-            beat, now = self._beat, time.monotonic()
+        said, awake, interval = 0.0, time.monotonic(), self._silent / 5
+        looked = awake
+        while not self._stopped.wait(interval):
+            now = time.monotonic()
+            if now - looked > 2 * interval:
+                # This thread did not turn either: the process was frozen, or got no core. The loop gets its time anew.
+                awake = now
+            looked = now
+            beat = max(self._beat, awake)
             if now - beat < self._silent:
                 continue
-            if said != beat:
-                said = beat
+            if said < beat:
+                said = now
                 self._log.error("The event loop has not turned for %.1f s; it is at:\n%s", now - beat, self._stack())
             limit = self._limit()
             if limit is not None and now > limit and now - beat > self._silent:

@@ -21,6 +21,7 @@ from redisq.worker.executor import Executor
 from redisq.worker.exits import Exit
 from redisq.worker.fitness import NO_LIMITS, Fitness, Limits
 from redisq.worker.outage import Outage
+from redisq.worker.processes import ProcessPool
 from redisq.worker.renewer import Renewer
 from redisq.worker.threads import ThreadPool
 from redisq.worker.watchdog import Watchdog
@@ -47,6 +48,7 @@ class Worker:
         queues: In the order in which they are served; else those that the app's tasks are sent to.
         concurrency: Messages at a time, when the app has an async handler.
         threads: Threads for sync handlers; messages at a time, when all handlers are sync.
+        processes: Child processes for tasks with `pool="process"`; else as many as there are cores.
         burst: End when the queues are empty.
         shutdown_timeout: Seconds that running handlers get after `stop`.
         name: The name that leases are written to; else host, process and a random part.
@@ -66,6 +68,7 @@ class Worker:
         queues: Sequence[str] = (),
         concurrency: int = 100,
         threads: int = 10,
+        processes: int | None = None,
         burst: bool = False,
         shutdown_timeout: float = 25.0,
         name: str | None = None,
@@ -79,6 +82,7 @@ class Worker:
         self._queues = [app.keys(queue) for queue in dict.fromkeys(queues or app.queues)]
         self._slots = concurrency if any(task.is_async for task in app.tasks.values()) else threads
         self._threads = threads
+        self._processes = processes or os.cpu_count() or 1
         self._burst = burst
         self._shutdown_timeout = shutdown_timeout
         self._limits = limits
@@ -148,7 +152,9 @@ class Worker:
                 start=lambda held: executor.start(held),
                 log=self.log,
             )
-            executor = Executor(self._app, loop, threads, consumer, self.log)
+            processes = ProcessPool(loop, self._processes, settings.max_bytes)
+            quarantine = ProcessPool(loop, 1, settings.max_bytes)
+            executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.log)
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
                 server.connector("worker-renewer", patience=patience), settings.lease, consumer.held, executor.lose, loop, self.log
@@ -166,6 +172,8 @@ class Worker:
                 watchdog.stop()
                 renewer.stop()
                 threads.close()
+                processes.close()
+                quarantine.close()
                 await consumer.abort()
         finally:
             await connector.aclose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import time
 import urllib.request
 from datetime import timedelta
@@ -141,3 +142,54 @@ def stubborn_sync(number: int, seconds: float) -> None:
 async def block_for_ever(number: int) -> None:
     note("S", number)
     time.sleep(600)  # noqa: ASYNC251
+
+
+@app.task(queue="apart", pool="process", result_ttl=60)
+def in_a_process(number: int) -> int:
+    note("S", number)
+    return os.getpid()
+
+
+@app.task(queue="apart", pool="process", result_ttl=60)
+async def in_a_process_async(number: int) -> int:
+    note("S", number)
+    return os.getpid()
+
+
+@app.task(queue="apart", pool="process", max_retries=0)
+def fails_in_a_process(number: int) -> None:
+    raise ValueError(f"no {number}")
+
+
+@app.task(queue="apart", pool="process")
+def dies_in_a_process(number: int) -> None:
+    note("S", number)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(queue="apart", pool="process", timeout=1.0, soft_timeout=0.3, max_retries=0)
+def too_long_in_a_process(number: int) -> None:
+    while True:
+        try:
+            time.sleep(60)
+        except SoftTimeout:
+            note("X", number)
+
+
+@app.task(queue="pills", timeout=60)
+async def pill_or_innocent(number: int, is_pill: bool) -> None:
+    note("S", number)
+    await asyncio.sleep(0.05)
+    if is_pill:
+        os.kill(os.getpid(), signal.SIGKILL)
+    note("E", number)
+
+
+@app.task(queue="slow")
+async def long_at_first(number: int) -> None:
+    ledger = os.environ["BOT_LEDGER"]
+    with open(ledger) as lines:  # noqa: ASYNC230
+        seconds = 0.1 if "S " in lines.read() else 600.0
+    note("S", number)
+    await asyncio.sleep(seconds)
+    note("E", number)

@@ -60,13 +60,13 @@ def test_a_worker_that_was_frozen_past_its_lease_cancels_what_it_lost(
     start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:
     frozen = start_worker("-Q", "slow", BOT_LEASE="3").ready()
-    producer.tasks["sleep"].delay(1, 5.0)
+    producer.tasks["long_at_first"].delay(1)
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"] == 1, "started")
     frozen.signal(signal.SIGSTOP)
     start_worker("-Q", "slow", BOT_LEASE="3").ready()
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"] == 2, "taken by the other")
     frozen.signal(signal.SIGCONT)
-    frozen.wait_for_log("Lost the lease of task sleep")
+    frozen.wait_for_log("Lost the lease of task long_at_first")
     wait_until(lambda: raw.hget("slow:stats", "processed_requests") == b"1", "settled by the other")
     assert Ledger(tmp_path / "ledger").ends["1"] == 1
     assert frozen.terminate() == 0

@@ -8,6 +8,7 @@
 --- ARGV[5] acks      integer  so many pairs (id, fence) follow: done, the message goes
 --- ARGV[6..] (id, fence)*acks, then (op, id, fence, delay, reason, text)*
 ---   op      string   retry: a failed attempt, again after delay; park: put aside for delay, no attempt spent;
+---                    crash: it took its process with it, again after delay;
 ---                    release: back to its place at once, free; dead: a dead letter; result: as ack, and text is kept for delay
 ---   delay   integer  us
 ---   reason  string   one word, e.g. failed, exhausted, unknown_task
@@ -34,7 +35,7 @@ local ids, fences, ops = {}, {}, {}
 for i = 1, acks do
   ids[i], fences[i] = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
 end
-local OPS = { retry = true, park = true, release = true, dead = true, result = true }
+local OPS = { retry = true, park = true, crash = true, release = true, dead = true, result = true }
 for i = 1, others do
   local at = 6 + 2 * acks + 6 * (i - 1)
   local op = { name = ARGV[at], delay = duration(ARGV[at + 3]), reason = ARGV[at + 4], text = ARGV[at + 5] }
@@ -49,7 +50,7 @@ if not queue then
   return refused
 end
 local stats
-stats, refused = read_stats({ 'processed_requests', 'retry_count', 'dlq_messages', 'released', 'parked', 'stale', 'late_acks', 'run_time_us' })
+stats, refused = read_stats({ 'processed_requests', 'retry_count', 'dlq_messages', 'released', 'parked', 'crashes', 'stale', 'late_acks', 'run_time_us' })
 if not stats then
   return refused
 end
@@ -59,7 +60,7 @@ end
 
 local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
 redis.call('DEL', NEVER)
-local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, stale = 0, late_acks = 0, run_time_us = run_time }
+local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, crashes = 0, stale = 0, late_acks = 0, run_time_us = run_time }
 local stale, settled, done, waiting_again = {}, {}, {}, {}
 local ended, wake = {}, false
 
@@ -83,6 +84,11 @@ local APPLY = {
     meta.parks = meta.parks + 1
     wait_again(id, meta, op)
     grown.parked = grown.parked + 1
+  end,
+  crash = function(id, meta, op)
+    meta.crashes = meta.crashes + 1
+    wait_again(id, meta, op)
+    grown.crashes = grown.crashes + 1
   end,
   release = function(id, meta)
     redis.call('ZADD', MAIN, int(meta.score), id)
