@@ -1,6 +1,6 @@
-"""The test clock: scripts take the time from a key, so that a test moves it by hand.
+"""The test clock of one queue: `redisq.testing.clock`, with the time in a key under the queue's own prefix.
 
-The release build replaces nothing: `redisq.broker.scripts.Scripts()` reads the server's own clock.
+So it holds on a real server too, where many tests and, on a Cluster, many slots are.
 """
 
 from __future__ import annotations
@@ -8,21 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from redisq.broker.scripts import Scripts
+from redisq.testing.clock import now_include
 
 __all__ = ["START", "TEST_NOW", "clock_key", "scripts", "set_clock"]
 
 #: In place of `lua/include/now.lua`: the integer in `{prefix}:testclock`, us; the server's clock when the key is absent.
-TEST_NOW = """\
---- now: the test clock.
-local function now_us()
-  local fixed = redis.call('GET', ARGV[1] .. ':testclock')
-  if fixed then
-    return tonumber(fixed)
-  end
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
-end
-"""
+TEST_NOW = now_include("ARGV[1] .. ':testclock'")
 
 #: A time to begin at, us: 2100-01-01. In the future of the real clock, which call ledgers still expire by.
 START = 4_102_444_800_000_000

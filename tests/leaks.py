@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-from redisq.broker.keys import FIXED
+from redisq.testing import leaks
 
-_PERMANENT = tuple(f":{key.suffix}" for key in FIXED if key.name != "never")
-
-
-def check_leaks(client: Any) -> None:
-    """Fail when a key is neither fixed nor going to expire. `client` is a sync client of any kind."""
-    leaked = [
-        key.decode()
-        for key in client.scan_iter()
-        if not key.decode().endswith(_PERMANENT) and client.ttl(key) < 0 and not key.startswith(b"foreign:")
-    ]
-    assert not leaked, f"keys that nobody will ever delete: {leaked}"
+#: Keys that begin with `foreign:` stand for those of other programs.
+check_leaks = partial(leaks.check_leaks, ignore=("foreign:",))

@@ -13,7 +13,7 @@ from redisq.broker.connector import Connector
 from redisq.codec.msgpack import decode
 from redisq.errors import BrokerFull, BrokerUnavailable, ConfigError, EncodeError, PartlyEnqueued, UnknownTask
 from redisq.message import Message
-from tests.fakes import FakeServer
+from redisq.testing import FakeServer
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from redisq.app.shared import SHARED
 from redisq.broker import commands
 from redisq.errors import ArgumentsError, ConfigError, EncodeError, JobFailed, JobTimeout, NoResult
 from redisq.states import State
-from tests.fakes import FakeServer
+from redisq.testing import FakeServer
 
 
 class Mood(Enum):

@@ -1,0 +1,136 @@
+"""One run of one call in eager mode: what a worker does with a delivery, in the caller's thread or loop.
+
+The verdicts are the worker's own. What it has beyond them is left out: timeouts, processes, and words in a log, for the
+caller gets the error itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from random import random
+from time import monotonic
+from typing import Any
+
+from redisq.app.app import RedisQ
+from redisq.app.task import Task
+from redisq.broker.commands import Settlement
+from redisq.codec.msgpack import decode
+from redisq.errors import DecodeError, EncodeError, MessageTooLarge, UnknownTask
+from redisq.message import Delivery
+from redisq.testing.loops import loop_is_running, off_the_loop, run_here
+from redisq.worker.verdict import after_failure, after_success, done, unreadable
+
+__all__ = ["Attempt"]
+
+
+class Call:
+    """A handler with its arguments, and what it returned."""
+
+    def __init__(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.task = task
+        self.handler: Callable[[], Any] = partial(task.handler, *args, **kwargs)
+        self.returned: Any = None
+
+
+class Attempt:
+    """One run of one call.
+
+    Args:
+        app: Whose task.
+        delivery: The call, under its lease.
+        settle: Takes the end of it, and the microseconds that its handler ran.
+
+    Attributes:
+        to_be_repeated: It failed, and was settled so that it is tried again.
+        error: Why it failed, or why its result is not kept; None: all is well, or nobody here knows the task.
+    """
+
+    def __init__(self, app: RedisQ, delivery: Delivery, settle: Callable[[Settlement, int], None]) -> None:
+        self._app = app
+        self._delivery = delivery
+        self._settle = settle
+        self.to_be_repeated = False
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Run it: a plain function in this thread, a coroutine in a loop of its own; in no case in a loop that runs here."""
+        if call := self._read():
+            in_loop = partial(run_here, self._app, partial(self._in_loop, call))
+            off_the_loop(in_loop if call.task.is_async else partial(self._in_thread, call))
+
+    async def arun(self) -> None:
+        """Run it: a coroutine in this loop, a plain function in a thread, as a worker does."""
+        if call := self._read():
+            await (self._in_loop(call) if call.task.is_async else asyncio.to_thread(self._in_thread, call))
+
+    def _read(self) -> Call | None:
+        """Return what to call; None: there is nothing to call, and it is settled."""
+        try:
+            message = decode(self._delivery.body, self._app.settings.max_bytes)
+            task = self._app.find_task(message.task)
+            return Call(task, *task.shape.revive(message.args, message.kwargs or {}))
+        except UnknownTask as error:
+            self._settle(unreadable(self._delivery, error, random), 0)
+        except DecodeError as error:
+            self.error = error
+            self._settle(unreadable(self._delivery, error, random), 0)
+        except TypeError as error:
+            self._fail(task, error, 0)
+        return None
+
+    def _in_thread(self, call: Call) -> None:
+        with self._judged(call):
+            call.returned = call.handler()
+
+    async def _in_loop(self, call: Call) -> None:
+        with self._judged(call):
+            call.returned = await call.handler()
+
+    @contextmanager
+    def _judged(self, call: Call) -> Iterator[None]:
+        """Settle how the handler ends that runs inside."""
+        early = call.task.definition.ack == "early"
+        if early:
+            self._settle(done(self._delivery), 0)
+        begun = monotonic()
+        try:
+            yield
+        except BaseException as error:
+            if _given_up(error):
+                if not early:
+                    self._settle(Settlement("release", self._delivery.id, self._delivery.fence), 0)
+                raise
+            self.error = error
+            if not early:
+                self._fail(call.task, error, _microseconds_since(begun))
+        else:
+            if not early:
+                self._settle(self._success(call), _microseconds_since(begun))
+
+    def _success(self, call: Call) -> Settlement:
+        try:
+            return after_success(call.task.definition, self._delivery, call.returned, self._app.settings.max_bytes)
+        except (EncodeError, MessageTooLarge) as error:
+            self.error = error
+            return done(self._delivery)
+
+    def _fail(self, task: Task[..., Any], error: BaseException, run_time: int) -> None:
+        settlement = after_failure(task.definition, self._delivery, error, random)
+        self.error = error
+        self.to_be_repeated = settlement.op == "retry"
+        self._settle(settlement, run_time)
+
+
+def _given_up(error: BaseException) -> bool:
+    """Whether it is the caller who does not want it any more, rather than the handler who failed."""
+    if not isinstance(error, asyncio.CancelledError) or not loop_is_running():
+        return isinstance(error, KeyboardInterrupt)
+    caller = asyncio.current_task()
+    return caller is not None and caller.cancelling() > 0
+
+
+def _microseconds_since(begun: float) -> int:
+    return int((monotonic() - begun) * 1_000_000)

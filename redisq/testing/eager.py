@@ -1,0 +1,114 @@
+"""Eager mode: a call runs where it is sent, with all that a message goes through on its way: codec, leases, verdicts.
+
+Each message is stored, leased and settled by the scripts; in between its handler runs in the caller's thread or loop, and
+the worker's verdicts say how it ends. So what cannot travel fails here too, and results and dead letters are where they
+would be.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from unittest.mock import patch
+
+from redisq.app.app import RedisQ
+from redisq.app.job import Job
+from redisq.app.settings import SendOptions, TaskOptions
+from redisq.broker.commands import MAX_BATCH, Settlement, claim, settle
+from redisq.broker.keys import QueueKeys
+from redisq.codec.hints import Shape
+from redisq.message import Delivery, Message
+from redisq.testing.attempt import Attempt
+from redisq.testing.clock import Clock
+
+__all__ = ["run_at_once"]
+
+#: Nobody takes back what a handler is working on, however far it moves the clock.
+_LEASE = timedelta(days=3650) // timedelta(microseconds=1)
+
+
+@contextmanager
+def run_at_once(app: RedisQ, clock: Clock, *, propagate: bool) -> Iterator[None]:
+    """Calls of the app's tasks run where they are sent.
+
+    Args:
+        app: Whose calls; it is on a fake server.
+        clock: Of that server.
+        propagate: A call that fails for good raises its last error to the sender.
+    """
+    eager = Eager(app, clock, propagate)
+    with patch.object(app, "enqueue", eager.enqueue), patch.object(app, "aenqueue", eager.aenqueue):
+        yield
+
+
+class Eager:
+    """Stands in for an app's `enqueue` and `aenqueue`."""
+
+    def __init__(self, app: RedisQ, clock: Clock, propagate: bool) -> None:
+        self._app = app
+        self._clock = clock
+        self._propagate = propagate
+        self._lock = threading.Lock()
+
+    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+        """Store messages, and run each at once."""
+        jobs = self._store(options, send, messages, shape)
+        for attempt in self._attempts(options, send, jobs):
+            attempt.run()
+        return jobs
+
+    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+        """Store messages, and run each at once, from async code. As `enqueue`."""
+        jobs = self._store(options, send, messages, shape)
+        for attempt in self._attempts(options, send, jobs):
+            await attempt.arun()
+        return jobs
+
+    def _store(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+        # No `countdown`, no `eta`: at once.
+        return RedisQ.enqueue(self._app, options, replace(send, due="0"), messages, shape)
+
+    def _attempts(self, options: TaskOptions, send: SendOptions, jobs: Sequence[Job]) -> Generator[Attempt, None, None]:
+        """Give one attempt after the other, each to be run; raise the first error of the calls that failed for good."""
+        keys = self._app.keys(self._app.queue_of(options, send))
+        errors: list[BaseException] = []
+        for delivery in self._lease(keys, {job.id for job in jobs}):
+            leased = [delivery]
+            while leased:
+                attempt = Attempt(self._app, leased.pop(), partial(self._settle, keys))
+                yield attempt
+                if attempt.to_be_repeated:
+                    leased = self._lease(keys, {delivery.id})
+                elif attempt.error is not None:
+                    errors.append(attempt.error)
+        if errors and self._propagate:
+            raise errors[0]
+
+    def _settle(self, keys: QueueKeys, settlement: Settlement, run_time: int = 0) -> None:
+        if settlement.op != "retry":
+            self._app.connector.execute(settle(keys, (settlement,), run_time))
+            return
+        # Scripts take no delay of zero for a retry: it is due when the clock has moved by its delay.
+        self._app.connector.execute(settle(keys, (settlement._replace(delay=1),), run_time))
+        self._clock.advance(timedelta(microseconds=1))
+
+    def _lease(self, keys: QueueKeys, ids: Collection[str]) -> list[Delivery]:
+        """Lease these; without those that have expired, and none of a queue that is paused."""
+        found: list[Delivery] = []
+        others: list[Delivery] = []
+        # Two threads must not take each other's calls for their own: what is not wanted is back before the next looks.
+        with self._lock:
+            while len(found) < len(ids):
+                command = claim(keys, worker="eager", limit=MAX_BATCH, lease=_LEASE, max_crashes=1)
+                leased = self._app.connector.execute(command).deliveries
+                if not leased:
+                    break
+                found += [delivery for delivery in leased if delivery.id in ids]
+                others += [delivery for delivery in leased if delivery.id not in ids]
+            for other in others:
+                self._settle(keys, Settlement("release", other.id, other.fence))
+        return found

@@ -1,0 +1,1 @@
+"""redisq's fixtures for pytest, found by the entry point `redisq`."""
