@@ -164,7 +164,7 @@ class Executor:
         settlement = None
         if held.leased and not held.settled:
             settlement = self._success(held, task, returned) if error is None else self._failure(run, error)
-        elif error is not None and not held.lost and not held.settled:
+        elif error is not None and not held.leased and not held.lost and run.phase is not Phase.ABANDONED:
             self._log.error(
                 "Task %s[%s] failed, at most once: %s%s", task.name, held.delivery.id, error_text(error), _origin(error)
             )

@@ -116,7 +116,7 @@ COUNTERS = {
     "remove": ("cancelled",),
     "replay": ("replayed",),
     "settle": (
-        "processed_requests", "retry_count", "dlq_messages", "released", "parked", "stale", "late_acks", "run_time_us",
+        "processed_requests", "retry_count", "dlq_messages", "released", "parked", "crashes", "stale", "late_acks", "run_time_us",
     ),
 }  # fmt: skip
 

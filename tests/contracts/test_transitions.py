@@ -249,6 +249,15 @@ ROWS = [
         },
     ),
     row(
+        "settle", "crash", "its process died, not its worker",
+        LEASED,
+        settle("crash", SECOND, "crashed"),
+        {
+            "processing": GONE, "leases": GONE, "retry": {"a": NOW + SECOND}, **TOKEN,
+            "meta": {"a": "crashes=1 score=5 reason=crashed text="}, "stats": {"crashes": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
         "settle", "release", "as if nothing had been",
         LEASED,
         settle("release"),
