@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
 from redisq.broker.scripts import Scripts
@@ -61,8 +62,9 @@ class Clock:
         self.move_to(self.us)
 
     @staticmethod
+    @cache
     def scripts() -> Scripts:
-        """Return all scripts, on this clock."""
+        """Return all scripts, on this clock. They are read once: suites open a sandbox for each test."""
         return Scripts(includes={"now": now_include(f"'{CLOCK_KEY}'")})
 
     def now(self) -> datetime:

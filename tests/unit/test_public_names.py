@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
 import redisq
-from redisq import errors
+from redisq import errors, testing
+
+PUBLIC = [getattr(redisq, name) for name in redisq.__all__ if name != "__version__"]
+PUBLIC += [getattr(testing, name) for name in testing.__all__]
 
 
 def test_the_public_names() -> None:
+    assert testing.__all__ == ["Call", "Clock", "Drained", "FakeServer", "Sandbox", "check_leaks", "sandbox"]
     assert redisq.__all__ == ["Job", "RedisQ", "Reject", "Retry", "Task", "Worker", "__version__", "task"]
 
 
@@ -28,9 +33,8 @@ def documented(kind: type) -> list[tuple[str, object]]:
     return [(name, member) for name, member in inspect.getmembers(kind) if not name.startswith("_")]
 
 
-@pytest.mark.parametrize("name", [name for name in redisq.__all__ if name != "__version__"])
-def test_every_public_name_and_each_of_its_methods_has_a_docstring(name: str) -> None:
-    public = getattr(redisq, name)
+@pytest.mark.parametrize("public", PUBLIC, ids=lambda public: getattr(public, "__name__", "task"))
+def test_every_public_name_and_each_of_its_methods_has_a_docstring(public: Any) -> None:
     kind = public if inspect.isclass(public) else type(public)
     assert inspect.getdoc(public)
     without = [
