@@ -6,10 +6,10 @@ than the code. None of them has arguments.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
-from inspect import cleandoc
 from typing import Any
 
 import click
@@ -23,6 +23,7 @@ from redisq.broker.scripts import SCRIPT_NAMES
 from redisq.cli.main import main
 from redisq.codec.values import EXTENSIONS
 from redisq.states import TRANSITIONS, State
+from redisq.worker.exits import Exit
 
 _LUA = files("redisq.broker").joinpath("lua")
 
@@ -50,7 +51,7 @@ def keys() -> Iterator[str]:
     rows = [(f"`{of_queue.named(key.name)}`", key.type, f"{key.content}") for key in FIXED if key.name != "never"]
     for name, word, kind in _NAMED:
         function = getattr(of_queue, name)
-        content = cleandoc(function.__doc__).partition("\n")[0]
+        content = inspect.cleandoc(function.__doc__).partition("\n")[0]
         rows.append((f"`{function('{' + word + '}')}`", kind, content[0].lower() + content[1:].rstrip(".")))
     yield from table(("key", "type", "content"), rows)
 
@@ -75,7 +76,7 @@ def scripts() -> Iterator[str]:
         yield from (f"({name}-script)=", f"## {name}", "", purpose[0].upper() + purpose[1:], "")
         yield from literal(rest)
         if sender := getattr(commands, name, None):
-            yield from (f"Sent by `redisq.broker.commands.{name}`: {cleandoc(sender.__doc__)}", "")
+            yield from (f"Sent by `redisq.broker.commands.{name}`: {inspect.cleandoc(sender.__doc__)}", "")
         if made := [arrow for arrow in TRANSITIONS if arrow.script == name]:
             yield from ("Transitions: " + "; ".join(f"{arrow.event} ({_arrow(arrow)})" for arrow in made) + ".", "")
 
@@ -122,7 +123,7 @@ def _command(command: click.Command, path: str, level: int) -> Iterator[str]:
     yield from (f"({path.replace(' ', '-')}-command)=", f"{'#' * level} {path}", "")
     yield from literal(command.get_usage(context).removeprefix("Usage: "))
     # Where click would break a line, Markdown may as well; where it must not (\b), neither may Markdown.
-    yield from (re.sub(r"(--?[a-z][\w-]*)", r"`\1`", _escaped(cleandoc(command.help or ""))), "")
+    yield from (re.sub(r"(--?[a-z][\w-]*)", r"`\1`", _escaped(inspect.cleandoc(command.help or ""))), "")
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     if options:
         yield from table(("option", "variable", "default", "what it does"), [_option(option, context) for option in options])
@@ -145,6 +146,13 @@ def _option(option: click.Option, context: click.Context) -> tuple[str, str, str
     return f"`{names}`", f"`{option.envvar}`" if option.envvar else "", default, _escaped(option.help or "")
 
 
+def exits() -> Iterator[str]:
+    """The exit codes of a worker process, with the remarks behind them."""
+    remarks = re.findall(r"^    \w+ = (\d+)  # (.*)$", inspect.getsource(Exit), re.MULTILINE)
+    assert [int(code) for code, _ in remarks] == list(Exit)
+    yield from table(("code", "why it ended"), remarks)
+
+
 GENERATORS: dict[str, Callable[[], Iterator[str]]] = {
     "redisq-keys": keys,
     "redisq-scripts": scripts,
@@ -152,6 +160,7 @@ GENERATORS: dict[str, Callable[[], Iterator[str]]] = {
     "redisq-states": states,
     "redisq-extensions": extensions,
     "redisq-cli": command_line,
+    "redisq-exits": exits,
 }
 
 
