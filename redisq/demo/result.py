@@ -58,7 +58,7 @@ class Result:
         answered_again: Answers too many, for a worker died before it could say that it had answered.
         retries: Attempts after an error.
         workers_killed: By the poison message.
-        taken_back: Messages that a killed worker held, each time counted.
+        taken_back: How often a message of a killed worker was given to another.
         dead: The dead letters, in the order of their deaths.
         latency: Of all that were answered.
         priority_latency: Of those that were sent last, and with priority.
@@ -97,7 +97,7 @@ def result_of(
         answered_again=api.again,
         retries=view.stats.get("retry_count", 0),
         workers_killed=killed,
-        taken_back=view.stats.get("crashes", 0),
+        taken_back=view.stats.get("crashes", 0) - sum(letter.reason == "crashed" for letter in dead),
         dead=dead,
         latency=Latency.of(list(waits.values())),
         priority_latency=Latency.of(urgent),

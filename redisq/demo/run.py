@@ -133,7 +133,7 @@ class Demo:
                 letter = DeadLetter(row.id, self._chats[row.id], meta.reason, meta.attempt, meta.crashes, meta.text)
                 self.dead.append(letter)
                 self._say(f"chat {letter.chat_id} is a dead letter, {letter.reason}: {letter.error}", "bad")
-        taken_back = view.stats.get("crashes", 0)
+        taken_back = view.stats.get("crashes", 0) - sum(letter.reason == "crashed" for letter in self.dead)
         if taken_back == self._taken_back:
             self._gathering = self._seconds
         elif self._seconds > self._gathering + GATHER:

@@ -273,6 +273,15 @@ ROWS = [
         },
     ),
     row(
+        "settle", "dead-letter", "its process died once too often: that crash counts as well",
+        LEASED | {"meta": {"a": "crashes=2 score=5"}},
+        settle("dead", reason="crashed", text="killed"),
+        {
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": "crashes=3 score=5 reason=crashed text=killed"},
+            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
         "settle", "", "of another's lease",
         LEASED,
         settle("dead", fence=6),

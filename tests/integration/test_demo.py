@@ -88,7 +88,7 @@ def test_it_takes_half_a_minute_at_most_adds_up_and_leaves_nothing_behind(home: 
     dead = {letter["reason"]: letter for letter in result["dead"]}
     assert sorted(dead) == ["crashed", "exhausted", "rejected"]
     assert len(result["dead"]) == 3
-    assert (dead["exhausted"]["attempts"], dead["rejected"]["attempts"]) == (4, 1)
+    assert (dead["crashed"]["crashes"], dead["exhausted"]["attempts"], dead["rejected"]["attempts"]) == (3, 4, 1)
     assert dead["crashed"]["error"].startswith("the worker died or lost its lease 3 times")
     assert dead["rejected"]["error"] == "Reject: 403, this chat has blocked the bot"
     assert result["workers_killed"] == 2, "the third time, the poison runs alone, in a child of its worker"

@@ -96,6 +96,10 @@ local APPLY = {
     wake = true
   end,
   dead = function(id, meta, op)
+    if op.reason == 'crashed' then -- its last crash, of which no lease tells
+      meta.crashes = meta.crashes + 1
+      grown.crashes = grown.crashes + 1
+    end
     meta.reason, meta.text = op.reason, op.text
     redis.call('HSET', META, id, write_meta(meta))
     redis.call('ZADD', DLQ, int(queue.now), id)
