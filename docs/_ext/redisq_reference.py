@@ -29,6 +29,7 @@ _LUA = files("redisq.broker").joinpath("lua")
 
 #: The functions of `QueueKeys` that name a key for each of something, by the word that stands for it here.
 _NAMED = (("call", "caller", "string"), ("result", "id", "string"), ("done", "id", "channel"))
+_OTHERS = ("named",)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -48,6 +49,10 @@ def literal(text: str) -> Iterator[str]:
 def keys() -> Iterator[str]:
     """All keys of the queue `chat_api`."""
     of_queue = QueueKeys("chat_api")
+    functions = {name for name, _ in inspect.getmembers(QueueKeys, inspect.isfunction) if not name.startswith("_")}
+    unknown = functions - {name for name, *_ in _NAMED} - set(_OTHERS)
+    if unknown:
+        raise ValueError(f"docs/_ext/redisq_reference.py: say of what type these keys of QueueKeys are: {sorted(unknown)}")
     rows = [(f"`{of_queue.named(key.name)}`", key.type, f"{key.content}") for key in FIXED if key.name != "never"]
     for name, word, kind in _NAMED:
         function = getattr(of_queue, name)

@@ -65,6 +65,11 @@ def rows(page: str, after: str, columns: int) -> list[tuple[str, ...]]:
     return [tuple(cell.strip("`") for cell in row) for row in found[2:]]
 
 
+def has_option(*parts: str) -> bool:
+    """Whether a task has an option with one of these parts in its name."""
+    return any(part in field.name for field in fields(TaskOptions) for part in parts)
+
+
 GOLDEN = rows("reference/wire-format.md", "(golden-bytes)=", 2)
 
 
@@ -125,6 +130,25 @@ def test_the_commands_of_the_deployment_files_are_ones() -> None:
         program, name, *arguments = shlex.split(line)
         assert program.rpartition("/")[2] == "redisq"
         main.commands[name].make_context(name, arguments, parent=click.Context(main))
+
+
+#: What the pages call missing, by the page and its words; and whether it is there now.
+MISSING: list[tuple[str, str, bool]] = [
+    ("how-to/replace-the-old-queue.md", "not yet: two calls are two messages", has_option("dedup", "unique")),
+    ("how-to/replace-the-old-queue.md", "Limits over several workers: not yet", has_option("limit")),
+    ("how-to/replace-the-old-queue.md", "a tool that moves them does not exist yet", "migrate" in main.commands),
+    ("how-to/replace-the-old-queue.md", "Named locks for other uses: not yet", hasattr(RedisQ, "lock")),
+    ("how-to/replace-the-old-queue.md", "no call in Python yet", hasattr(RedisQ, "queue_length") or hasattr(RedisQ, "status")),
+    ("how-to/replace-the-old-queue.md", "rate limiting, a web dashboard and sharding are not yet", "web" in main.commands),
+    ("how-to/tune.md", "Limits over several workers do not exist yet", has_option("limit")),
+    ("explanation/promises.md", "one-at-a-time a chat, named locks: not there yet", has_option("limit", "key", "lane")),
+]
+
+
+@pytest.mark.parametrize(("page", "words", "there"), MISSING)
+def test_what_the_pages_call_missing_is_missing(page: str, words: str, there: bool) -> None:
+    assert words in " ".join(text(page).split())
+    assert not there, f"docs/{page} says {words!r}, and it is there now: say what it is, and take it out of MISSING"
 
 
 @pytest.mark.parametrize("page", pages())
