@@ -9,6 +9,7 @@
     ├── EncodeError               an argument that cannot travel
     │   └── ArgumentsError        arguments that do not fit the task's signature
     ├── Retry, Reject             what a handler raises to be tried again, or not any more
+    ├── TaskCancelled             what a handler in a thread is told by when its job is cancelled
     ├── TaskTimeout               a handler passed its timeout
     │   └── SoftTimeout           ... its soft one; what a handler in a thread is told by
     ├── JobFailed                 the job is a dead letter
@@ -55,6 +56,7 @@ __all__ = [
     "Reject",
     "Retry",
     "SoftTimeout",
+    "TaskCancelled",
     "TaskTimeout",
     "UnknownTask",
     "WrongServer",
@@ -113,6 +115,10 @@ class Reject(RedisqError):
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
+
+
+class TaskCancelled(RedisqError):
+    """The job was cancelled while it ran. Raised inside a handler that runs in a thread; a coroutine is cancelled instead."""
 
 
 class TaskTimeout(RedisqError, TimeoutError):

@@ -48,6 +48,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.PROCESSING, "retry", State.RETRY, "settle"),
     Transition(State.PROCESSING, "park", State.RETRY, "settle"),
     Transition(State.PROCESSING, "crash", State.RETRY, "settle"),
+    Transition(State.PROCESSING, "cancel", State.GONE, "settle"),
     Transition(State.PROCESSING, "release", State.WAITING, "settle"),
     Transition(State.PROCESSING, "dead-letter", State.DEAD, "settle"),
     Transition(State.WAITING, "cancel", State.GONE, "remove"),

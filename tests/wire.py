@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 __all__ = ["CuttingProxy", "canned_server"]
 
@@ -58,38 +58,74 @@ def canned_server(reply: bytes) -> Iterator[int]:
 
 
 class CuttingProxy:
-    """Passes everything on to a server until `lose_next_reply`: then the next answer is dropped, and the connection cut.
+    """Passes everything on to a server, until told to cut a connection at a byte, or to let all that are open go silent.
 
     Attributes:
         port: Where clients connect to.
-        lost: How many replies were lost.
+        lost: How many connections were cut.
+        passed: What passed on each way, `request` and `reply`, since it was last cleared.
     """
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
-        self._armed = threading.Event()
+        self._lock = threading.Lock()
+        self._cut: tuple[str, int] | None = None
+        self._silenced = 0
         self.lost = 0
+        self.passed = {"request": bytearray(), "reply": bytearray()}
         self._listener, self.port = _serve(self._handle)
 
     def lose_next_reply(self) -> None:
-        self._armed.set()
+        """The next answer is dropped, and the connection cut."""
+        self.cut_reply(0)
+
+    def cut_reply(self, after: int) -> None:
+        """So many more bytes reach the client; then the connection is cut."""
+        self._cut = ("reply", after)
+
+    def cut_request(self, after: int) -> None:
+        """So many more bytes reach the server; then the connection is cut."""
+        self._cut = ("request", after)
+
+    def silence(self) -> None:
+        """Nothing that is sent on the connections of now arrives any more, and nobody is told: half-open sockets."""
+        self._silenced += 1
 
     def close(self) -> None:
         _close(self._listener)
 
     def _handle(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._server_port)) as server:
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened = self._silenced
             while True:
                 readable, _, _ = select.select([client, server], [], [])
                 for source in readable:
-                    data = source.recv(65536)
+                    try:
+                        data = source.recv(65536)
+                    except ConnectionResetError:
+                        return
                     if not data:
                         return
-                    if source is client:
-                        server.sendall(data)
-                    elif self._armed.is_set():
-                        self._armed.clear()
-                        self.lost += 1
+                    if self._silenced != opened:
+                        continue
+                    part, is_last = self._what_passes("request" if source is client else "reply", data)
+                    with suppress(OSError):
+                        (server if source is client else client).sendall(part)
+                    if is_last:
                         return
-                    else:
-                        client.sendall(data)
+
+    def _what_passes(self, way: str, data: bytes) -> tuple[bytes, bool]:
+        """What of it may pass, and whether nothing more will."""
+        with self._lock:
+            self.passed[way] += data
+            if self._cut is None or self._cut[0] != way:
+                return data, False
+            left = self._cut[1]
+            if len(data) < left:
+                self._cut = (way, left - len(data))
+                return data, False
+            self._cut = None
+            self.lost += 1
+            return data[:left], True

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from redisq.app.control import Control
 from redisq.app.job import Job
 from redisq.app.outbox import Outbox
 from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_options
@@ -21,6 +22,7 @@ from redisq.app.task import Task, TaskDecorator
 from redisq.broker.connection import Server, timeout_from_environment, url_from_environment
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
+from redisq.broker.registry import Registry
 from redisq.codec.hints import Shape
 from redisq.codec.limits import MAX_BYTES
 from redisq.errors import BrokerError, ConfigError, UnknownTask
@@ -80,6 +82,9 @@ class RedisQ:
         self._connector: Connector | None = None
         self._async_connectors: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnector] = WeakKeyDictionary()
         self._keys: dict[str, QueueKeys] = {}
+        self.registry = Registry(self.settings.namespace)
+        #: Ask the workers, pause and resume queues.
+        self.control = Control(self)
         #: `@app.task` or `@app.task(queue=..., max_retries=...)`.
         self.task = TaskDecorator(self._own, lambda: self)
         SHARED.set_current(self)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Generator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from redisq.app.control import question
 from redisq.app.settings import Settings
 from redisq.app.waiting import Step, arun, run, wait_for
 from redisq.broker import commands
 from redisq.broker.commands import Command
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
+from redisq.broker.registry import Registry
 from redisq.codec.msgpack import decode_value
 from redisq.errors import JobFailed, NoResult
 from redisq.states import State
@@ -34,6 +36,7 @@ class Owner(Protocol):
     """What a job needs of its app."""
 
     settings: Settings
+    registry: Registry
 
     @property
     def connector(self) -> Connector:
@@ -117,7 +120,10 @@ class Job(Generic[R_co]):
         return await arun(self._get(timeout), self._owner.async_connector)
 
     def cancel(self) -> bool:
-        """Take it out of its queue. False: it was not waiting any more: it runs, or is over.
+        """Take it out of its queue; or, when it runs, ask its worker to stop it. False: it is over, or could not be stopped.
+
+        A coroutine is cancelled, a child process killed; a function in a thread gets `TaskCancelled` when it next runs Python
+        code. What its handler did so far stays done.
 
         Raises:
             BrokerError: Redis did not say.
@@ -125,7 +131,7 @@ class Job(Generic[R_co]):
         return run(self._cancel(), self._owner.connector)
 
     async def acancel(self) -> bool:
-        """Take it out of its queue. As `cancel`."""
+        """Take it out of its queue, or stop it. As `cancel`."""
         return await arun(self._cancel(), self._owner.async_connector)
 
     @property
@@ -146,7 +152,9 @@ class Job(Generic[R_co]):
     def _cancel(self) -> Generator[Step, Any, bool]:
         command: Command[list[str]] = commands.remove(self._keys, (self.id,), counter="cancelled", states=_CANCELLABLE)
         removed: list[str] = yield command
-        return removed == [self.id]
+        if removed == [self.id]:
+            return True
+        return any((yield from question(self._owner.registry, "cancel", {"id": self.id})).values())
 
     def _get(self, timeout: Seconds | None) -> Generator[Step, Any, R_co]:
         seconds = None if timeout is None else microseconds(timeout, "timeout") / 1_000_000

@@ -14,7 +14,7 @@ from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
 from redisq.errors import JobTimeout
 
-__all__ = ["Listen", "Step", "arun", "run", "wait_for"]
+__all__ = ["Ask", "Listen", "Step", "arun", "run", "wait_for"]
 
 T = TypeVar("T")
 
@@ -30,8 +30,18 @@ class Listen:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Step: ask all who listen on a channel, and collect what they answer within the seconds."""
+
+    channel: str
+    reply_channel: str
+    question: bytes
+    seconds: float
+
+
 #: A command; several that are sent in one write, each answered by its result or its `BrokerError`; or a pause.
-Step = Command[Any] | tuple[Command[Any], ...] | Listen
+Step = Command[Any] | tuple[Command[Any], ...] | Listen | Ask
 
 
 def wait_for(keys: QueueKeys, job_id: str, seconds: float | None, now: Callable[[], float]) -> Generator[Step, Any, Outcome]:
@@ -64,6 +74,9 @@ def run(steps: Generator[Step, Any, T], connector: Connector) -> T:
                 if isinstance(step, tuple):
                     step = steps.send(connector.execute_many(step))
                     continue
+                if isinstance(step, Ask):
+                    step = steps.send(connector.ask(step.channel, step.reply_channel, step.question, step.seconds))
+                    continue
                 if listener is None:
                     listener = stack.enter_context(connector.listening(step.channel))
                 else:
@@ -86,6 +99,9 @@ async def arun(steps: Generator[Step, Any, T], connector: AsyncConnector) -> T:
                     continue
                 if isinstance(step, tuple):
                     step = steps.send(await connector.execute_many(step))
+                    continue
+                if isinstance(step, Ask):
+                    step = steps.send(await connector.ask(step.channel, step.reply_channel, step.question, step.seconds))
                     continue
                 if heard is None:
                     heard = await stack.enter_async_context(connector.listening(step.channel))

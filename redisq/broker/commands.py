@@ -31,6 +31,7 @@ __all__ = [
     "find",
     "inspect",
     "outcome",
+    "pause",
     "remove",
     "replay",
     "settle",
@@ -94,7 +95,7 @@ class Claimed(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """How one delivery ends: `ack`, `result`, `retry`, `park`, `crash`, `release` or `dead` (see `lua/settle.lua`).
+    """How one delivery ends: `ack`, `result`, `retry`, `park`, `crash`, `release`, `cancel` or `dead` (see `lua/settle.lua`).
 
     Attributes:
         delay: Microseconds: until the next attempt, for retry, park and crash; to keep the result.
@@ -192,6 +193,11 @@ def wake(keys: QueueKeys) -> Command[None]:
 def wait(queues: Sequence[QueueKeys], seconds: int) -> Command[str | None]:
     """Block until one of the queues has something to do. Gives its wake key, or None. A hint is only a hint."""
     return Command("", queues[0], ("BZPOPMIN", *(keys.wake for keys in queues), seconds), _woken)
+
+
+def pause(keys: QueueKeys, paused: bool) -> Command[None]:
+    """Stop or start claims from a queue. What runs goes on, what is sent waits."""
+    return Command("pause", keys, (int(paused),), _nothing)
 
 
 def inspect(keys: QueueKeys) -> Command[QueueView]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -18,10 +18,10 @@ from redisq.backoff import Backoff
 from redisq.broker.callers import Caller, Callers
 from redisq.broker.commands import Command
 from redisq.broker.faults import classify, is_noscript
-from redisq.broker.listener import Listener, Listeners, listening
+from redisq.broker.listener import Listener, Listeners, aask, ask, listening, messages
 from redisq.broker.scripts import Scripts
 from redisq.broker.wire import AsyncWire, Wire
-from redisq.errors import BrokerError
+from redisq.errors import BrokerError, BrokerUnavailable
 
 #: Seconds that a call waits for a free connection before that counts as a failed try.
 WAIT_FOR_CONNECTION = 5.0
@@ -241,6 +241,17 @@ class Connector(_Carrier):
         """Subscribe to a channel."""
         return listening(self._client, channel)
 
+    def ask(self, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:
+        """Ask all who listen on a channel.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        try:
+            return ask(self._client, channel, reply_channel, question, seconds)
+        except (redis_errors.RedisError, OSError) as error:
+            raise BrokerUnavailable(f"publish on {channel}: {_first_line(error)}; {_AWAY}") from error
+
     def close(self) -> None:
         """Close all connections."""
         self._wire.close()
@@ -270,6 +281,7 @@ class AsyncConnector(_Carrier):
         max_connections: int = 50,
     ) -> None:
         super().__init__(scripts, patience, observer)
+        self._client = client
         self._wire = AsyncWire(client, max_connections, WAIT_FOR_CONNECTION)
         self._now = now
         self._sleep = sleep
@@ -313,6 +325,21 @@ class AsyncConnector(_Carrier):
     def listening(self, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
         """Subscribe to a channel; all subscriptions share one connection."""
         return self._listeners.listening(channel)
+
+    async def ask(self, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:
+        """Ask all who listen on a channel.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        try:
+            return await aask(self._client, channel, reply_channel, question, seconds)
+        except (redis_errors.RedisError, OSError) as error:
+            raise BrokerUnavailable(f"publish on {channel}: {_first_line(error)}; {_AWAY}") from error
+
+    def messages(self, channel: str) -> AsyncIterator[bytes]:
+        """Give what is said on a channel, for ever."""
+        return messages(self._client, channel)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 from redis import exceptions as redis_errors
 
-__all__ = ["Listener", "Listeners", "listening"]
+__all__ = ["Listener", "Listeners", "aask", "ask", "listening", "messages"]
 
 # Besides errors of its own, redis-py raises these when a connection is closed between two steps of another task.
 _TROUBLE = (redis_errors.RedisError, OSError, AttributeError, RuntimeError)
@@ -114,3 +114,47 @@ class Listeners:
         if self._reader:
             self._reader.cancel()
             await asyncio.wait((self._reader,))
+
+
+async def messages(client: redis.asyncio.Redis, channel: str) -> AsyncIterator[bytes]:
+    """Give what is said on a channel, for ever; what is said while Redis is away is missed."""
+    while True:
+        try:
+            async with client.pubsub() as pubsub:
+                await pubsub.subscribe(channel)
+                while True:
+                    message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0)
+                    if message:
+                        yield message["data"]
+        except _TROUBLE:
+            await asyncio.sleep(1.0)
+
+
+def ask(client: redis.Redis, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:
+    """Ask all who listen on a channel; give what they answer until all have, or the seconds are over."""
+    answers: list[bytes] = []
+    with client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
+        pubsub.subscribe(reply_channel)
+        pubsub.get_message(timeout=seconds)  # the server's word that it subscribed
+        asked: Any = client.publish(channel, question)
+        deadline = time.monotonic() + seconds
+        while len(answers) < asked and (left := deadline - time.monotonic()) > 0:
+            message = pubsub.get_message(timeout=left)
+            if message and message["type"] == "message":
+                answers.append(message["data"])
+    return answers
+
+
+async def aask(client: redis.asyncio.Redis, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:
+    """Ask all who listen on a channel, from async code. As `ask`."""
+    answers: list[bytes] = []
+    async with client.pubsub() as pubsub:
+        await pubsub.subscribe(reply_channel)
+        await pubsub.get_message(timeout=seconds)
+        asked = await client.publish(channel, question)
+        deadline = time.monotonic() + seconds
+        while len(answers) < asked and (left := deadline - time.monotonic()) > 0:
+            message = await pubsub.get_message(timeout=left)
+            if message and message["type"] == "message":
+                answers.append(message["data"])
+    return answers

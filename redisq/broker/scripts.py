@@ -13,7 +13,7 @@ from importlib.resources import files
 
 __all__ = ["SCRIPT_NAMES", "Script", "Scripts"]
 
-SCRIPT_NAMES = ("browse", "claim", "enqueue", "extend", "find", "inspect", "outcome", "remove", "replay", "settle", "wake")
+SCRIPT_NAMES = ("browse", "claim", "enqueue", "extend", "find", "inspect", "outcome", "pause", "remove", "replay", "settle", "wake")
 
 _INCLUDE = re.compile(r"^--- @include (\w+)\n", re.MULTILINE)
 

@@ -18,9 +18,10 @@ __all__ = ["cancel"]
 @json_option
 @target_options
 def cancel(target: Target, job: str, as_json: bool) -> None:
-    """Take JOB out of its queue, as long as no worker has it.
+    """Take JOB out of its queue; when it runs, ask its worker to stop it.
 
-    Without -Q, all queues are looked through. The exit code is 1 when the job is not waiting any more.
+    A coroutine is cancelled, a child process killed; a function in a thread is told when it next runs Python code. Without
+    -Q, all queues are looked through. The exit code is 1 when the job is over, or could not be stopped.
 
     With --json: {"id", "queue", "cancelled": true}.
     """
@@ -36,4 +37,6 @@ def cancel(target: Target, job: str, as_json: bool) -> None:
         raise unknown_job(target, job)
     holder = f" on worker {shown(now.found.worker, 200)}" if now.found.worker else ""
     advice = "; `redisq dead drop` removes it" if now.found.state == "dead" else ""
-    raise click.ClickException(f"job {job} of queue {now.keys.queue} does not wait: it is {now.found.state}{holder}{advice}")
+    raise click.ClickException(
+        f"job {job} of queue {now.keys.queue} could not be cancelled: it is {now.found.state}{holder}{advice}"
+    )

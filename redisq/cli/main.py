@@ -12,10 +12,12 @@ from redisq.cli.doctor import doctor
 from redisq.cli.embedded import embedded
 from redisq.cli.errors import ErrorsInWords
 from redisq.cli.inspect import inspect
+from redisq.cli.pause import pause, resume
 from redisq.cli.purge import purge
 from redisq.cli.send import send
 from redisq.cli.status import status
 from redisq.cli.worker import worker
+from redisq.cli.workers import shutdown, workers
 
 __all__ = ["main"]
 
@@ -26,5 +28,7 @@ def main() -> None:
     """A task queue for chat bots on Redis sorted sets."""
 
 
-for command in (cancel, dead, demo, doctor, embedded, inspect, purge, send, status, worker):
+for command in (
+    cancel, dead, demo, doctor, embedded, inspect, pause, purge, resume, send, shutdown, status, worker, workers,
+):  # fmt: skip
     main.add_command(command)

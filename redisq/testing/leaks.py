@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_leaks"]
 
-_PERMANENT = tuple(f":{key.suffix}" for key in FIXED if key.name != "never")
+_PERMANENT = (*(f":{key.suffix}" for key in FIXED if key.name != "never"), "redisq:workers")
 
 
 def check_leaks(client: redis.Redis, *, ignore: tuple[str, ...] = ()) -> None:

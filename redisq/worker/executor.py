@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from random import random
@@ -13,7 +14,16 @@ from redisq.app.app import RedisQ
 from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
-from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge, SoftTimeout, TaskTimeout, UnknownTask
+from redisq.errors import (
+    ConfigError,
+    DecodeError,
+    EncodeError,
+    MessageTooLarge,
+    SoftTimeout,
+    TaskCancelled,
+    TaskTimeout,
+    UnknownTask,
+)
 from redisq.redact import error_text
 from redisq.worker.child import address_of
 from redisq.worker.consumer import Consumer
@@ -29,6 +39,10 @@ __all__ = ["Executor"]
 
 #: From so many crashes on a message runs apart (I13).
 SUSPECT = 2
+
+
+#: What a handler that was told to stop ends with.
+_TOLD = (asyncio.CancelledError, SoftTimeout, TaskCancelled)
 
 
 class Executor:
@@ -158,8 +172,8 @@ class Executor:
             self._finish(run, returned, None)
 
     def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
-        if error is not None and run.phase > Phase.IN_TIME and isinstance(error, asyncio.CancelledError | SoftTimeout):
-            error = self._timed_out(run)
+        if error is not None and run.phase > Phase.IN_TIME and isinstance(error, _TOLD):
+            error = self._why_stopped(run)
         held, task = run.held, run.task
         settlement = None
         if held.leased and not held.settled:
@@ -182,11 +196,16 @@ class Executor:
             self._consumer.ended(held, settlement, run.run_time)
 
     def _failure(self, run: Run, error: BaseException) -> Settlement:
+        if run.cancelled and isinstance(error, TaskCancelled):
+            self._log.info("Task %s[%s] was cancelled", run.task.name, run.held.delivery.id)
+            return Settlement("cancel", run.held.delivery.id, run.held.delivery.fence)
         settlement = after_failure(run.task.definition, run.held.delivery, error, random)
         self._report(run.task, run.held, settlement, error)
         return settlement
 
-    def _timed_out(self, run: Run) -> TaskTimeout:
+    def _why_stopped(self, run: Run) -> TaskTimeout | TaskCancelled:
+        if run.cancelled:
+            return TaskCancelled("cancelled")
         options = run.task.definition
         if run.phase is Phase.WARNED:
             return SoftTimeout(f"soft timeout of {options.soft_timeout:g} s")
@@ -196,7 +215,30 @@ class Executor:
         """Settle a run that does not stop as failed. Its slot is not free before it has ended."""
         held = run.held
         if held.leased and not held.settled:
-            self._consumer.acknowledge_first(held, self._failure(run, self._timed_out(run)), _nothing)
+            self._consumer.acknowledge_first(held, self._failure(run, self._why_stopped(run)), _nothing)
+
+    def cancel(self, job_id: str) -> bool:
+        """Stop a run: cooperatively, and by force where that is possible. False: it does not run here."""
+        run = next((run for held, run in self._running.items() if held.delivery.id == job_id), None)
+        if run is None or run.phase >= Phase.STOPPED or not run.held.leased or run.held.settled:
+            return False
+        run.cancelled = True
+        self._timeouts.stop(run, time.monotonic())
+        return True
+
+    def report(self) -> list[dict[str, Any]]:
+        """Say what runs; no arguments."""
+        now = time.monotonic()
+        return [
+            {
+                "id": held.delivery.id,
+                "task": run.task.name,
+                "queue": held.keys.queue,
+                "attempt": held.delivery.meta.attempt,
+                "seconds": None if run.started is None else round(now - run.started, 3),
+            }
+            for held, run in self._running.items()
+        ]
 
     def lose(self, held: Held) -> None:
         """Its lease is another's, or nobody's: a coroutine is cancelled, its work is not wanted any more.

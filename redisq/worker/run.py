@@ -39,9 +39,11 @@ class Run:
         thread: The thread that runs it, by its identifier; else None.
         apart: The pool of processes that it runs in; else None.
         phase: How far its time is used up.
+        told: Monotonic seconds when it was told to stop.
+        cancelled: It was told because somebody cancelled the job.
     """
 
-    __slots__ = ("apart", "coroutine", "held", "phase", "started", "task", "thread")
+    __slots__ = ("apart", "cancelled", "coroutine", "held", "phase", "started", "task", "thread", "told")
 
     def __init__(self, held: Held, task: Task[..., Any]) -> None:
         self.held = held
@@ -51,6 +53,8 @@ class Run:
         self.thread: int | None = None
         self.apart: ProcessPool | None = None
         self.phase = Phase.IN_TIME
+        self.told: float | None = None
+        self.cancelled = False
 
     def begin(self) -> None:
         """Its handler is called now: its time counts, and its lease is extended no longer than that lasts."""

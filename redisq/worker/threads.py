@@ -10,7 +10,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from redisq.errors import SoftTimeout
+from redisq.errors import SoftTimeout, TaskCancelled
 from redisq.worker.run import Run
 
 __all__ = ["ThreadPool"]
@@ -57,11 +57,11 @@ class ThreadPool:
             thread.start()
         self._work.put(Item(run, handler, done))
 
-    def tell(self, run: Run) -> None:
-        """Raise `SoftTimeout` in the thread of a run, when it next runs Python code. Not once the handler has ended."""
+    def tell(self, run: Run, what: type[BaseException]) -> None:
+        """Raise an error in the thread of a run, when it next runs Python code. Not once the handler has ended."""
         with self._telling:
             if run.thread is not None:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(run.thread), ctypes.py_object(SoftTimeout))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(run.thread), ctypes.py_object(what))
 
     def _run(self) -> None:
         while (item := self._work.get()) is not None:
@@ -86,7 +86,7 @@ class ThreadPool:
                 error = raised
             with self._telling:
                 item.run.thread = None
-        except SoftTimeout as told:
+        except (SoftTimeout, TaskCancelled) as told:
             # It was told in the very moment of its end.
             item.run.thread = None
             error = error or told

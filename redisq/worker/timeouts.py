@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
+from redisq.errors import SoftTimeout, TaskCancelled
 from redisq.worker.run import GRACE, Phase, Run
 from redisq.worker.threads import ThreadPool
 
@@ -75,16 +76,18 @@ class Timeouts:
                 "Task %s[%s] passed its soft timeout of %g s", run.task.name, run.held.delivery.id, options.soft_timeout
             )
             self._tell(run)
-        if options.timeout is None or ran < options.timeout:
-            return
-        if run.phase < Phase.STOPPED:
-            run.phase = Phase.STOPPED
+        if run.phase < Phase.STOPPED and options.timeout is not None and ran >= options.timeout:
             self._log.warning("Task %s[%s] passed its timeout of %g s", *_named(run), options.timeout)
-            self._tell(run)
-        elif run.phase < Phase.ABANDONED and ran >= options.timeout + GRACE / 2:
+            self.stop(run, now)
+        elif run.phase is Phase.STOPPED and run.told is not None and now >= run.told + GRACE / 2:
             run.phase = Phase.ABANDONED
             self._log.error("Task %s[%s] does not stop; its slot is lost until it does", *_named(run))
             self._abandon(run)
+
+    def stop(self, run: Run, now: float) -> None:
+        """Tell a run to end."""
+        run.phase, run.told = Phase.STOPPED, now
+        self._tell(run)
 
     def _tell(self, run: Run) -> None:
         if run.coroutine:
@@ -94,7 +97,7 @@ class Timeouts:
             if run.phase is Phase.STOPPED:
                 run.apart.kill(run)
         else:
-            self._threads.tell(run)
+            self._threads.tell(run, TaskCancelled if run.cancelled else SoftTimeout)
 
     def close(self) -> None:
         """Look no more."""

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Self
 
 from redisq.app.app import RedisQ
@@ -17,6 +19,7 @@ from redisq.errors import ConfigError
 from redisq.message import new_id
 from redisq.types import check_name
 from redisq.worker.consumer import Consumer
+from redisq.worker.control import Answer, Control
 from redisq.worker.executor import Executor
 from redisq.worker.exits import Exit
 from redisq.worker.fitness import NO_LIMITS, Fitness, Limits
@@ -87,6 +90,7 @@ class Worker:
         self._shutdown_timeout = shutdown_timeout
         self._limits = limits
         self.exit = Exit.ASKED
+        self._started = round(time.time())
         self.name = check_name("worker", name or f"{_host()}-{os.getpid()}-{new_id()[:4]}")
         self.log = logging.getLogger(f"{app.name}.worker")
         self._stopped = asyncio.Event()
@@ -119,6 +123,32 @@ class Worker:
         if self._stopped.is_set():
             self._hurry.set()
         self._stopped.set()
+
+    def _about(self, executor: Executor) -> dict[str, Any]:
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "app": self._app.name,
+            "queues": [keys.queue for keys in self._queues],
+            "slots": self._slots,
+            "running": executor.running,
+            "ended": executor.ended,
+            "started": self._started,
+        }
+
+    def _answers(self, executor: Executor) -> dict[str, Answer]:
+        return {
+            "ping": lambda _: True,
+            "running": lambda _: executor.report(),
+            # Not here: no answer, so that the one worker that runs it is heard.
+            "cancel": lambda arguments: executor.cancel(str(arguments.get("id"))) or None,
+            "shutdown": lambda _: self._shut_down(),
+        }
+
+    def _shut_down(self) -> bool:
+        self.log.info("Worker %s was asked to stop", self.name)
+        self.stop()
+        return True
 
     def _recycle(self, reason: str) -> None:
         self.log.info("Worker %s ends for another: %s", self.name, reason)
@@ -161,13 +191,18 @@ class Worker:
             )
             watchdog = Watchdog(loop, executor.hard_limit, self.log)
             fitness = Fitness(self._limits, loop, lambda: executor.ended, lambda: executor.leaks, self._recycle)
+            control = Control(
+                connector, self._app.registry, self.name, partial(self._about, executor), self._answers(executor), self.log
+            )
             renewer.start()
+            control.start()
             watchdog.start()
             fitness.start()
             try:
                 await self._work(consumer)
                 await self._drain(consumer, executor)
             finally:
+                await control.stop()
                 fitness.stop()
                 watchdog.stop()
                 renewer.stop()

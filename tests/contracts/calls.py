@@ -38,6 +38,7 @@ CALLS: dict[str, Command[Any]] = {
     "settle": commands.settle(KEYS, [Settlement("retry", "a", 7, 10)], run_time=5),
     "extend": commands.extend(KEYS, [("a", 7)], lease=LEASE),
     "wake": commands.wake(KEYS),
+    "pause": commands.pause(KEYS, True),
     "inspect": commands.inspect(KEYS),
     "find": commands.find(KEYS, "a"),
     "browse": commands.browse(KEYS, "dead", offset=0, limit=10),

@@ -26,6 +26,7 @@ BLIND = {
     ("extend", "stats"),
     ("find", "stats"),
     ("wake", "stats"),
+    ("pause", "stats"),
     ("browse", "stats"),
     ("outcome", "stats"),
     *((name, "never") for name in SCRIPT_NAMES),
@@ -116,7 +117,7 @@ COUNTERS = {
     "remove": ("cancelled",),
     "replay": ("replayed",),
     "settle": (
-        "processed_requests", "retry_count", "dlq_messages", "released", "parked", "crashes", "stale", "late_acks", "run_time_us",
+        "processed_requests", "retry_count", "dlq_messages", "released", "parked", "crashes", "cancelled", "stale", "late_acks", "run_time_us",
     ),
 }  # fmt: skip
 

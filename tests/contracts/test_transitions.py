@@ -258,6 +258,12 @@ ROWS = [
         },
     ),
     row(
+        "settle", "cancel", "gone, unfinished, as somebody wanted",
+        LEASED,
+        settle("cancel"),
+        {"processing": GONE, "leases": GONE, "messages": GONE, "stats": {"cancelled": 1}, "calls": {"c": "1"}},
+    ),
+    row(
         "settle", "release", "as if nothing had been",
         LEASED,
         settle("release"),

@@ -193,3 +193,18 @@ async def long_at_first(number: int) -> None:
     note("S", number)
     await asyncio.sleep(seconds)
     note("E", number)
+
+
+@app.task(queue="slow")
+def sleep_in_steps(number: int, seconds: float) -> None:
+    note("S", number)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+    note("E", number)
+
+
+@app.task(queue="apart", pool="process")
+def sleep_in_a_process(number: int) -> None:
+    note("S", number)
+    time.sleep(60)

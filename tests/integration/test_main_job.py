@@ -86,9 +86,7 @@ def test_several_queues_are_all_served(start_worker: Start, producer: RedisQ, ra
         producer.tasks["answer"].delay(number, "hi")
         wait_until(
             lambda wanted=b"%d" % (number + 1): (
-                raw.hget("work:stats", "processed_requests")
-                == raw.hget("chat_api:stats", "processed_requests")
-                == wanted
+                raw.hget("work:stats", "processed_requests") == raw.hget("chat_api:stats", "processed_requests") == wanted
             ),
             "both queues served",
         )

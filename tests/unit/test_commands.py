@@ -42,6 +42,8 @@ SENT = {
     "settle of nothing": (commands.settle(KEYS, []), "settle", (0, 0), True),
     "extend": (commands.extend(KEYS, [("a", 1), ("b", 2)], lease=30), "extend", (30, "a", 1, "b", 2), False),
     "wake": (commands.wake(KEYS), "wake", (), False),
+    "pause": (commands.pause(KEYS, True), "pause", (1,), False),
+    "resume": (commands.pause(KEYS, False), "pause", (0,), False),
     "inspect": (commands.inspect(KEYS), "inspect", (), False),
     "find": (commands.find(KEYS, "a"), "find", ("a",), False),
     "browse": (commands.browse(KEYS, "dead", offset=5, limit=10), "browse", ("dead", 5, 10), False),

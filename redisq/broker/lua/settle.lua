@@ -9,7 +9,8 @@
 --- ARGV[6..] (id, fence)*acks, then (op, id, fence, delay, reason, text)*
 ---   op      string   retry: a failed attempt, again after delay; park: put aside for delay, no attempt spent;
 ---                    crash: it took its process with it, again after delay;
----                    release: back to its place at once, free; dead: a dead letter; result: as ack, and text is kept for delay
+---                    release: back to its place at once, free; dead: a dead letter; result: as ack, and text is kept for delay;
+---                    cancel: it goes, unfinished, as somebody wanted
 ---   delay   integer  us
 ---   reason  string   one word, e.g. failed, exhausted, unknown_task
 ---   text    bytes    free text, e.g. the error; the encoded result
@@ -35,7 +36,7 @@ local ids, fences, ops = {}, {}, {}
 for i = 1, acks do
   ids[i], fences[i] = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
 end
-local OPS = { retry = true, park = true, crash = true, release = true, dead = true, result = true }
+local OPS = { retry = true, park = true, crash = true, release = true, dead = true, result = true, cancel = true }
 for i = 1, others do
   local at = 6 + 2 * acks + 6 * (i - 1)
   local op = { name = ARGV[at], delay = duration(ARGV[at + 3]), reason = ARGV[at + 4], text = ARGV[at + 5] }
@@ -50,7 +51,7 @@ if not queue then
   return refused
 end
 local stats
-stats, refused = read_stats({ 'processed_requests', 'retry_count', 'dlq_messages', 'released', 'parked', 'crashes', 'stale', 'late_acks', 'run_time_us' })
+stats, refused = read_stats({ 'processed_requests', 'retry_count', 'dlq_messages', 'released', 'parked', 'crashes', 'cancelled', 'stale', 'late_acks', 'run_time_us' })
 if not stats then
   return refused
 end
@@ -60,7 +61,7 @@ end
 
 local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
 redis.call('DEL', NEVER)
-local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, crashes = 0, stale = 0, late_acks = 0, run_time_us = run_time }
+local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, crashes = 0, cancelled = 0, stale = 0, late_acks = 0, run_time_us = run_time }
 local stale, settled, done, waiting_again = {}, {}, {}, {}
 local ended, wake = {}, false
 
@@ -120,7 +121,7 @@ for i = 1, #ids do
   end
   local held = raw and string.sub(raw, 1, length) == begins
   local taken_back = raw and not held and string.sub(raw, 1, length + 1) == 'x' .. begins
-  local is_done = not op or op.name == 'result'
+  local is_done = not op or op.name == 'result' or op.name == 'cancel'
   if ended[id] or not (held or (taken_back and is_done)) then
     stale[#stale + 1] = id
     grown.stale = grown.stale + 1
@@ -134,11 +135,14 @@ for i = 1, #ids do
       APPLY[op.name](id, meta, op)
     else
       done[#done + 1] = id
-      if op then
+      if op and op.name == 'result' then
         redis.call('SET', PREFIX .. ':result:' .. id, op.text, 'PX', math.max(math.floor(op.delay / 1000), 1))
+      end
+      if op then
         tell_done(id)
       end
-      grown.processed_requests = grown.processed_requests + 1
+      local counter = op and op.name == 'cancel' and 'cancelled' or 'processed_requests'
+      grown[counter] = grown[counter] + 1
       if taken_back then
         waiting_again[#waiting_again + 1] = id
         grown.late_acks = grown.late_acks + 1

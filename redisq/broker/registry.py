@@ -1,0 +1,90 @@
+"""The workers that are there: each says so every few seconds, in a key that expires by the server's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redisq.broker.commands import Command
+from redisq.broker.queues import Steps
+from redisq.codec.msgpack import decode_value, encode_value
+from redisq.errors import DecodeError
+from redisq.types import check_name
+
+__all__ = ["BEAT", "Registry", "announce", "leave", "present"]
+
+#: Seconds between two signs of life; without one for three times as long a worker is not there any more.
+BEAT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The keys and channels that all workers of a namespace share."""
+
+    namespace: str = ""
+
+    def _named(self, name: str) -> str:
+        return f"{self.namespace}:redisq:{name}" if self.namespace else f"redisq:{name}"
+
+    @property
+    def workers(self) -> str:
+        """The set of their names; a name without a sign of life is taken out when the set is read."""
+        return self._named("workers")
+
+    def worker(self, name: str) -> str:
+        """One worker's sign of life; expires by itself."""
+        return self._named(f"worker:{name}")
+
+    @property
+    def control(self) -> str:
+        """The channel on which workers are asked things."""
+        return self._named("control")
+
+    def reply(self, call: str) -> str:
+        """The channel on which they answer one call."""
+        return self._named(f"reply:{check_name('call', call)}")
+
+
+def announce(registry: Registry, name: str, about: Mapping[str, Any]) -> tuple[Command[Any], ...]:
+    """Say that a worker is there, and what it is."""
+    return (
+        Command("", None, ("SET", registry.worker(name), encode_value(dict(about)), "EX", 3 * BEAT), _nothing),
+        Command("", None, ("SADD", registry.workers, name), _nothing),
+    )
+
+
+def leave(registry: Registry, name: str) -> tuple[Command[Any], ...]:
+    """Say that it is there no more."""
+    return (
+        Command("", None, ("DEL", registry.worker(name)), _nothing),
+        Command("", None, ("SREM", registry.workers, name), _nothing),
+    )
+
+
+def present(registry: Registry) -> Steps[dict[str, dict[str, Any]]]:
+    """Read which workers are there, by name, and what each says of itself."""
+    names: list[str] = yield Command("", None, ("SMEMBERS", registry.workers), _texts)
+    if not names:
+        return {}
+    signs: list[Any] = yield Command("", None, ("MGET", *(registry.worker(name) for name in names)), list)
+    gone = [name for name, sign in zip(names, signs, strict=True) if sign is None]
+    if gone:
+        yield Command("", None, ("SREM", registry.workers, *gone), _nothing)
+    return {name: _read(sign) for name, sign in sorted(zip(names, signs, strict=True)) if sign is not None}
+
+
+def _read(sign: bytes) -> dict[str, Any]:
+    try:
+        about = decode_value(sign)
+    except DecodeError:
+        about = None
+    return about if isinstance(about, dict) else {}
+
+
+def _texts(reply: Any) -> list[str]:
+    return sorted(name.decode("utf-8", "replace") for name in reply)
+
+
+def _nothing(_reply: Any) -> None:
+    return None
