@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from redisq.broker import commands
-from redisq.broker.commands import Command, Settlement
 from redisq.broker.callers import Callers
+from redisq.broker.commands import Command, Settlement
 from redisq.broker.connection import Server
 from redisq.broker.connector import AsyncConnector
 from tests.clock import scripts, set_clock

@@ -117,7 +117,8 @@ COUNTERS = {
     "remove": ("cancelled",),
     "replay": ("replayed",),
     "settle": (
-        "processed_requests", "retry_count", "dlq_messages", "released", "parked", "crashes", "cancelled", "stale", "late_acks", "run_time_us",
+        "processed_requests", "retry_count", "dlq_messages", "released", "parked", "crashes", "cancelled",
+        "stale", "late_acks", "run_time_us",
     ),
 }  # fmt: skip
 
