@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from redisq.broker import commands
 from redisq.broker.keys import FIXED, QueueKeys
+from redisq.broker.registry import Registry
 from redisq.broker.scripts import SCRIPT_NAMES
 from redisq.cli.main import main
 from redisq.codec.values import EXTENSIONS
@@ -58,6 +59,22 @@ def keys() -> Iterator[str]:
         function = getattr(of_queue, name)
         content = inspect.cleandoc(function.__doc__).partition("\n")[0]
         rows.append((f"`{function('{' + word + '}')}`", kind, content[0].lower() + content[1:].rstrip(".")))
+    yield from table(("key", "type", "content"), rows)
+
+
+def registry() -> Iterator[str]:
+    """The keys and channels that all workers of a namespace share."""
+    shared = Registry()
+    kinds = {"workers": "set", "worker": "string", "control": "channel", "reply": "channel"}
+    found = {name for name in vars(Registry) if not name.startswith("_")} - {"namespace"}
+    if found != set(kinds):
+        raise ValueError(f"docs/_ext/redisq_reference.py: say of what type these are: {sorted(found ^ set(kinds))}")
+    rows = []
+    for name, kind in kinds.items():
+        member = inspect.getattr_static(Registry, name)
+        key = getattr(shared, name) if isinstance(member, property) else getattr(shared, name)("name").replace("name", "{name}")
+        content = inspect.cleandoc(member.__doc__).partition("\n")[0]
+        rows.append((f"`{key}`", kind, content[0].lower() + content[1:].rstrip(".")))
     yield from table(("key", "type", "content"), rows)
 
 
@@ -160,6 +177,7 @@ def exits() -> Iterator[str]:
 
 GENERATORS: dict[str, Callable[[], Iterator[str]]] = {
     "redisq-keys": keys,
+    "redisq-registry": registry,
     "redisq-scripts": scripts,
     "redisq-includes": includes,
     "redisq-states": states,

@@ -29,7 +29,15 @@ PATIENCE = 20
 _NEVER = ("pip ", "pipx ", "uv ", "docker", "sudo ", "apt", "systemctl", "kubectl", "crontab")
 
 #: Commands that only look: asked again until they show what the page says, for workers need their time.
-_LOOKS = ("redis-cli zcard", "redis-cli hgetall", "redis-cli hget", "redisq status", "redisq inspect", "redisq dead list")
+_LOOKS = (
+    "redis-cli zcard",
+    "redis-cli hgetall",
+    "redis-cli hget",
+    "redisq status",
+    "redisq inspect",
+    "redisq dead list",
+    "redisq workers",
+)
 
 
 class Background:
