@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import redis
 import redis.asyncio
@@ -152,7 +152,11 @@ class Server:
         return min(self.max_connections, of_pool)
 
     def _reachable_url(self) -> str:
-        return Embedded.of(self.url).start_or_join() if self.url.startswith("embedded:") else self.url
+        url = Embedded.of(self.url).start_or_join() if self.url.startswith("embedded:") else self.url
+        # Without what is fixed: a pool makes more of some options than can be taken back afterwards.
+        address, _, query = url.partition("?")
+        kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in _FIXED]
+        return f"{address}?{urlencode(kept)}" if kept else address
 
     def _options(self, url: str, role: str, read_timeout: float) -> dict[str, Any]:
         # A Unix socket has nothing to keep alive, and redis-py does not take the option for one.

@@ -144,7 +144,9 @@ class _Carrier:
                 pause = self._patience.backoff.delay(failures, random.random)
                 if deadline is not None and now() + pause > deadline:
                     raise _explained(fault.error, fault.advice or _AWAY, commands[pending[0]], trouble) from trouble
-                self._observer.down(trouble)
+                # A connection that was cut and is there again at once is no outage.
+                if failures > 1:
+                    self._observer.down(trouble)
                 yield Pause(pause, fault.reconnect)
             else:
                 self._observer.up()

@@ -40,20 +40,24 @@ class Wire:
         self._client = client
         self._pool: Any = client.connection_pool
         self._patience = patience
-        self._free: list[Any] = []
-        self._slots = threading.Semaphore(max_connections)
+        self._max_connections = max_connections
+        self._forget()
         after_fork(self._forget)
 
     def _forget(self) -> None:
-        # The sockets are the parent's. The pool looks after those that it made.
-        self._free = []
+        # The sockets are the parent's, and so are the threads that hold slots. The pool looks after its connections.
+        self._free: list[Any] = []
+        self._slots = threading.Semaphore(self._max_connections)
 
     def roundtrip(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         """Send the calls in one write; one reply, or exception, each."""
         if not self._slots.acquire(timeout=self._patience):
             raise redis_errors.ConnectionError("all connections are in use")
         try:
-            connection = self._free.pop() if self._free else self._pool.get_connection()
+            try:
+                connection = self._free.pop()
+            except IndexError:
+                connection = self._pool.get_connection()
             try:
                 return self._exchange(connection, calls)
             except BaseException:
@@ -76,6 +80,8 @@ class Wire:
                     replies.append(error)
         except _TROUBLE as error:
             connection.disconnect()
+            # The others of the same server are as dead, most likely; they need not each find out.
+            self.reset()
             return _failed(replies, error, len(calls))
         return replies
 
@@ -139,6 +145,7 @@ class AsyncWire:
                     replies.append(error)
         except _TROUBLE as error:
             await connection.disconnect(nowait=True)
+            await self.reset()
             return _failed(replies, error, len(calls))
         return replies
 

@@ -230,7 +230,7 @@ class Consumer:
         self._held.difference_update([ended.held for ended in batch.ended])
         for ended in batch.ended:
             held, then = ended.held, ended.held.then
-            if then and not held.over and held.delivery.id not in result and not self._stopping:
+            if then and not held.over and held.delivery.id not in result:
                 held.then, held.leased = None, False
                 self._held.add(held)
                 then()

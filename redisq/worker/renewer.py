@@ -61,11 +61,7 @@ class Renewer:
     def _run(self) -> None:
         interval = self._lease / 3_000_000
         while not self._stopped.wait(interval):
-            try:
-                self.renew()
-            except BrokerError as error:
-                # The next round tries again; two rounds fit into what is left of the leases.
-                self._log.warning("Could not extend leases: %s", error)
+            self.renew()
         self._connector.close()
 
     def renew(self) -> None:
@@ -77,7 +73,11 @@ class Renewer:
                 by_queue.setdefault(held.keys, []).append(held)
         for keys, wanted in by_queue.items():
             for at in range(0, len(wanted), MAX_BATCH):
-                self._extend(keys, wanted[at : at + MAX_BATCH])
+                try:
+                    self._extend(keys, wanted[at : at + MAX_BATCH])
+                except BrokerError as error:
+                    # The next round tries again; two rounds fit into what is left of the leases.
+                    self._log.warning("Could not extend leases of queue %s: %s", keys.queue, error)
 
     def _extend(self, keys: QueueKeys, wanted: list[Held]) -> None:
         leases = [(held.delivery.id, held.delivery.fence) for held in wanted]

@@ -16,7 +16,7 @@ from redisq.redact import error_text
 
 __all__ = ["MAX_PARKS", "after_crash", "after_failure", "after_success", "done", "unreadable"]
 
-#: A message that no worker could make sense of so many times is a dead letter: half an hour and more.
+#: A message that no worker could make sense of so many times is a dead letter: after some twenty minutes.
 MAX_PARKS = 10
 
 _CRASH = Backoff(first=2.0, cap=60.0)
