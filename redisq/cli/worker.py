@@ -115,7 +115,14 @@ def worker(
         max_memory_per_child if supervised else None,
     )
     app = load_app(named)
-    _end(asyncio.Runner(loop_factory=_fast_loop()).run(_work(app, options, supervised)))
+    runner = asyncio.Runner(loop_factory=_fast_loop())
+    try:
+        code = runner.run(_work(app, options, supervised))
+    except BaseException:
+        runner.close()
+        raise
+    # Not closed: closing waits for threads of the loop, which a handler may hold.
+    _end(code)
 
 
 async def _work(app: RedisQ, options: WorkerOptions, supervised: bool) -> int:
@@ -146,7 +153,7 @@ def _supervise(workers: int, burst: bool, reload: bool) -> int:
     log = logging.getLogger("redisq.supervisor")
     command = [sys.executable, "-m", "redisq", *sys.argv[1:]]
     supervisor = Supervisor(command, workers, log, once=burst, changes=_changes() if reload else None)
-    return asyncio.Runner().run(supervisor.run())
+    return asyncio.run(supervisor.run())
 
 
 def _changes() -> AsyncIterator[Any]:
