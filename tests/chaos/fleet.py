@@ -47,7 +47,12 @@ class Fleet:
 
     def is_at_work(self, worker: WorkerProcess) -> bool:
         """Whether it has begun to run handlers."""
-        return (self._folder / f"{worker.process.pid}.ledger").exists()
+        ledger = self._folder / f"{worker.process.pid}.ledger"
+        return ledger.exists() and ledger.stat().st_size > 0
+
+    def is_frozen(self, worker: WorkerProcess) -> bool:
+        """Whether the kernel has stopped it."""
+        return Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def one_at_work(self, seeded: random.Random) -> WorkerProcess:
         """Any that has begun to run handlers."""

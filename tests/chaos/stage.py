@@ -14,7 +14,7 @@ from redisq.testing.leaks import check_leaks
 from tests.chaos import bot, ledger
 from tests.chaos.fleet import Fleet
 from tests.chaos.producer import Producer
-from tests.chaos.verdict import Fault, Verdict, judge
+from tests.chaos.verdict import Fault, Verdict, judge, runs_of
 from tests.integration.processes import WorkerProcess, wait_until
 from tests.servers import RedisServer
 from tests.wire import CuttingProxy
@@ -60,6 +60,11 @@ class Stage:
         except redis.RedisError:
             return otherwise
 
+    def tell(self, order: Callable[[redis.Redis], object]) -> None:
+        """Have the server do something."""
+        with self.server.client() as client:
+            order(client)
+
     def counted(self, name: str) -> int:
         return self.ask(lambda client: int(client.hget(QUEUE.named("stats"), name) or 0), -1)
 
@@ -82,6 +87,15 @@ class Stage:
 
     def note_fault(self, kind: str, worker: WorkerProcess, began: float) -> None:
         self.faults.append(Fault(kind, str(worker.process.pid), began, time.monotonic()))
+
+    def started(self) -> int:
+        """How many runs have begun."""
+        return sum(entry.kind == "S" for entry in ledger.read(self.folder))
+
+    def running_in(self, worker: WorkerProcess) -> set[int]:
+        """The messages that it has begun and not ended."""
+        runs = runs_of(entry for entry in ledger.read(self.folder) if entry.writer == str(worker.process.pid))
+        return {run.number for run in runs if run.ended is None}
 
     def ended(self, number: int) -> bool:
         """Whether that message ran to its end."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.chaos.ledger import Entry
 
-__all__ = ["Fault", "Run", "Verdict", "judge"]
+__all__ = ["Fault", "Run", "Verdict", "judge", "runs_of"]
 
 
 class Fault(NamedTuple):
@@ -126,8 +126,12 @@ def _duplicates(runs: Iterable[Run]) -> list[tuple[Run, Run]]:
 
 
 def _is_explained(first: Run, second: Run, faults: Iterable[Fault]) -> bool:
+    # What a frozen worker was given, it may begin when it is thawed, and others have long run it.
     return any(
-        fault.writer in ("", first.writer) and fault.began <= second.started and fault.ended >= first.started for fault in faults
+        (fault.writer in ("", first.writer) or (fault.kind == "freeze" and fault.writer == second.writer))
+        and fault.began <= second.started
+        and fault.ended >= first.started
+        for fault in faults
     )
 
 
