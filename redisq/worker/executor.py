@@ -32,7 +32,7 @@ from redisq.worker.processes import ProcessPool
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
 from redisq.worker.timeouts import Timeouts
-from redisq.worker.verdict import after_crash, after_failure, after_success, done, unreadable
+from redisq.worker.verdict import after_crash, after_failure, after_success, done, set_aside, unreadable
 
 __all__ = ["Executor"]
 
@@ -120,8 +120,16 @@ class Executor:
             begin()
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        run = self._running[held] = Run(held, task)
+        run = Run(held, task)
         run.apart = self._pool_of(run)
+        if run.apart is self._quarantine:
+            if held.leased and run.apart.is_busy:
+                # Not kept here until its turn: it would be charged with a death of this worker that it had no part in.
+                self._consumer.ended(held, set_aside(held.delivery, random), 0)
+                return
+            crashes = held.delivery.meta.crashes
+            self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
+        self._running[held] = run
         if run.apart:
             run.apart.submit(run, self._finish_apart)
         elif task.is_async:
@@ -143,9 +151,6 @@ class Executor:
         except ConfigError as error:
             self._log.warning("Message %s may have killed %d workers, and cannot run apart: %s", delivery.id, SUSPECT, error)
             return None
-        self._log.warning(
-            "Task %s[%s] was there when %d workers died: it runs apart", task.name, delivery.id, delivery.meta.crashes
-        )
         return self._quarantine
 
     def _finish_apart(self, run: Run, settlement: Settlement | None, line: str) -> None:

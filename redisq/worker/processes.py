@@ -71,6 +71,11 @@ class ProcessPool:
         self._children: set[Child] = set()
         self._started = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a delivery would have to wait for a child."""
+        return not self._idle and len(self._children) >= self._size
+
     def submit(self, run: Run, done: Done) -> None:
         """Run the delivery in a child, then `done(run, settlement, line)`; or `done(run, None, how it died)`.
 
