@@ -1,4 +1,4 @@
-"""The bot that the worker processes of the chaos runs run: it notes each start and end in the ledger."""
+"""The bot that the worker processes of the chaos runs run: it notes each start, end and cancellation in the ledger."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ def note(kind: str, number: int) -> None:
 @app.task(queue=QUEUE)
 async def work(number: int, milliseconds: float) -> None:
     note("S", number)
-    await asyncio.sleep(milliseconds / 1000)
+    try:
+        await asyncio.sleep(milliseconds / 1000)
+    except asyncio.CancelledError:
+        note("X", number)
+        raise
     note("E", number)
 
 

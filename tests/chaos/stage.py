@@ -14,7 +14,7 @@ from redisq.testing.leaks import check_leaks
 from tests.chaos import bot, ledger
 from tests.chaos.fleet import Fleet
 from tests.chaos.producer import Producer
-from tests.chaos.verdict import Fault, Verdict, judge, runs_of
+from tests.chaos.verdict import Fault, Verdict, judge
 from tests.integration.processes import WorkerProcess, wait_until
 from tests.servers import RedisServer
 from tests.wire import CuttingProxy
@@ -93,9 +93,12 @@ class Stage:
         return sum(entry.kind == "S" for entry in ledger.read(self.folder))
 
     def running_in(self, worker: WorkerProcess) -> set[int]:
-        """The messages that it has begun and not ended."""
-        runs = runs_of(entry for entry in ledger.read(self.folder) if entry.writer == str(worker.process.pid))
-        return {run.number for run in runs if run.ended is None}
+        """The messages that it has begun, and neither ended nor been told to leave."""
+        running: set[int] = set()
+        for entry in ledger.read(self.folder):
+            if entry.writer == str(worker.process.pid):
+                (running.add if entry.kind == "S" else running.discard)(entry.number)
+        return running
 
     def ended(self, number: int) -> bool:
         """Whether that message ran to its end."""

@@ -63,6 +63,13 @@ def test_a_run_that_ends_without_a_kill_is_abandoned() -> None:
     assert len(_judged(f"{SENT}, S 1 a, S 1 a, E 1 a").abandoned) == 1
 
 
+def test_a_run_that_was_told_to_leave_has_not_ended_and_runs_no_more() -> None:
+    verdict = _judged(f"{SENT}, S 1 a, S 1 b, X 1 a, E 1 b")
+    assert ([run.writer for run in verdict.abandoned], verdict.duplicates) == (["a"], [])
+    verdict = _judged(f"{SENT}, S 1 a, X 1 a, S 1 a, E 1 a")
+    assert (len(verdict.abandoned), verdict.lost, verdict.silence) == (1, [], 1.0)
+
+
 def test_silence_counts_while_there_is_work_and_nothing_runs() -> None:
     assert _judged("I 1 p, C 1 p, I 2 p, S 1 a, E 1 a, I 3 p").silence == 1.0
     assert judge([Entry("C", 1, "p", 0.0), Entry("S", 1, "a", 7.0), Entry("E", 1, "a", 90.0)], []).silence == 7.0

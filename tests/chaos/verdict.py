@@ -70,7 +70,7 @@ class Verdict:
 
 
 def runs_of(entries: Iterable[Entry]) -> list[Run]:
-    """Starts and ends of the same number in the same process, paired."""
+    """Starts of a number, with the end or the cancellation that followed in the same process."""
     runs: list[Run] = []
     running: dict[tuple[str, int], Entry] = {}
     for entry in entries:
@@ -79,8 +79,8 @@ def runs_of(entries: Iterable[Entry]) -> list[Run]:
             if before := running.get(key):
                 runs.append(Run(before.number, before.writer, before.at, None))
             running[key] = entry
-        elif entry.kind == "E":
-            runs.append(Run(entry.number, entry.writer, running.pop(key).at, entry.at))
+        elif entry.kind in "EX":
+            runs.append(Run(entry.number, entry.writer, running.pop(key).at, entry.at if entry.kind == "E" else None))
     runs += [Run(entry.number, entry.writer, entry.at, None) for entry in running.values()]
     return sorted(runs, key=lambda run: run.started)
 
@@ -155,6 +155,8 @@ def _silence(entries: Iterable[Entry], kills: dict[str, float]) -> float:
             waiting.add(number)
         elif kind == "S":
             running.add((writer, number))
+        elif kind == "X":
+            running.discard((writer, number))
         elif kind == "E":
             running.discard((writer, number))
             waiting.discard(number)
