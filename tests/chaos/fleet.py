@@ -32,6 +32,7 @@ class Fleet:
         self._environment = {"CHAOS_LEDGER": str(folder), "CHAOS_LEASE": str(lease), **environment}
         self.workers: list[WorkerProcess] = []
         self._all: list[WorkerProcess] = []
+        self._noted: dict[WorkerProcess, int] = {}
 
     def start(self, count: int) -> None:
         """Start so many, and wait until all are ready."""
@@ -45,10 +46,18 @@ class Fleet:
         self._all.append(worker)
         return worker
 
+    def _size(self, worker: WorkerProcess) -> int:
+        """Of its ledger."""
+        ledger = self._folder / f"{worker.process.pid}.ledger"
+        return ledger.stat().st_size if ledger.exists() else 0
+
+    def look_again(self) -> None:
+        """From now on only those are at work that do something anew."""
+        self._noted = {worker: self._size(worker) for worker in self.workers}
+
     def is_at_work(self, worker: WorkerProcess) -> bool:
         """Whether it has begun to run handlers."""
-        ledger = self._folder / f"{worker.process.pid}.ledger"
-        return ledger.exists() and ledger.stat().st_size > 0
+        return self._size(worker) > self._noted.get(worker, 0)
 
     def is_frozen(self, worker: WorkerProcess) -> bool:
         """Whether the kernel has stopped it."""

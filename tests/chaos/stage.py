@@ -82,6 +82,8 @@ class Stage:
         getattr(self.server, how)()
         time.sleep(away)
         self.server.start()
+        # Until it has found Redis again, a worker holds what it could not settle, and is not in the midst of a burst.
+        self.fleet.look_again()
         # Its answers may be delayed, and its leases have a grace.
         self.faults.append(Fault("restart", "", began, time.monotonic() + self.lease))
 

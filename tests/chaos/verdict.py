@@ -43,6 +43,7 @@ class Verdict:
         overlapping: Those of them that began before the run before had ended.
         interrupted: Runs that never ended.
         abandoned: Those of them whose worker nobody killed.
+        unsettled: From the end of a run to the kill that left it without its settlement, for those of the duplicates; seconds.
         strangers: Numbers that ran, and were never sent.
         silence: The longest time in which nothing happened, nothing ran, and there was work; seconds.
         recovery: From the end of each killed run's worker until its message ran again; seconds.
@@ -56,6 +57,7 @@ class Verdict:
     overlapping: list[tuple[Run, Run]] = field(default_factory=list)
     interrupted: list[Run] = field(default_factory=list)
     abandoned: list[Run] = field(default_factory=list)
+    unsettled: list[float] = field(default_factory=list)
     strangers: list[int] = field(default_factory=list)
     silence: float = 0.0
     recovery: list[float] = field(default_factory=list)
@@ -64,7 +66,8 @@ class Verdict:
         recovered = f"{median(self.recovery):.1f} / {max(self.recovery):.1f}" if self.recovery else "-"
         return (
             f"confirmed {self.confirmed}, unknown {self.unknown}, LOST {len(self.lost)}, DUP {len(self.duplicates)} "
-            f"({len(self.overlapping)} overlapping, {len(self.unexplained)} unexplained), interrupted {len(self.interrupted)} "
+            f"({len(self.overlapping)} overlapping, {len(self.unexplained)} unexplained, "
+            f"ms before a kill: {', '.join(f'{1000 * each:.1f}' for each in self.unsettled) or '-'}), interrupted {len(self.interrupted)} "
             f"({len(self.abandoned)} by nobody), recovery p50 / max {recovered} s, longest silence {self.silence:.1f} s"
         )
 
@@ -102,6 +105,7 @@ def judge(entries: Sequence[Entry], faults: Sequence[Fault]) -> Verdict:
         overlapping=[(first, second) for first, second in duplicates if second.started < (first.ended or 0)],
         interrupted=interrupted,
         abandoned=[run for run in interrupted if run.writer not in kills],
+        unsettled=[kills[first.writer] - (first.ended or 0) for first, _ in duplicates if first.writer in kills],
         strangers=sorted({run.number for run in runs} - sent["I"]),
         silence=_silence(entries, kills),
         recovery=[
