@@ -63,11 +63,11 @@ class Verdict:
     recovery: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
+        unsettled = ", ".join(f"{1000 * each:.1f}" for each in self.unsettled) or "-"
         recovered = f"{median(self.recovery):.1f} / {max(self.recovery):.1f}" if self.recovery else "-"
         return (
             f"confirmed {self.confirmed}, unknown {self.unknown}, LOST {len(self.lost)}, DUP {len(self.duplicates)} "
-            f"({len(self.overlapping)} overlapping, {len(self.unexplained)} unexplained, "
-            f"ms before a kill: {', '.join(f'{1000 * each:.1f}' for each in self.unsettled) or '-'}), interrupted {len(self.interrupted)} "
+            f"({len(self.overlapping)} overlapping, {len(self.unexplained)} unexplained, ms before a kill: {unsettled}), interrupted {len(self.interrupted)} "
             f"({len(self.abandoned)} by nobody), recovery p50 / max {recovered} s, longest silence {self.silence:.1f} s"
         )
 
