@@ -187,7 +187,13 @@ class Worker:
             executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.log)
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
-                server.connector("worker-renewer", patience=patience), settings.lease, consumer.held, executor.lose, loop, self.log
+                server.connector("worker-renewer", patience=patience),
+                settings.lease,
+                consumer.held,
+                executor.lose,
+                lambda held: executor.cancel(held.delivery.id),
+                loop,
+                self.log,
             )
             watchdog = Watchdog(loop, executor.hard_limit, self.log)
             fitness = Fitness(self._limits, loop, lambda: executor.ended, lambda: executor.leaks, self._recycle)
