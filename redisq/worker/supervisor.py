@@ -12,14 +12,18 @@ from random import random
 
 from redisq.backoff import Backoff
 from redisq.worker.exits import Exit
+from redisq.worker.health import Report, ask
 
-__all__ = ["PARENT", "SLOT", "Supervisor", "how_it_ended"]
+__all__ = ["HEALTH", "PARENT", "SLOT", "Supervisor", "how_it_ended"]
 
 #: Tells a worker process whose child it is: it ends when that is gone.
 PARENT = "REDISQ_SUPERVISOR_PID"
 
 #: Which of the processes it is, from 0.
 SLOT = "REDISQ_SUPERVISOR_SLOT"
+
+#: The folder with a Unix socket for each of the processes, named by its slot: there it answers health checks.
+HEALTH = "REDISQ_SUPERVISOR_HEALTH"
 
 #: A process that lived this long in seconds was well: its next death is a first one.
 WELL = 60.0
@@ -47,6 +51,7 @@ class Supervisor:
         log: Where it says what happens.
         once: A process that ends well is not replaced: a burst.
         changes: Yields whenever the code changed and the processes are to be started anew; None: never.
+        health: The folder in which the processes answer health checks; None: they do not.
         backoff: The waits before the restarts of a process that keeps dying.
         now: Monotonic seconds.
     """
@@ -59,6 +64,7 @@ class Supervisor:
         *,
         once: bool = False,
         changes: AsyncIterator[object] | None = None,
+        health: str | None = None,
         backoff: Backoff = Backoff(first=0.5, cap=30.0),  # noqa: B008 - frozen
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,6 +73,7 @@ class Supervisor:
         self._log = log
         self._once = once
         self._changes = changes
+        self._health = health
         self._backoff = backoff
         self._now = now
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -87,6 +94,21 @@ class Supervisor:
             if watching:
                 watching.cancel()
         return self._code
+
+    async def live(self) -> Report:
+        """Alive: this is asked in a thread, and whatever its processes do, it replaces them."""
+        return Report(True, {"live": True})
+
+    async def ready(self) -> Report:
+        """Ready when all its processes are. What each says is there by its slot. Safe to call from a thread."""
+        if self._stopping.is_set():
+            return Report(False, {"ready": False, "why": "stopping"})
+        reports = await asyncio.gather(*(ask(f"{self._health}/{slot}", "ready") for slot in range(self._count)))
+        wanting = [str(slot) for slot, report in enumerate(reports) if not report.good]
+        about = {"ready": not wanting, "processes": {str(slot): report.about for slot, report in enumerate(reports)}}
+        if wanting:
+            about["why"] = f"not ready: {len(wanting)} of {self._count} processes"
+        return Report(not wanting, about)
 
     async def _keep(self, slot: int) -> None:
         """Keep one process running."""
@@ -112,6 +134,8 @@ class Supervisor:
 
     async def _one_life(self, slot: int) -> int:
         environment = {**os.environ, PARENT: str(os.getpid()), SLOT: str(slot)}
+        if self._health:
+            environment[HEALTH] = self._health
         process = await asyncio.create_subprocess_exec(*self._command, env=environment)
         self._processes[slot] = process
         if self._stopping.is_set():
