@@ -53,7 +53,8 @@ class WorkerOptions:
 @click.option("-A", "--app", "app_option", metavar="MODULE:APP", envvar="REDISQ_APP", help="The same, as Celery has it.")
 @click.option(
     "-Q", "--queues", multiple=True, envvar="REDISQ_QUEUES",
-    help="Queues to serve, in this order. Default: those of the app's tasks.",
+    help="Queues to serve, in this order; a later one is served too while the first is full, if less. "
+    "Default: those of the app's tasks.",
 )  # fmt: skip
 @click.option(
     "-c", "--concurrency", default=100, show_default=True, envvar="REDISQ_CONCURRENCY",
