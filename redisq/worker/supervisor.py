@@ -13,6 +13,7 @@ from random import random
 from redisq.backoff import Backoff
 from redisq.worker.exits import Exit
 from redisq.worker.health import Report, ask
+from redisq.worker.orphans import reap_orphans
 
 __all__ = ["HEALTH", "PARENT", "SLOT", "Supervisor", "how_it_ended"]
 
@@ -77,6 +78,7 @@ class Supervisor:
         self._backoff = backoff
         self._now = now
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._spawning = 0
         self._restarting: set[int] = set()
         self._signals = 0
         self._stopping = asyncio.Event()
@@ -87,13 +89,19 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        watching = asyncio.ensure_future(self._restart_on_change()) if self._changes else None
+        beside = [asyncio.ensure_future(self._restart_on_change())] if self._changes else []
+        if os.getpid() == 1:
+            beside.append(asyncio.ensure_future(reap_orphans(self._ours)))
         try:
             await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
         finally:
-            if watching:
-                watching.cancel()
+            for task in beside:
+                task.cancel()
         return self._code
+
+    def _ours(self) -> set[int] | None:
+        """The processes that are waited for; None while one is being started, whose id is not known yet."""
+        return None if self._spawning else {process.pid for process in self._processes.values()}
 
     async def live(self) -> Report:
         """Alive: this is asked in a thread, and whatever its processes do, it replaces them."""
@@ -136,8 +144,12 @@ class Supervisor:
         environment = {**os.environ, PARENT: str(os.getpid()), SLOT: str(slot)}
         if self._health:
             environment[HEALTH] = self._health
-        process = await asyncio.create_subprocess_exec(*self._command, env=environment)
-        self._processes[slot] = process
+        self._spawning += 1
+        try:
+            process = await asyncio.create_subprocess_exec(*self._command, env=environment)
+            self._processes[slot] = process
+        finally:
+            self._spawning -= 1
         if self._stopping.is_set():
             self._send(process, signal.SIGTERM)
         code = await process.wait()
