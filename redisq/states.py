@@ -42,6 +42,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.WAITING, "lease", State.PROCESSING, "claim"),
     Transition(State.PROCESSING, "lease expired", State.WAITING, "claim"),
     Transition(State.PROCESSING, "lease expired too often", State.DEAD, "claim"),
+    Transition(State.PROCESSING, "lease of a cancelled one expired", State.GONE, "claim"),
     Transition(State.WAITING, "body missing", State.DEAD, "claim"),
     Transition(State.PROCESSING, "ack", State.DONE, "settle"),
     Transition(State.WAITING, "late ack of the last holder", State.DONE, "settle"),

@@ -10,7 +10,7 @@ from redisq.app.control import question
 from redisq.app.settings import Settings
 from redisq.app.waiting import Step, arun, run, wait_for
 from redisq.broker import commands
-from redisq.broker.commands import Command
+from redisq.broker.commands import Found
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry
@@ -30,6 +30,8 @@ else:
     R_co = TypeVar("R_co", covariant=True)
 
 _CANCELLABLE = (State.WAITING, State.DELAYED, State.RETRY)
+#: A job that changes hands between two steps of a cancel is looked for again, so often.
+_LOOKS = 5
 
 
 class Owner(Protocol):
@@ -120,10 +122,12 @@ class Job(Generic[R_co]):
         return await arun(self._get(timeout), self._owner.async_connector)
 
     def cancel(self) -> bool:
-        """Take it out of its queue; or, when it runs, ask its worker to stop it. False: it is over, or could not be stopped.
+        """Take it out of its queue; or, when it runs, have it stopped. False: it is over, or a dead letter.
 
-        A coroutine is cancelled, a child process killed; a function in a thread gets `TaskCancelled` when it next runs Python
-        code. What its handler did so far stays done.
+        True means that it does not run again, whatever becomes of its worker. A worker that hears of it stops it at once,
+        one that does not, because it was away, when it next extends its leases. A coroutine is cancelled, a child process
+        killed; a function in a thread gets `TaskCancelled` when it next runs Python code. What its handler did so far stays
+        done, and one that returns or fails for good before it is stopped is `done` or `dead`.
 
         Raises:
             BrokerError: Redis did not say.
@@ -150,11 +154,19 @@ class Job(Generic[R_co]):
         return found.position if found and found.state == State.WAITING else None
 
     def _cancel(self) -> Generator[Step, Any, bool]:
-        command: Command[list[str]] = commands.remove(self._keys, (self.id,), counter="cancelled", states=_CANCELLABLE)
-        removed: list[str] = yield command
-        if removed == [self.id]:
-            return True
-        return any((yield from question(self._owner.registry, "cancel", {"id": self.id})).values())
+        for _ in range(_LOOKS):
+            removed: list[str] = yield commands.remove(self._keys, (self.id,), counter="cancelled", states=_CANCELLABLE)
+            if removed:
+                return True
+            marked: list[str] = yield commands.cancel(self._keys, (self.id,))
+            if marked:
+                # The mark is what counts; the question only makes it quick.
+                yield from question(self._owner.registry, "cancel", {"id": self.id})
+                return True
+            found: Found | None = yield commands.find(self._keys, self.id)
+            if not found or found.state == State.DEAD:
+                return False
+        return False
 
     def _get(self, timeout: Seconds | None) -> Generator[Step, Any, R_co]:
         seconds = None if timeout is None else microseconds(timeout, "timeout") / 1_000_000

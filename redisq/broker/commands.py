@@ -25,6 +25,7 @@ __all__ = [
     "Row",
     "Settlement",
     "browse",
+    "cancel",
     "claim",
     "enqueue",
     "extend",
@@ -180,7 +181,10 @@ def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0
 
 
 def extend(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, lease: int) -> Command[dict[str, str]]:
-    """Move the deadlines of (id, fence) to `lease` microseconds from now. Gives id -> `lost` for those that are not ours."""
+    """Move the deadlines of (id, fence) to `lease` microseconds from now.
+
+    Gives id -> `lost` for those that are not ours, id -> `cancel` for those that are extended and not wanted any more.
+    """
     flat = [value for pair in leases for value in pair]
     return Command("extend", keys, (lease, *flat), _verdicts)
 
@@ -218,6 +222,11 @@ def browse(keys: QueueKeys, state: str, *, offset: int, limit: int) -> Command[l
 def remove(keys: QueueKeys, ids: Sequence[str], *, counter: str, states: Sequence[str]) -> Command[list[str]]:
     """Delete messages that are in one of these states; `counter`: cancelled, dropped or purged. Gives the removed ids."""
     return Command("remove", keys, (counter, ",".join(states), *ids), _texts, numbered=True)
+
+
+def cancel(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
+    """Mark messages that run as not wanted any more: their workers hear it when they extend. Gives the marked ids."""
+    return Command("cancel", keys, tuple(ids), _texts, numbered=True)
 
 
 def replay(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
@@ -295,5 +304,5 @@ def _found(reply: Any) -> Found | None:
         return None
     state, score, position, body, meta, lease = reply
     # A record marked x belongs to nobody any more.
-    worker = _text(lease).split(" ", 2)[2] if lease and not lease.startswith(b"x") else None
+    worker = _text(lease).split(" ")[2] if lease and not lease.startswith(b"x") else None
     return Found(_text(state), _score(score), int(position), body, parse_meta(meta), worker)

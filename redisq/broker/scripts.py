@@ -13,7 +13,9 @@ from importlib.resources import files
 
 __all__ = ["SCRIPT_NAMES", "Script", "Scripts"]
 
-SCRIPT_NAMES = ("browse", "claim", "enqueue", "extend", "find", "inspect", "outcome", "pause", "remove", "replay", "settle", "wake")
+SCRIPT_NAMES = (
+    "browse", "cancel", "claim", "enqueue", "extend", "find", "inspect", "outcome", "pause", "remove", "replay", "settle", "wake",
+)  # fmt: skip
 
 _INCLUDE = re.compile(r"^--- @include (\w+)\n", re.MULTILINE)
 

@@ -18,10 +18,10 @@ __all__ = ["cancel"]
 @json_option
 @target_options
 def cancel(target: Target, job: str, as_json: bool) -> None:
-    """Take JOB out of its queue; when it runs, ask its worker to stop it.
+    """Take JOB out of its queue; when it runs, have its worker stop it: it does not run again.
 
     A coroutine is cancelled, a child process killed; a function in a thread is told when it next runs Python code. Without
-    -Q, all queues are looked through. The exit code is 1 when the job is over, or could not be stopped.
+    -Q, all queues are looked through. The exit code is 1 when the job is over, or a dead letter.
 
     With --json: {"id", "queue", "cancelled": true}.
     """

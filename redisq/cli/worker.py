@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -18,7 +20,8 @@ from redisq.app.app import RedisQ
 from redisq.cli.loader import load_app
 from redisq.errors import ConfigError
 from redisq.worker.fitness import Limits
-from redisq.worker.supervisor import PARENT, SLOT, Supervisor
+from redisq.worker.health import Address, Health
+from redisq.worker.supervisor import HEALTH, PARENT, SLOT, Supervisor
 from redisq.worker.worker import Worker
 
 __all__ = ["worker"]
@@ -42,6 +45,7 @@ class WorkerOptions:
     shutdown_timeout: float
     max_tasks: int | None
     max_memory: int | None
+    health: Address | None
 
 
 @click.command()
@@ -49,7 +53,8 @@ class WorkerOptions:
 @click.option("-A", "--app", "app_option", metavar="MODULE:APP", envvar="REDISQ_APP", help="The same, as Celery has it.")
 @click.option(
     "-Q", "--queues", multiple=True, envvar="REDISQ_QUEUES",
-    help="Queues to serve, in this order. Default: those of the app's tasks.",
+    help="Queues to serve, in this order; a later one is served too while the first is full, if less. "
+    "Default: those of the app's tasks.",
 )  # fmt: skip
 @click.option(
     "-c", "--concurrency", default=100, show_default=True, envvar="REDISQ_CONCURRENCY",
@@ -78,6 +83,14 @@ class WorkerOptions:
     "--max-memory-per-child", type=click.IntRange(1), envvar="REDISQ_MAX_MEMORY_PER_CHILD",
     help="Over so many MiB of memory a process ends for another.",
 )  # fmt: skip
+@click.option(
+    "--health-port", type=click.IntRange(1, 65535), envvar="REDISQ_HEALTH_PORT",
+    help="Answer GET /live and GET /ready there: 200, or 503 and why not, in JSON.",
+)  # fmt: skip
+@click.option(
+    "--health-host", default="0.0.0.0", show_default=True, envvar="REDISQ_HEALTH_HOST",  # noqa: S104 - a probe comes from outside
+    help="The address for --health-port.",
+)  # fmt: skip
 def worker(
     target: str | None,
     app_option: str | None,
@@ -92,6 +105,8 @@ def worker(
     shutdown_timeout: float,
     max_tasks_per_child: int | None,
     max_memory_per_child: int | None,
+    health_port: int | None,
+    health_host: str,
 ) -> None:
     """Run the tasks of an app.
 
@@ -101,9 +116,10 @@ def worker(
     if not named:
         raise click.UsageError("which app? redisq worker module:app")
     logging.basicConfig(format=LOG_FORMAT, level=log_level.upper())
+    health = (health_host, health_port) if health_port else None
     supervised = os.environ.get(PARENT) == str(os.getppid())
     if not supervised and (workers or reload or max_tasks_per_child or max_memory_per_child):
-        _end(_supervise(workers or 1, burst, reload))
+        _end(_supervise(workers or 1, burst, reload, health))
     options = WorkerOptions(
         [queue for value in queues for queue in value.replace(",", " ").split()],
         concurrency,
@@ -113,6 +129,7 @@ def worker(
         shutdown_timeout,
         max_tasks_per_child if supervised else None,
         max_memory_per_child if supervised else None,
+        _in_folder(os.environ.get(HEALTH)) if supervised else health,
     )
     app = load_app(named)
     runner = asyncio.Runner(loop_factory=_fast_loop())
@@ -140,6 +157,7 @@ async def _work(app: RedisQ, options: WorkerOptions, supervised: bool) -> int:
             max_leaks=MAX_LEAKS,
             parent=os.getppid() if supervised else None,
         ),
+        health=options.health,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -148,12 +166,20 @@ async def _work(app: RedisQ, options: WorkerOptions, supervised: bool) -> int:
     return running.exit
 
 
-def _supervise(workers: int, burst: bool, reload: bool) -> int:
+def _in_folder(folder: str | None) -> str | None:
+    """Where a supervised process answers health checks: its supervisor asks it, and answers at the port."""
+    return f"{folder}/{os.environ[SLOT]}" if folder else None
+
+
+def _supervise(workers: int, burst: bool, reload: bool, health: Address | None) -> int:
     """Run this same command in processes of their own; they find in the environment whose children they are."""
     log = logging.getLogger("redisq.supervisor")
     command = [sys.executable, "-m", "redisq", *sys.argv[1:]]
-    supervisor = Supervisor(command, workers, log, once=burst, changes=_changes() if reload else None)
-    return asyncio.run(supervisor.run())
+    with TemporaryDirectory(prefix="redisq-health-") if health else nullcontext() as folder:
+        supervisor = Supervisor(command, workers, log, once=burst, changes=_changes() if reload else None, health=folder)
+        if health:
+            Health(health, {"live": supervisor.live, "ready": supervisor.ready}, log)
+        return asyncio.run(supervisor.run())
 
 
 def _changes() -> AsyncIterator[Any]:

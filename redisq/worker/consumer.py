@@ -4,6 +4,9 @@ One trip to Redis carries the settlements that have gathered and, behind them in
 that they free: the server frees before it leases, so a worker never holds more leases than slots. Up to `MAX_TRIPS`
 trips are unanswered at a time; while all are out, settlements gather (group commit). An idle worker blocks on the
 queues' wake keys, on a connection of its own, with the claim written right behind the blocking read.
+
+Of several queues the first that is not known to be empty is asked. But after `IN_ORDER` claims like that, a queue that was
+not asked for a second goes first, once: so none starves, and none is taken for empty for ever.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ __all__ = ["MAX_TRIPS", "Consumer"]
 
 #: Unanswered calls at most. With one, what ends during its answer waits; more than four gain nothing.
 MAX_TRIPS = 4
+
+#: A queue that was not asked for a block goes first, but no more than once after so many claims in order.
+IN_ORDER = 3
 
 #: Seconds to leave Redis alone after it refused a settlement or a claim.
 REST = 1.0
@@ -73,6 +79,8 @@ class Consumer:
         self._reserved = 0
         self._trips = 0
         self._empty: dict[QueueKeys, bool] = dict.fromkeys(queues, False)
+        self._asked: dict[QueueKeys, float] = dict.fromkeys(queues, 0.0)
+        self._in_order = 0
         self._timers: dict[QueueKeys, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = False
@@ -145,15 +153,25 @@ class Consumer:
 
     def _next_claim(self, leaving: int) -> tuple[QueueKeys, int]:
         """Which queue to claim from, and how many; `leaving` slots are freed by the same trip."""
-        keys = self._queues[0]
         free = self._free + leaving
-        if self._stopping or free <= 0:
-            return keys, 0
-        for keys in self._queues:
-            if not self._empty[keys]:
-                # Half of the slots: while one half runs, the other is on its way.
-                return keys, min(free, (self._slots + 1) // 2, MAX_BATCH)
-        return keys, 0
+        first = next((keys for keys in self._queues if not self._empty[keys]), None)
+        if self._stopping or free <= 0 or first is None:
+            return self._queues[0], 0
+        keys = first if len(self._queues) == 1 else self._fairly(first)
+        # Half of the slots: while one half runs, the other is on its way.
+        return keys, min(free, (self._slots + 1) // 2, MAX_BATCH)
+
+    def _fairly(self, first: QueueKeys) -> QueueKeys:
+        """The first in order; at times another, that would starve behind it, or be thought empty for as long as it is full."""
+        now = self._loop.time()
+        waits = min(self._queues, key=self._asked.__getitem__)
+        if self._in_order >= IN_ORDER and waits is not first and now - self._asked[waits] > BLOCK_SECONDS:
+            self._in_order = 0
+            first = waits
+        else:
+            self._in_order += 1
+        self._asked[first] = now
+        return first
 
     def _claim(self, keys: QueueKeys, limit: int) -> Command[Claimed]:
         return claim(keys, worker=self._worker, limit=limit, lease=self._lease, max_crashes=self._max_crashes)

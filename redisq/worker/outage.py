@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 from redisq.redact import error_text
 
@@ -10,11 +12,24 @@ __all__ = ["Line", "Outage"]
 
 
 class Outage:
-    """The state of all of a worker's lines to Redis."""
+    """The state of all of a worker's lines to Redis.
 
-    def __init__(self, log: logging.Logger) -> None:
+    Attributes:
+        answered: Monotonic seconds of the last answer on any line; of the start, before the first one.
+        failed: Monotonic seconds when a call last failed, not for the first time; None: none did.
+    """
+
+    def __init__(self, log: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
         self._log = log
+        self._now = now
         self._down: set[Line] = set()
+        self.answered = now()
+        self.failed: float | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last that was heard was a failure. A line that has nothing to say may know of the end only later."""
+        return self.failed is not None and self.failed > self.answered
 
     def line(self) -> Line:
         """Return the observer of one connector."""
@@ -25,6 +40,11 @@ class Outage:
         if not self._down:
             self._log.warning("Lost Redis connection, trying again: %s", error_text(error))
         self._down.add(line)
+        self.failed = self._now()
+
+    def was_answered(self) -> None:
+        """A call on some line was answered."""
+        self.answered = self._now()
 
     def came_up(self, line: Line) -> None:
         """A call on that line was answered."""
@@ -47,6 +67,7 @@ class Line:
 
     def up(self) -> None:
         """A call was answered."""
+        self._outage.was_answered()
         if self._is_down:
             self._is_down = False
             self._outage.came_up(self)

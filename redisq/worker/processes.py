@@ -128,7 +128,10 @@ class ProcessPool:
             self._idle.remove(child)
 
     def kill(self, run: Run) -> None:
-        """End the child that works on a run; the run ends by that."""
+        """End the child that works on a run; the run ends by that. One that waits for a child is not begun if it was cancelled."""
+        for asked in [asked for asked in self._waiting if asked.run is run and run.cancelled]:
+            self._waiting.remove(asked)
+            asked.done(run, None, "cancelled")
         for child in self._children:
             if child.asked and child.asked.run is run:
                 child.process.kill()

@@ -25,6 +25,7 @@ class Renewer:
         lease: Microseconds.
         held: Returns what is held now; called from the thread.
         lost: Told each lease that is not ours any more, in the loop.
+        cancelled: Told each that somebody cancelled, in the loop, at every renewal until it has ended.
         loop: That loop.
         log: The worker's logger.
         now: Monotonic seconds.
@@ -36,6 +37,7 @@ class Renewer:
         lease: int,
         held: Callable[[], Iterable[Held]],
         lost: Callable[[Held], None],
+        cancelled: Callable[[Held], object],
         loop: asyncio.AbstractEventLoop,
         log: logging.Logger,
         now: Callable[[], float] = time.monotonic,
@@ -43,7 +45,7 @@ class Renewer:
         self._connector = connector
         self._lease = lease
         self._held = held
-        self._lost = lost
+        self._tell: dict[str, Callable[[Held], object]] = {"lost": lost, "cancel": cancelled}
         self._loop = loop
         self._log = log
         self._now = now
@@ -83,8 +85,8 @@ class Renewer:
         leases = [(held.delivery.id, held.delivery.fence) for held in wanted]
         verdicts = self._connector.execute(extend(keys, leases, lease=self._lease))
         for held in wanted:
-            if held.delivery.id in verdicts:
+            if verdict := verdicts.get(held.delivery.id):
                 try:
-                    self._loop.call_soon_threadsafe(self._lost, held)
+                    self._loop.call_soon_threadsafe(self._tell[verdict], held)
                 except RuntimeError:
                     return  # the loop is closed: nobody runs it any more

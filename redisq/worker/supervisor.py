@@ -12,14 +12,19 @@ from random import random
 
 from redisq.backoff import Backoff
 from redisq.worker.exits import Exit
+from redisq.worker.health import Report, ask
+from redisq.worker.orphans import reap_orphans
 
-__all__ = ["PARENT", "SLOT", "Supervisor", "how_it_ended"]
+__all__ = ["HEALTH", "PARENT", "SLOT", "Supervisor", "how_it_ended"]
 
 #: Tells a worker process whose child it is: it ends when that is gone.
 PARENT = "REDISQ_SUPERVISOR_PID"
 
 #: Which of the processes it is, from 0.
 SLOT = "REDISQ_SUPERVISOR_SLOT"
+
+#: The folder with a Unix socket for each of the processes, named by its slot: there it answers health checks.
+HEALTH = "REDISQ_SUPERVISOR_HEALTH"
 
 #: A process that lived this long in seconds was well: its next death is a first one.
 WELL = 60.0
@@ -47,6 +52,7 @@ class Supervisor:
         log: Where it says what happens.
         once: A process that ends well is not replaced: a burst.
         changes: Yields whenever the code changed and the processes are to be started anew; None: never.
+        health: The folder in which the processes answer health checks; None: they do not.
         backoff: The waits before the restarts of a process that keeps dying.
         now: Monotonic seconds.
     """
@@ -59,6 +65,7 @@ class Supervisor:
         *,
         once: bool = False,
         changes: AsyncIterator[object] | None = None,
+        health: str | None = None,
         backoff: Backoff = Backoff(first=0.5, cap=30.0),  # noqa: B008 - frozen
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,9 +74,11 @@ class Supervisor:
         self._log = log
         self._once = once
         self._changes = changes
+        self._health = health
         self._backoff = backoff
         self._now = now
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._spawning = 0
         self._restarting: set[int] = set()
         self._signals = 0
         self._stopping = asyncio.Event()
@@ -80,13 +89,34 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        watching = asyncio.ensure_future(self._restart_on_change()) if self._changes else None
+        beside = [asyncio.ensure_future(self._restart_on_change())] if self._changes else []
+        if os.getpid() == 1:
+            beside.append(asyncio.ensure_future(reap_orphans(self._ours)))
         try:
             await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
         finally:
-            if watching:
-                watching.cancel()
+            for task in beside:
+                task.cancel()
         return self._code
+
+    def _ours(self) -> set[int] | None:
+        """The processes that are waited for; None while one is being started, whose id is not known yet."""
+        return None if self._spawning else {process.pid for process in self._processes.values()}
+
+    async def live(self) -> Report:
+        """Alive: this is asked in a thread, and whatever its processes do, it replaces them."""
+        return Report(True, {"live": True})
+
+    async def ready(self) -> Report:
+        """Ready when all its processes are. What each says is there by its slot. Safe to call from a thread."""
+        if self._stopping.is_set():
+            return Report(False, {"ready": False, "why": "stopping"})
+        reports = await asyncio.gather(*(ask(f"{self._health}/{slot}", "ready") for slot in range(self._count)))
+        wanting = [str(slot) for slot, report in enumerate(reports) if not report.good]
+        about = {"ready": not wanting, "processes": {str(slot): report.about for slot, report in enumerate(reports)}}
+        if wanting:
+            about["why"] = f"not ready: {len(wanting)} of {self._count} processes"
+        return Report(not wanting, about)
 
     async def _keep(self, slot: int) -> None:
         """Keep one process running."""
@@ -112,8 +142,14 @@ class Supervisor:
 
     async def _one_life(self, slot: int) -> int:
         environment = {**os.environ, PARENT: str(os.getpid()), SLOT: str(slot)}
-        process = await asyncio.create_subprocess_exec(*self._command, env=environment)
-        self._processes[slot] = process
+        if self._health:
+            environment[HEALTH] = self._health
+        self._spawning += 1
+        try:
+            process = await asyncio.create_subprocess_exec(*self._command, env=environment)
+            self._processes[slot] = process
+        finally:
+            self._spawning -= 1
         if self._stopping.is_set():
             self._send(process, signal.SIGTERM)
         code = await process.wait()

@@ -76,12 +76,16 @@ class ThreadPool:
             del item, returned, error
 
     def _call(self, item: Item) -> tuple[Any, BaseException | None]:
-        returned, error = None, None
+        returned: Any = None
+        error: BaseException | None = None
         try:
             item.run.thread = threading.get_ident()
             item.run.begin()
             try:
-                returned = item.handler()
+                if item.run.cancelled:  # while it waited for this thread
+                    error = TaskCancelled("cancelled")
+                else:
+                    returned = item.handler()
             except BaseException as raised:  # noqa: BLE001 - reported to the worker, which decides
                 error = raised
             with self._telling:

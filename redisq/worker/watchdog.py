@@ -84,6 +84,18 @@ class Watchdog:
                 logging.shutdown()
                 self._end(Exit.STUCK)
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the loop last turned, when they are too many; else 0. Safe to call from a thread."""
+        silent = time.monotonic() - self._beat
+        return silent if silent > self._silent and self._thread.is_alive() else 0.0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the process should have been ended, and was not: the log, say, goes to a pipe that nobody reads."""
+        limit = self._limit()
+        return limit is not None and time.monotonic() > limit + 2 * self._silent and self.silence > 0
+
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._watched)
         # Frames hold file names and code, no values.

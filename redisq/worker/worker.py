@@ -23,8 +23,10 @@ from redisq.worker.control import Answer, Control
 from redisq.worker.executor import Executor
 from redisq.worker.exits import Exit
 from redisq.worker.fitness import NO_LIMITS, Fitness, Limits
+from redisq.worker.health import Address, Health
 from redisq.worker.outage import Outage
 from redisq.worker.processes import ProcessPool
+from redisq.worker.readiness import Readiness
 from redisq.worker.renewer import Renewer
 from redisq.worker.threads import ThreadPool
 from redisq.worker.watchdog import Watchdog
@@ -56,6 +58,7 @@ class Worker:
         shutdown_timeout: Seconds that running handlers get after `stop`.
         name: The name that leases are written to; else host, process and a random part.
         limits: When this process is not fit any more, and drains and ends for another.
+        health: Answer `GET /live` and `GET /ready` at this host and port, or Unix socket, while it runs.
 
     Attributes:
         exit: Why it ended, once it has.
@@ -76,6 +79,7 @@ class Worker:
         shutdown_timeout: float = 25.0,
         name: str | None = None,
         limits: Limits = NO_LIMITS,
+        health: Address | None = None,
     ) -> None:
         if not app.tasks:
             raise ConfigError(f"app {app.name} has no task: decorate a function with @app.task, and import its module")
@@ -89,6 +93,7 @@ class Worker:
         self._burst = burst
         self._shutdown_timeout = shutdown_timeout
         self._limits = limits
+        self._health = health
         self.exit = Exit.ASKED
         self._started = round(time.time())
         self.name = check_name("worker", name or f"{_host()}-{os.getpid()}-{new_id()[:4]}")
@@ -160,11 +165,14 @@ class Worker:
 
         Raises:
             BrokerError: The first contact showed that this cannot work: a wrong password, a queue of another program ...
+            ConfigError: It cannot listen for health checks.
         """
         server, outage = self._app.server, Outage(self.log)
         forever = Patience(seconds=None)
         connector = server.async_connector("worker", patience=forever, observer=outage.line())
         blocking = server.async_connector("worker-idle", patience=forever, observer=outage.line(), block=BLOCK_SECONDS)
+        readiness = Readiness(outage, self._stopped.is_set)
+        health = Health(self._health, readiness.reports, self.log) if self._health else None
         try:
             await self._until_stopped(self._first_contact(connector.execute))
             if self._stopped.is_set():
@@ -187,9 +195,15 @@ class Worker:
             executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.log)
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
-                server.connector("worker-renewer", patience=patience), settings.lease, consumer.held, executor.lose, loop, self.log
+                server.connector("worker-renewer", patience=patience),
+                settings.lease,
+                consumer.held,
+                executor.lose,
+                lambda held: executor.cancel(held.delivery.id),
+                loop,
+                self.log,
             )
-            watchdog = Watchdog(loop, executor.hard_limit, self.log)
+            watchdog = readiness.watchdog = Watchdog(loop, executor.hard_limit, self.log)
             fitness = Fitness(self._limits, loop, lambda: executor.ended, lambda: executor.leaks, self._recycle)
             control = Control(
                 connector, self._app.registry, self.name, partial(self._about, executor), self._answers(executor), self.log
@@ -211,6 +225,8 @@ class Worker:
                 quarantine.close()
                 await consumer.abort()
         finally:
+            if health:
+                health.stop()
             await connector.aclose()
             await blocking.aclose()
 

@@ -43,6 +43,7 @@ CALLS: dict[str, Command[Any]] = {
     "find": commands.find(KEYS, "a"),
     "browse": commands.browse(KEYS, "dead", offset=0, limit=10),
     "remove": commands.remove(KEYS, ["waiting", "dead"], counter="cancelled", states=["waiting", "dead"]),
+    "cancel": commands.cancel(KEYS, ["a"]),
     "replay": commands.replay(KEYS, ["dead"]),
     "outcome": commands.outcome(KEYS, "a"),
 }

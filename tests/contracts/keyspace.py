@@ -23,6 +23,8 @@ ZSETS = {
 #: The counters of those that left (I4).
 WAYS_OUT = ("processed_requests", "expired", "cancelled", "dropped", "purged")
 LEDGER_TTL_MS = 600_000
+#: Ends the record of a lease whose message is not wanted any more.
+CANCELLED = " cancel"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class Snapshot:
         config = {name: value for name, value in self.config.items() if name not in ("layout", "grace_until")}
         stats = {name: value for name, value in self.stats.items() if name not in counters}
         return replace(self, clock=0, calls={}, config=config, stats=stats)
+
+
+def is_cancelled(lease: str | None) -> bool:
+    return bool(lease) and lease.endswith(CANCELLED)
 
 
 def _texts(raw: dict[bytes, bytes]) -> dict[str, str]:
@@ -124,14 +130,15 @@ def check_step(before: Snapshot, after: Snapshot, now: int) -> None:
         assert after.stats.get(name, 0) >= value, f"I27: counter {name} fell"
     assert after.clock >= before.clock, "the clock fell"
     gone, new = before.ids() - after.ids(), after.ids() - before.ids()
-    acked = after.stats.get("processed_requests", 0) - before.stats.get("processed_requests", 0)
-    assert len(gone) == acked, f"I4: {gone} left, {acked} counted as done"
+    left = sum(after.stats.get(name, 0) - before.stats.get(name, 0) for name in ("processed_requests", "cancelled"))
+    assert len(gone) == left, f"I4: {gone} left, {left} counted as done or cancelled"
     assert len(new) == after.stats.get("total_messages", 0) - before.stats.get("total_messages", 0), (
         "I5: accepted and counted differ"
     )
     for ident, lease in after.leases.items():
         earlier = before.leases.get(ident)
-        if earlier == lease and ident in after.states[State.PROCESSING]:
+        assert not is_cancelled(earlier) or earlier == lease, f"{ident} was cancelled, and it lives on"
+        if (earlier == lease.removesuffix(CANCELLED) or earlier == lease) and ident in after.states[State.PROCESSING]:
             moved = after.states[State.PROCESSING][ident] - before.states[State.PROCESSING][ident]
             assert moved >= 0, f"I9: the deadline of {ident} went back by {-moved} us"
         elif not lease.startswith("x"):
@@ -158,6 +165,9 @@ def check_claim(before: Snapshot, after: Snapshot, now: int, limit: int, max_cra
         assert score == before.states[State.WAITING].get(ident, score), f"I16: {ident} changed its place"
     for ident, deadline in before.states[State.PROCESSING].items():
         if after.leases.get(ident) == before.leases[ident]:
+            continue
+        if is_cancelled(before.leases[ident]):
+            assert ident not in after.ids(), f"{ident} was cancelled, and it lives on"
             continue
         assert deadline <= now, f"I10: {ident} was taken from its holder {deadline - now} us early"
         assert grace <= now, f"I12: {ident} was taken back {grace - now} us before the grace ended"

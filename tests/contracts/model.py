@@ -22,6 +22,7 @@ class Lease:
     place: int
     worker: str
     taken_back: bool = False
+    cancelled: bool = False
 
 
 @dataclass
@@ -165,7 +166,10 @@ class Model:
         entry.crashes += 1
         entry.place = entry.lease.place
         self.stats["crashes"] += 1
-        if entry.crashes >= max_crashes:
+        if entry.lease.cancelled:
+            self.stats["cancelled"] += 1
+            del self.entries[entry.id]
+        elif entry.crashes >= max_crashes:
             self.stats["dlq_messages"] += 1
             entry.die(self.now, "crashed", f"the worker died or lost its lease {entry.crashes} times")
         else:
@@ -208,6 +212,9 @@ class Model:
         if how.op == "ack":
             self.stats.update(processed_requests=1, late_acks=int(lease.taken_back))
             del self.entries[entry.id]
+        elif lease.cancelled and how.op != "dead":
+            self.stats["cancelled"] += 1
+            del self.entries[entry.id]
         elif how.op == "release":
             self.stats["released"] += 1
             entry.state, entry.score, self.wake = State.WAITING, lease.place, True
@@ -227,15 +234,32 @@ class Model:
         if not leases:
             return {}
         self._open()
-        lost = {}
+        verdicts = {}
         for ident, fence in leases:
             entry = self.entries.get(ident)
             if entry and entry.lease and entry.lease.fence == fence and not entry.lease.taken_back:
                 entry.score = max(entry.score, self.now + lease)
+                if entry.lease.cancelled:
+                    verdicts[ident] = "cancel"
             else:
-                lost[ident] = "lost"
+                verdicts[ident] = "lost"
         self._close()
-        return lost
+        return verdicts
+
+    def cancel(self, caller: str, number: int, ids: Sequence[str]) -> list[str]:
+        answer = self._recall(caller, number)
+        if answer is not None:
+            return answer
+        self._open()
+        marked = []
+        for ident in ids:
+            entry = self.entries.get(ident)
+            if entry and entry.lease and not entry.lease.taken_back:
+                entry.lease.cancelled = True
+                marked.append(ident)
+        self._close()
+        self.ledger[caller] = number, marked
+        return marked
 
     def find(self, ident: str) -> Found | None:
         entry = self.entries.get(ident)
@@ -260,6 +284,7 @@ class Model:
             bodies={entry.id: entry.body for entry in entries if entry.body is not None},
             leases={
                 entry.id: f"{'x' * entry.lease.taken_back}{entry.lease.fence} {entry.lease.place} {entry.lease.worker}"
+                f"{' cancel' * entry.lease.cancelled}"
                 for entry in entries
                 if entry.lease
             },

@@ -109,11 +109,18 @@ def test_a_release_whose_reply_was_lost_does_not_take_the_message_from_its_next_
     assert (found.state, found.worker) == ("processing", "other")
 
 
+def _claimed_and_cancelled(broker: Broker) -> Command[object]:
+    if broker.view().waiting:
+        broker.claim()
+    return commands.cancel(broker.keys, ["a"])
+
+
 COMMANDS: dict[str, Callable[[Broker], Command[object]]] = {
     "enqueue": lambda broker: commands.enqueue(broker.keys, [Enqueue("b", b"")]),
     "claim": lambda broker: commands.claim(broker.keys, worker="w", limit=9, lease=LEASE, max_crashes=3),
     "settle": lambda broker: commands.settle(broker.keys, [Settlement("ack", "a", 1)]),
     "remove": lambda broker: commands.remove(broker.keys, ["a"], counter="cancelled", states=["waiting"]),
+    "cancel": lambda broker: _claimed_and_cancelled(broker),
     "replay": lambda broker: commands.replay(broker.keys, ["a"]),
 }
 

@@ -17,6 +17,10 @@ def remove(broker: Broker, *ids: str, states: tuple[str, ...] = WAITING, counter
     return broker.do(commands.remove(broker.keys, ids, counter=counter, states=states))
 
 
+def cancel(broker: Broker, *ids: str) -> list[str]:
+    return broker.do(commands.cancel(broker.keys, ids))
+
+
 def outcome(broker: Broker, id: str) -> Outcome:
     return broker.do(commands.outcome(broker.keys, id))
 
@@ -50,6 +54,39 @@ def test_a_cancelled_message_cannot_be_acknowledged_late(broker: Broker) -> None
     broker.claim(limit=0)
     assert remove(broker, "a") == ["a"]
     assert broker.ack(delivery) == ["a"]
+
+
+def test_the_worker_hears_of_a_cancelled_message_whenever_it_extends(broker: Broker) -> None:
+    broker.enqueue("a", "b")
+    a, b = broker.claim().deliveries
+    assert cancel(broker, "a", "unknown") == ["a"]
+    for _ in range(2):
+        broker.pass_time(SECOND)
+        assert broker.extend(a, b) == {"a": "cancel"}
+    broker.pass_time_busily(LEASE - SECOND)
+    assert broker.extend(a, b) == {"a": "cancel"}, "it was not extended while it ran"
+    assert broker.settle("cancel", a) == []
+    assert broker.stats()["cancelled"] == 1
+
+
+def test_a_message_that_was_cancelled_while_it_ran_does_not_run_again(broker: Broker) -> None:
+    broker.enqueue("a", "b")
+    broker.claim()
+    assert cancel(broker, "a") == ["a"]
+    broker.pass_time_busily(LEASE)
+    assert broker.claimed_ids() == ["b"]
+    assert broker.find("a") is None
+    assert outcome(broker, "a").state == "gone"
+    assert broker.stats()["cancelled"] == 1
+
+
+def test_what_nobody_runs_cannot_be_stopped(broker: Broker) -> None:
+    broker.enqueue("a", "b", "c")
+    a, b, c = broker.claim().deliveries
+    broker.settle("retry", a, delay=SECOND)
+    broker.settle("dead", b)
+    broker.ack(c)
+    assert cancel(broker, "a", "b", "c") == []
 
 
 def test_a_dead_letter_can_be_dropped(broker: Broker) -> None:

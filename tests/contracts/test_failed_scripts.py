@@ -29,6 +29,7 @@ BLIND = {
     ("pause", "stats"),
     ("browse", "stats"),
     ("outcome", "stats"),
+    ("cancel", "stats"),
     *((name, "never") for name in SCRIPT_NAMES),
 }
 
@@ -113,7 +114,7 @@ def test_a_setting_that_is_no_number_is_a_conflict(
 
 COUNTERS = {
     "enqueue": ("total_messages",),
-    "claim": ("crashes", "dlq_messages", "expired"),
+    "claim": ("crashes", "dlq_messages", "expired", "cancelled"),
     "remove": ("cancelled",),
     "replay": ("replayed",),
     "settle": (
@@ -182,6 +183,7 @@ BAD_ARGUMENTS = {
         ("cancelled", "waiting,nowhere", "waiting"), ("purged", "waiting", *["waiting"] * 1001),
     ],
     "replay": [("dead",) * 1001],
+    "cancel": [("a",) * 1001],
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from redisq.broker import commands
 from redisq.broker.commands import Claimed, Command, Enqueue, Settlement
 from redisq.broker.keys import QueueKeys
 from redisq.broker.scripts import Scripts
+from redisq.states import State
 from tests.clock import clock_key, scripts
 from tests.contracts import keyspace
 from tests.contracts.keyspace import Snapshot
@@ -288,6 +289,16 @@ class BrokerMachine(RuleBasedStateMachine):
         assert self._both(commands.extend(KEYS, leases, lease=lease)) == self.model.extend(leases, lease)
         before, after = self._observe()
         keyspace.check_extend(before, after, leases, self.model.now + lease)
+
+    @rule(chosen=st.lists(indexes, min_size=1, max_size=3), reply=replies)
+    def cancel(self, chosen: list[int], reply: str) -> None:
+        ids = list(dict.fromkeys(self._pick("current", index)[0] for index in chosen))
+        command = commands.cancel(KEYS, ids)
+        marked, before, after = self._numbered(
+            "operator", command, lambda name, number: self.model.cancel(name, number, ids), reply
+        )
+        assert before.ids() == after.ids(), "a cancel of what runs took a message"
+        assert set(marked) == set(ids) & set(before.states[State.PROCESSING])
 
     @precondition(lambda self: self.pending)
     @rule(index=indexes, again=st.booleans())

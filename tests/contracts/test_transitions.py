@@ -31,6 +31,8 @@ BODY = {"messages": {"a": "A"}}
 #: `a` is in its first lease: fence 7, place 5 in main, held by w.
 LEASED = USED | BODY | {"processing": {"a": NOW + 1}, "leases": {"a": "7 5 w"}}
 EXPIRED = LEASED | {"processing": {"a": NOW}}
+#: Somebody cancelled it since.
+CANCELLED = LEASED | {"leases": {"a": "7 5 w cancel"}}
 TAKEN_BACK = USED | BODY | {"main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "crashes=1 score=5"}}
 DEAD = USED | BODY | {"dlq": {"a": NOW - 9}, "meta": {"a": "attempt=4 score=5 expires=1 reason=exhausted text=no"}}
 CRASHED = "reason=crashed text=the worker died or lost its lease 3 times"
@@ -51,6 +53,10 @@ def settle(op: str, delay: int = 0, reason: str = "none", text: str = "", fence:
 
 def remove(*states: str, counter: str = "cancelled") -> Command[Any]:
     return commands.remove(KEYS, ["a"], counter=counter, states=states)
+
+
+def cancel() -> Command[Any]:
+    return commands.cancel(KEYS, ["a"])
 
 
 def extend(fence: int) -> Command[Any]:
@@ -204,6 +210,15 @@ ROWS = [
         },
     ),
     row(
+        "claim", "lease of a cancelled one expired", "it does not run again",
+        CANCELLED | {"processing": {"a": NOW}, "meta": {"a": "attempt=2 score=5 reason=failed text=no"}},
+        claim(),
+        {
+            "processing": GONE, "leases": GONE, "messages": GONE, "meta": GONE,
+            "stats": {"crashes": 1, "cancelled": 1}, "calls": {"c": f"1\n{NOW}"},
+        },
+    ),
+    row(
         "claim", "body missing", "a dead letter that says what is missing",
         USED | {"main": {"a": 5}},
         claim(),
@@ -262,6 +277,33 @@ ROWS = [
         LEASED,
         settle("cancel"),
         {"processing": GONE, "leases": GONE, "messages": GONE, "stats": {"cancelled": 1}, "calls": {"c": "1"}},
+    ),
+    *(
+        row(
+            "settle", "cancel", f"by {op}, for it was cancelled while it ran",
+            CANCELLED | {"meta": {"a": "crashes=1 score=5"}},
+            settle(op, SECOND, "failed"),
+            {
+                "processing": GONE, "leases": GONE, "messages": GONE, "meta": GONE,
+                "stats": {"cancelled": 1}, "calls": {"c": "1"},
+            },
+        )
+        for op in ("retry", "park", "crash", "release")
+    ),
+    row(
+        "settle", "ack", "it was done before it could be stopped",
+        CANCELLED,
+        settle("ack"),
+        {"processing": GONE, "leases": GONE, "messages": GONE, "stats": {"processed_requests": 1}, "calls": {"c": "1"}},
+    ),
+    row(
+        "settle", "dead-letter", "cancelled while it ran, and failed for good: its error is kept",
+        CANCELLED,
+        settle("dead", reason="exhausted", text="no"),
+        {
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": "score=5 reason=exhausted text=no"},
+            "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
+        },
     ),
     row(
         "settle", "release", "as if nothing had been",
@@ -341,6 +383,14 @@ ROWS = [
         {"calls": {"c": "1"}},
     ),
     row("extend", "", "a later deadline", LEASED, extend(fence=7), {"processing": {"a": NOW + LEASE}}),
+    row("extend", "", "a later deadline, also of a cancelled one", CANCELLED, extend(fence=7), {"processing": {"a": NOW + LEASE}}),
+    row("cancel", "", "what runs is marked", LEASED, cancel(), {"leases": {"a": "7 5 w cancel"}, "calls": {"c": "1\na"}}),
+    row("cancel", "", "what is marked stays so", CANCELLED, cancel(), {"calls": {"c": "1\na"}}),
+    row("cancel", "", "not what was taken back", TAKEN_BACK, cancel(), {"calls": {"c": "1"}}),
+    row(
+        "cancel", "", "a worker of that name has cancelled nothing",
+        LEASED | {"leases": {"a": "7 5 cancel"}}, cancel(), {"leases": {"a": "7 5 cancel cancel"}, "calls": {"c": "1\na"}},
+    ),
     row("extend", "", "of another's lease", LEASED, extend(fence=6), {}),
     row("wake", "", "the hint", USED, commands.wake(KEYS), {**TOKEN, "clock": NOW - 1}),
     row("inspect", "", "nothing changes", LEASED, commands.inspect(KEYS), {"clock": NOW - 1}),

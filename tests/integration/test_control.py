@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import redis
 from click.testing import CliRunner
 
 from redisq import RedisQ
+from redisq.broker import commands
 from redisq.cli.main import main
 from redisq.errors import NoResult
 from redisq.states import State
@@ -88,6 +90,57 @@ def test_a_running_job_is_cancelled_within_a_second(
     with pytest.raises(NoResult):
         job.get(timeout=1)
     assert not job.cancel()
+    app.close()
+
+
+@pytest.mark.parametrize("task", ["sleep", "sleep_in_steps"])
+def test_a_worker_that_did_not_hear_of_it_stops_a_cancelled_job_when_it_extends_its_lease(
+    task: str, start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    start_worker("-Q", "slow", BOT_LEASE="3").ready()
+    job = app.send(task, (1, 60.0))
+    wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "started")
+    # The mark alone, without the question to the workers.
+    assert app.connector.execute(commands.cancel(app.keys("slow"), [job.id])) == [job.id]
+    wait_until(lambda: job.state() is State.GONE, "gone at the next renewal", 3)
+    assert raw.hget("slow:stats", "cancelled") == b"1"
+    assert not Ledger(tmp_path / "ledger").ends
+    app.close()
+
+
+def test_a_job_that_is_cancelled_while_its_worker_is_frozen_does_not_run_again_when_that_dies(
+    start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    worker = start_worker("-Q", "slow", BOT_LEASE="3").ready()
+    job, other = app.send("sleep", (1, 60.0)), app.send("sleep", (2, 60.0))
+    wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) == 2, "started")
+    worker.signal(signal.SIGSTOP)
+    assert job.cancel()
+    worker.kill()
+    start_worker("-Q", "slow", BOT_LEASE="3").ready()
+    wait_until(lambda: Ledger(tmp_path / "ledger").starts["2"] == 2, "the other one was taken over")
+    wait_until(lambda: job.state() is State.GONE, "gone")
+    assert Ledger(tmp_path / "ledger").starts["1"] == 1
+    assert raw.hget("slow:stats", "cancelled") == b"1"
+    assert other.cancel()
+    app.close()
+
+
+@pytest.mark.parametrize(("task", "options"), [("sleep_in_steps", (60.0,)), ("sleep_in_a_process", ())])
+def test_a_job_that_is_cancelled_before_its_turn_in_a_thread_or_process_never_starts(
+    task: str, options: tuple[float, ...], start_worker: Start, app: RedisQ, tmp_path: Path
+) -> None:
+    start_worker("-Q", "slow,apart", "-t", "1").ready()
+    running = 1 if options else os.cpu_count() or 1
+    first = [app.send(task, (number, *options)) for number in range(running)]
+    wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) == running, "all that can run do")
+    waiting = app.send(task, (99, *options))
+    wait_until(lambda: waiting.state() is State.PROCESSING, "claimed")
+    assert waiting.cancel()
+    for job in first:
+        assert job.cancel()
+    wait_until(lambda: {job.state() for job in [waiting, *first]} == {State.GONE}, "all gone")
+    assert Ledger(tmp_path / "ledger").starts["99"] == 0
     app.close()
 
 

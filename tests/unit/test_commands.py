@@ -51,6 +51,7 @@ SENT = {
         commands.remove(KEYS, ["a", "b"], counter="purged", states=["waiting", "retry"]),
         "remove", ("purged", "waiting,retry", "a", "b"), True,
     ),
+    "cancel": (commands.cancel(KEYS, ["a", "b"]), "cancel", ("a", "b"), True),
     "replay": (commands.replay(KEYS, ["a"]), "replay", ("a",), True),
     "outcome": (commands.outcome(KEYS, "a"), "outcome", ("a",), False),
     "wait": (commands.wait([KEYS, QueueKeys("r")], 1), "", ("BZPOPMIN", "q:wake", "r:wake", 1), False),
@@ -81,6 +82,7 @@ READ = {
     ),
     "stale ids": (commands.settle(KEYS, []), [b"a"], ["a"]),
     "lost leases": (commands.extend(KEYS, [], lease=1), [b"a", b"lost", b"b", b"lost"], {"a": "lost", "b": "lost"}),
+    "a lease of a cancelled one": (commands.extend(KEYS, [], lease=1), [b"a", b"cancel"], {"a": "cancel"}),
     "no lost leases": (commands.extend(KEYS, [], lease=1), [], {}),
     "woken": (commands.wait([KEYS], 1), [b"q:wake", b"1", b"0"], "q:wake"),
     "not woken": (commands.wait([KEYS], 1), None, None),
@@ -107,6 +109,11 @@ READ = {
         commands.find(KEYS, "a"),
         [b"processing", b"4.1024448e+15", b"1", b"A", b"attempt=2", b"7 5 w:1"],
         Found("processing", 4102444800000000, 1, b"A", Meta(2), "w:1"),
+    ),
+    "found, cancelled while it runs": (
+        commands.find(KEYS, "a"),
+        [b"processing", b"5", b"1", b"A", b"", b"7 5 w cancel"],
+        Found("processing", 5, 1, b"A", PLAIN, "w"),
     ),
     "found, taken back": (
         commands.find(KEYS, "a"),

@@ -74,11 +74,11 @@ if answered then
 end
 
 local stats
-stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired' })
+stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired', 'cancelled' })
 if not stats then
   return refused
 end
-local grown = { crashes = 0, dlq_messages = 0, expired = 0 }
+local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0 }
 redis.call('DEL', NEVER)
 if queue.lease ~= lease then
   local config = queue.config
@@ -114,17 +114,22 @@ local function bury(id, meta, reason, text)
   tell_done(id)
 end
 
+--- forget: a message that is not wanted any more. Its place in a sorted set is the caller's to clear.
+local function forget(id)
+  redis.call('HDEL', MESSAGES, id)
+  redis.call('HDEL', META, id)
+  redis.call('HDEL', LEASES, id)
+  tell_done(id)
+end
+
 --- drop_expired: whether the message expired, and is gone now. With its place in main the caller is done already.
 local function drop_expired(id, raw)
   local expires = string.find(raw, 'expires=', 1, true) and read_meta(raw).expires
   if not expires or expires > queue.now then
     return false
   end
-  redis.call('HDEL', MESSAGES, id)
-  redis.call('HDEL', META, id)
-  redis.call('HDEL', LEASES, id)
+  forget(id)
   grown.expired = grown.expired + 1
-  tell_done(id)
   return true
 end
 
@@ -140,7 +145,10 @@ local function take_back()
     local fence, score = read_lease(leases[i])
     meta.crashes = meta.crashes + 1
     meta.score = tonumber(score) or queue.now
-    if meta.crashes >= max_crashes then
+    if is_cancelled(leases[i]) then
+      forget(id)
+      grown.cancelled = grown.cancelled + 1
+    elseif meta.crashes >= max_crashes then
       bury(id, meta, 'crashed', 'the worker died or lost its lease ' .. int(meta.crashes) .. ' times')
       redis.call('HDEL', LEASES, id)
     else

@@ -4,7 +4,8 @@
 --- ARGV[1] prefix  string   {p}
 --- ARGV[2] lease   integer  us from now until the lease ends
 --- ARGV[3..] (id, fence)*   1000 at most
---- Returns: {(id, verdict)*}, only for those not extended; verdict: lost, the lease is another's or nobody's
+--- Returns: {(id, verdict)*}, only where there is something to say; verdict: lost, the lease is another's or nobody's, and
+---   not extended; cancel, it is extended and somebody cancelled the message: stop it
 --- @include queue
 --- @include lease
 
@@ -31,6 +32,9 @@ for i, id in ipairs(ids) do
   if fence == ARGV[2 + 2 * i] and not taken_back then
     local deadline = tonumber(redis.call('ZSCORE', PROCESSING, id)) or 0
     moved[#moved + 1], moved[#moved + 2] = int(math.max(deadline, queue.now + lease)), id
+    if is_cancelled(leases[i]) then
+      verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'cancel'
+    end
   else
     verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'lost'
   end

@@ -14,6 +14,7 @@
 ---   delay   integer  us
 ---   reason  string   one word, e.g. failed, exhausted, unknown_task
 ---   text    bytes    free text, e.g. the error; the encoded result
+--- Of a message that was cancelled since it was leased, retry, park, crash and release are as cancel.
 --- Returns: list of the ids that were refused as stale
 --- @include queue
 --- @include ledger
@@ -128,6 +129,9 @@ for i = 1, #ids do
   else
     ended[id] = true
     settled[#settled + 1] = id
+    if not is_done and op.name ~= 'dead' and is_cancelled(raw) then
+      op, is_done = { name = 'cancel' }, true -- it must not run again
+    end
     if not is_done then
       local _, score = read_lease(raw)
       local meta = read_meta(metas[i])

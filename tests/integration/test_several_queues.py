@@ -1,0 +1,76 @@
+"""`-Q a,b,c`: in this order, but none starves, and never more leases than slots."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from redisq import RedisQ
+from tests.integration.processes import Ledger, WorkerProcess, wait_until
+
+Start = Callable[..., WorkerProcess]
+SLOTS = 4
+QUEUES = ("work", "pills", "slow")
+
+
+@pytest.fixture
+def full_queue(producer: RedisQ, raw: redis.Redis) -> Iterator[None]:
+    """The queue `work` is never empty."""
+    stop = threading.Event()
+
+    def fill() -> None:
+        numbers = iter(range(1000, 10_000_000))
+        while not stop.is_set():
+            if raw.zcard("work:queue:main") < 1000:
+                producer.tasks["short"].delay_many([(next(numbers),) for _ in range(1000)])
+            stop.wait(0.02)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    wait_until(lambda: raw.zcard("work:queue:main") > 0, "filled")
+    yield
+    stop.set()
+    thread.join()
+
+
+def leases(raw: redis.Redis) -> int:
+    with raw.pipeline(transaction=True) as pipe:
+        for queue in QUEUES:
+            pipe.zcard(f"{queue}:queue:processing")
+        return sum(pipe.execute())
+
+
+@pytest.mark.usefixtures("full_queue")
+def test_the_last_queue_is_served_while_the_first_is_full(
+    start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    start_worker("-Q", ",".join(QUEUES), "-c", str(SLOTS)).ready()
+    seen = 0
+    for number in range(3):
+        # A while after it was last found empty, too.
+        producer.tasks["sleep"].delay(number, 0.0)
+
+        def started(number: int = number) -> bool:
+            nonlocal seen
+            seen = max(seen, leases(raw))
+            return Ledger(tmp_path / "ledger").ends[str(number)] > 0
+
+        wait_until(started, f"message {number} of the last queue", 5)
+        assert raw.zcard("work:queue:main") > 0, "the first queue was full all the time"
+    assert 0 < seen <= SLOTS
+
+
+def test_of_two_full_queues_the_first_gets_most(start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path) -> None:
+    for number in range(20):
+        producer.send("sleep", (f"first{number}", 0.35), queue="work")
+        producer.send("sleep", (f"last{number}", 0.35), queue="slow")
+    start_worker("-Q", "work,slow", "-c", "1").ready()
+    wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) >= 12, "twelve started", 30)
+    order = list(Ledger(tmp_path / "ledger").starts)[:12]
+    last = [label for label in order if label.startswith("last")]
+    assert 2 <= len(last) <= 4, order
+    assert order[0] == "first0"
