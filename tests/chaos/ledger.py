@@ -1,7 +1,7 @@
 """The ledger: what happened, written outside the broker. One file a process, one line an event, one write a line.
 
-S, E, X: a handler started, ended, was cancelled; written by the workers. I, C, U: a message is about to be sent, was confirmed, may or may
-not have arrived; written by the producer.
+S, E, X: a handler started, ended, was cancelled; written by the workers. I, C, U: a message is about to be sent, was
+confirmed, may or may not have arrived; written by the producer.
 """
 
 from __future__ import annotations

@@ -67,8 +67,9 @@ class Verdict:
         recovered = f"{median(self.recovery):.1f} / {max(self.recovery):.1f}" if self.recovery else "-"
         return (
             f"confirmed {self.confirmed}, unknown {self.unknown}, LOST {len(self.lost)}, DUP {len(self.duplicates)} "
-            f"({len(self.overlapping)} overlapping, {len(self.unexplained)} unexplained, ms before a kill: {unsettled}), interrupted {len(self.interrupted)} "
-            f"({len(self.abandoned)} by nobody), recovery p50 / max {recovered} s, longest silence {self.silence:.1f} s"
+            f"({len(self.overlapping)} overlapping, {len(self.unexplained)} unexplained, ms before a kill: {unsettled}), "
+            f"interrupted {len(self.interrupted)} ({len(self.abandoned)} by nobody), recovery p50 / max {recovered} s, "
+            f"longest silence {self.silence:.1f} s"
         )
 
 
