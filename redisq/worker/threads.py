@@ -7,6 +7,7 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -81,7 +82,8 @@ class ThreadPool:
             item.run.thread = threading.get_ident()
             item.run.begin()
             try:
-                returned = item.handler()
+                # What one handler, or a hook, sets in a context variable is not there for the thread's next.
+                returned = copy_context().run(item.handler)
             except BaseException as raised:  # noqa: BLE001 - reported to the worker, which decides
                 error = raised
             with self._telling:
