@@ -1,9 +1,4 @@
-"""Middleware that comes with redisq, and what your own is made from. One file each.
-
-from redisq.middleware import LogRuns, Middleware
-
-app = RedisQ("bot_logic", middleware=[LogRuns()])
-"""
+"""Middleware that comes with redisq, one file each, and what your own is made from: see `redisq.app.middleware`."""
 
 from redisq.app.middleware import End, Middleware, OutgoingCall
 from redisq.app.progress import Progress

@@ -61,7 +61,6 @@ def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 @pytest.mark.parametrize("task", [bound, bound_sync])
 def test_a_bound_handler_gets_the_context_of_its_job(task: object, box: Sandbox) -> None:
-    assert task in (bound, bound_sync)
     job = bound.delay() if task is bound else bound_sync.delay()
     box.drain()
     context = seen[0]
@@ -132,7 +131,6 @@ def test_eager_async_callers_keep_their_own_context() -> None:
 @pytest.mark.parametrize("task", ["bound", "bound_sync"])
 def test_progress_is_read_from_anywhere(task: str, box: Sandbox) -> None:
     job = app.send(task)
-    assert job.progress() is None or box is not None
     box.drain()
     assert job.progress() == Progress(1, 3, "at it", attempt=1)
     assert 0 < box.client.ttl(app.keys("context").progress(job.id)) <= 3600
