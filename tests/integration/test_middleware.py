@@ -68,13 +68,15 @@ def test_hooks_and_context_are_the_same_in_each_pool(
 
 def test_hooks_and_context_in_quarantine(start: Start, app: RedisQ, lines: Callable[..., list[list[str]]]) -> None:
     job = app.send("dies_twice")
-    start("-w", "1", BOT_LEASE="3")
+    supervisor = start("-w", "1", BOT_LEASE="3")
     known = job.get(timeout=60)
     assert known[:4] == [job.id, "dies_twice", "hooked", 1]
     before = [line[-1] for line in lines() if line[0] == "before"]
     assert len(before) == 3
     assert before[-1] == str(known[-1])
     wait_until(lambda: job.progress() == Progress(2, 2, "hook of dies_twice", 1), "its progress")
+    # A killed supervisor would leave its worker behind for a while, to take the next test's messages.
+    assert supervisor.terminate() == 0
 
 
 @pytest.mark.parametrize("name", ["goes_on", "goes_on_in_a_process"])
