@@ -13,12 +13,26 @@ and `redisq worker module:app` in another process.
 """
 
 from redisq.app.app import RedisQ
+from redisq.app.context import Context, current_context
 from redisq.app.job import Job
+from redisq.app.middleware import Middleware
 from redisq.app.shared import task
 from redisq.app.task import Task
 from redisq.errors import Reject, Retry
 from redisq.worker.worker import Worker
 
-__all__ = ["Job", "RedisQ", "Reject", "Retry", "Task", "Worker", "__version__", "task"]
+__all__ = [
+    "Context",
+    "Job",
+    "Middleware",
+    "RedisQ",
+    "Reject",
+    "Retry",
+    "Task",
+    "Worker",
+    "__version__",
+    "current_context",
+    "task",
+]
 
 __version__ = "0.1.0"

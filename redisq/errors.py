@@ -8,6 +8,7 @@
     │   └── UnknownTask           no task of that name in this app
     ├── EncodeError               an argument that cannot travel
     │   └── ArgumentsError        arguments that do not fit the task's signature
+    ├── CallRefused               a middleware did not let a call be sent
     ├── Retry, Reject             what a handler raises to be tried again, or not any more
     ├── TaskCancelled             what a handler in a thread is told by when its job is cancelled
     ├── TaskTimeout               a handler passed its timeout
@@ -40,6 +41,7 @@ __all__ = [
     "BrokerError",
     "BrokerFull",
     "BrokerUnavailable",
+    "CallRefused",
     "ConfigError",
     "DecodeError",
     "EncodeError",
@@ -85,6 +87,10 @@ class EncodeError(RedisqError):
 
 class ArgumentsError(EncodeError, TypeError):
     """The arguments do not fit the task's signature. Also a `TypeError`, as if the function had been called."""
+
+
+class CallRefused(RedisqError):
+    """A middleware did not let a call be sent. Raised by its `enqueue`, as it is or as a class made from it."""
 
 
 class Retry(RedisqError):

@@ -48,6 +48,7 @@ class Meta(NamedTuple):
         parks: How often it was put aside: no worker knew what to do with it, or it has to run apart and another did.
         reason: One word on why it waits or died, e.g. `failed`, `exhausted`, `crashed`, `unknown_task`.
         text: The error, in words.
+        expires: When it is dropped if it was not leased by then, in microseconds since the epoch; 0: never.
     """
 
     attempt: int = 1
@@ -55,6 +56,7 @@ class Meta(NamedTuple):
     parks: int = 0
     reason: str = ""
     text: str = ""
+    expires: int = 0
 
 
 PLAIN = Meta()
@@ -67,7 +69,14 @@ def parse_meta(raw: bytes) -> Meta:
     head, _, text = raw.decode("utf-8", "replace").partition("text=")
     fields = dict(part.split("=", 1) for part in head.split() if "=" in part)
     numbers = {name: int(value) for name, value in fields.items() if value.isdecimal()}
-    return Meta(numbers.get("attempt", 1), numbers.get("crashes", 0), numbers.get("parks", 0), fields.get("reason", ""), text)
+    return Meta(
+        numbers.get("attempt", 1),
+        numbers.get("crashes", 0),
+        numbers.get("parks", 0),
+        fields.get("reason", ""),
+        text,
+        numbers.get("expires", 0),
+    )
 
 
 class Delivery(NamedTuple):

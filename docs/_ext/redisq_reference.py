@@ -29,7 +29,7 @@ from redisq.worker.exits import Exit
 _LUA = files("redisq.broker").joinpath("lua")
 
 #: The functions of `QueueKeys` that name a key for each of something, by the word that stands for it here.
-_NAMED = (("call", "caller", "string"), ("result", "id", "string"), ("done", "id", "channel"))
+_NAMED = (("call", "caller", "string"), ("result", "id", "string"), ("progress", "id", "string"), ("done", "id", "channel"))
 _OTHERS = ("named",)
 
 

@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from redisq.app.control import Control
+from redisq.app.hooks import Hooks
 from redisq.app.job import Job
+from redisq.app.middleware import Middleware, OutgoingCall
 from redisq.app.outbox import Outbox
 from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_options
 from redisq.app.shared import SHARED
@@ -45,6 +48,7 @@ class RedisQ:
         priority_step: Seconds of head start that each step of priority gives.
         max_deliveries: A message whose worker died this often is a dead letter.
         max_bytes: A message has no more bytes than this, nor a result.
+        middleware: Steps of your own on the way of each message; the first is the outermost.
         server: In place of `url`, `timeout`, `max_connections`: a server of your own making, e.g. in tests.
 
     Raises:
@@ -63,6 +67,7 @@ class RedisQ:
         priority_step: Seconds = 60,
         max_deliveries: int = 3,
         max_bytes: int = MAX_BYTES,
+        middleware: Sequence[Middleware] = (),
         server: Server | None = None,
     ) -> None:
         self.name = check_name("app", name)
@@ -74,6 +79,8 @@ class RedisQ:
             max_deliveries=max_deliveries,
             max_bytes=max_bytes,
         )
+        #: The hooks of its middleware. A worker takes them when it starts.
+        self.hooks = Hooks(name, middleware)
         self._own: dict[str, Task[..., Any]] = {}
         self._timeout = timeout
         self._max_connections = max_connections
@@ -87,10 +94,20 @@ class RedisQ:
         self.control = Control(self)
         #: `@app.task` or `@app.task(queue=..., max_retries=...)`.
         self.task = TaskDecorator(self._own, lambda: self)
+        #: The app that a module made: itself, or what `at` made it from. Child processes find that one.
+        self.original = self
         SHARED.set_current(self)
 
     def __repr__(self) -> str:
         return f"<redisq app {self.name}>"
+
+    def add_middleware(self, *middleware: Middleware) -> None:
+        """Add middleware inside of what there is. A worker takes it when it starts: add it before.
+
+        Raises:
+            ConfigError: One is no `Middleware`.
+        """
+        self.hooks = Hooks(self.name, (*self.hooks.middleware, *middleware))
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:
@@ -173,8 +190,10 @@ class RedisQ:
             namespace=settings.namespace if namespace is None else namespace,
             timeout=self._timeout,
             max_connections=self._max_connections,
+            middleware=self.hooks.middleware,
             server=None if url else self._server,
         )
+        other.original = self.original
         other.settings = replace(settings, namespace=other.settings.namespace)
         for name, task in self._own.items():
             moved = copy(task)
@@ -233,8 +252,21 @@ class RedisQ:
 
     def _outbox(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> Outbox:
         queue = self.queue_of(options, send)
+        sends = [send] * len(messages)
+        if self.hooks.enqueue:
+            calls = [self._outgoing(queue, send, message) for message in messages]
+            messages = [Message(call.task, call.args, dict(call.kwargs)) for call in calls]
+            sends = [call.send for call in calls]
         jobs = partial(Job, self, task=options.name, queue=queue, build=shape.result if shape else None)
-        return Outbox(self.keys(queue), options, send, messages, shape, self.settings, jobs)
+        return Outbox(self.keys(queue), options, sends, messages, shape, self.settings, jobs)
+
+    def _outgoing(self, queue: str, send: SendOptions, message: Message) -> OutgoingCall:
+        call = OutgoingCall(message.task, queue, message.args, MappingProxyType(message.kwargs or {}), send)
+        sent = self.hooks.outgoing(call)
+        known = self.tasks.get(call.task)
+        if known and (sent.args, sent.kwargs) != (call.args, call.kwargs):
+            known.check(sent.args, sent.kwargs)
+        return sent
 
     def job(self, id: str, *, queue: str | None = None, task: str = "?") -> Job:
         """Return a job by its id, e.g. one that another process sent.

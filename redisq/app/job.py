@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from redisq.app.control import question
+from redisq.app.progress import Progress, read_progress
 from redisq.app.settings import Settings
 from redisq.app.waiting import Step, arun, run, wait_for
 from redisq.broker import commands
@@ -103,6 +104,18 @@ class Job(Generic[R_co]):
         """Return its place among the waiting. As `position`."""
         return await arun(self._position(), self._owner.async_connector)
 
+    def progress(self) -> Progress | None:
+        """Return how far it is, as its handler last said by `Context.progress`; None: it said nothing in the last hour.
+
+        Raises:
+            BrokerError: Redis did not say.
+        """
+        return run(self._progress(), self._owner.connector)
+
+    async def aprogress(self) -> Progress | None:
+        """Return how far it is. As `progress`."""
+        return await arun(self._progress(), self._owner.async_connector)
+
     def get(self, timeout: Seconds | None = None) -> R_co:
         """Wait for what its handler returns. The task needs `result_ttl=`.
 
@@ -152,6 +165,9 @@ class Job(Generic[R_co]):
     def _position(self) -> Generator[Step, Any, int | None]:
         found = yield commands.find(self._keys, self.id)
         return found.position if found and found.state == State.WAITING else None
+
+    def _progress(self) -> Generator[Step, Any, Progress | None]:
+        return read_progress((yield commands.progress(self._keys, self.id)))
 
     def _cancel(self) -> Generator[Step, Any, bool]:
         for _ in range(_LOOKS):

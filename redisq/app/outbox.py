@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from redisq.app.job import Job
 from redisq.app.settings import SendOptions, Settings, TaskOptions
@@ -24,7 +24,7 @@ class Outbox:
     Args:
         keys: The queue.
         options: The task.
-        send: The options of this call.
+        sends: The options of each call.
         messages: What to send.
         shape: What the handler builds out of the arguments; None: its code is not here.
         settings: The app's.
@@ -35,19 +35,17 @@ class Outbox:
         self,
         keys: QueueKeys,
         options: TaskOptions,
-        send: SendOptions,
+        sends: Sequence[SendOptions],
         messages: Sequence[Message],
         shape: Shape | None,
         settings: Settings,
         job: Callable[[str], Job],
     ) -> None:
-        priority = options.priority if send.priority is None else send.priority
-        expires = send.expires or ("" if options.expires is None else f"+{round(options.expires * 1_000_000)}")
-        head_start = priority * settings.priority_step
         ids = new_ids(len(messages))
+        ways = _ways(options, sends, settings)
         stored = [
-            Enqueue(new, _encoded(message, shape, settings.max_bytes), head_start, send.due, expires)
-            for new, message in zip(ids, messages, strict=True)
+            Enqueue(new, _encoded(message, shape, settings.max_bytes), *way)
+            for new, message, way in zip(ids, messages, ways, strict=True)
         ]
         self.commands: list[Command[list[str]]] = [
             enqueue(keys, stored[at : at + MAX_BATCH]) for at in range(0, len(stored), MAX_BATCH)
@@ -73,6 +71,29 @@ class Outbox:
         if not accepted:
             raise errors[0]
         raise PartlyEnqueued(accepted, len(self._jobs), errors[0]) from errors[0]
+
+
+class Way(NamedTuple):
+    """Head start, due time and expiry, as the script takes them."""
+
+    head_start: int
+    due: str
+    expires: str
+
+
+def _ways(options: TaskOptions, sends: Sequence[SendOptions], settings: Settings) -> Iterator[Way]:
+    last: SendOptions | None = None
+    for send in sends:
+        # Mostly the same for all: of a thousand calls they are worked out once.
+        if send is not last:
+            last, way = send, _way(options, send, settings)
+        yield way
+
+
+def _way(options: TaskOptions, send: SendOptions, settings: Settings) -> Way:
+    priority = options.priority if send.priority is None else send.priority
+    expires = send.expires or ("" if options.expires is None else f"+{round(options.expires * 1_000_000)}")
+    return Way(priority * settings.priority_step, send.due, expires)
 
 
 def _encoded(message: Message, shape: Shape | None, max_bytes: int) -> bytes:

@@ -70,6 +70,7 @@ class TaskOptions:
         pool: `process`: it runs in a process of its own, for code that holds the interpreter or may crash it; None: a
             coroutine in the worker's loop, a plain function in one of its threads.
         result_ttl: Seconds that what the handler returns is kept for `Job.get`; None: it is not kept.
+        bind: The handler's first parameter is the job's `Context`; callers do not give it.
     """
 
     name: str
@@ -86,6 +87,7 @@ class TaskOptions:
     ack: str = "late"
     result_ttl: float | None = None
     pool: str | None = None
+    bind: bool = False
 
     def __post_init__(self) -> None:
         check_name("task", self.name)

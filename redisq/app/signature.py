@@ -6,19 +6,34 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from redisq.errors import ArgumentsError
+from redisq.errors import ArgumentsError, ConfigError
 
-__all__ = ["Parameters"]
+__all__ = ["Parameters", "signature_of"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class Parameters:
-    """The parameters of one handler."""
+def signature_of(handler: Callable[..., Any], *, bind: bool) -> inspect.Signature:
+    """Return what callers give: with `bind`, all but the first parameter.
 
-    def __init__(self, handler: Callable[..., Any]) -> None:
-        self._signature = inspect.signature(handler)
-        parameters = self._signature.parameters.values()
+    Raises:
+        ConfigError: With `bind`, there is no first parameter that is given by its place.
+    """
+    signature = inspect.signature(handler)
+    if not bind:
+        return signature
+    parameters = [*signature.parameters.values()]
+    if not parameters or parameters[0].kind not in _POSITIONAL:
+        raise ConfigError("bind=True: want a handler whose first parameter is the context")
+    return signature.replace(parameters=parameters[1:])
+
+
+class Parameters:
+    """The parameters of one handler, as callers give them."""
+
+    def __init__(self, signature: inspect.Signature) -> None:
+        self._signature = signature
+        parameters = signature.parameters.values()
         positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
         self._least = sum(parameter.default is inspect.Parameter.empty for parameter in positional)
         self._most = len(positional)

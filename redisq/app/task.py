@@ -8,11 +8,12 @@ from copy import copy
 from datetime import datetime
 from functools import update_wrapper
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
+from redisq.app.context import Context, current_context, detached
 from redisq.app.job import Job
 from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
-from redisq.app.signature import Parameters
+from redisq.app.signature import Parameters, signature_of
 from redisq.codec.hints import Shape, shape_of
 from redisq.errors import ConfigError
 from redisq.message import Message
@@ -47,7 +48,8 @@ class Sender(Protocol):
 class Task(Generic[P, R, T]):
     """A bot-logic function that can be called later, by another process.
 
-    Calling the task itself just calls the function. `delay` and `adelay` send the call to the task's queue and keep
+    Calling the task itself just calls the function; with `bind=True`, with the context of the job that runs here, if one
+    does, else with one of no job. `delay` and `adelay` send the call to the task's queue and keep
     the function's signature for type checkers; the arguments are checked against it when they are sent.
 
     To type checkers it is `Task[[int, str], Coroutine[Any, Any, bool], bool]` for `async def f(a: int, b: str) -> bool`:
@@ -66,9 +68,12 @@ class Task(Generic[P, R, T]):
         self.handler = handler
         self.definition = options
         self.is_async = inspect.iscoroutinefunction(handler)
-        self.shape = shape_of(handler)
-        self._parameters = Parameters(handler)
+        self.signature = signature_of(handler, bind=options.bind)
+        self.shape = shape_of(handler, self.signature)
+        self._parameters = Parameters(self.signature)
         update_wrapper(self, handler)
+        if options.bind:
+            self.__signature__ = self.signature
 
     @property
     def name(self) -> str:
@@ -77,6 +82,9 @@ class Task(Generic[P, R, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now."""
+        if self.definition.bind:
+            bound: Callable[..., R] = self.handler
+            return bound(current_context() or detached(self.definition), *args, **kwargs)
         return self.handler(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -149,8 +157,16 @@ class Task(Generic[P, R, T]):
         task: Task[..., Any, T] = self.options(**options)
         return await task.adelay(*args, **(kwargs or {}))
 
-    def _message(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Message:
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Accept arguments that the function can be called with.
+
+        Raises:
+            ArgumentsError: It cannot.
+        """
         self._parameters.check(self.name, args, kwargs)
+
+    def _message(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Message:
+        self.check(args, kwargs)
         return Message(self.name, args, kwargs)
 
     def _messages(self, calls: Iterable[Arguments]) -> list[Message]:
@@ -165,6 +181,37 @@ class Decorator(Protocol):
 
     @overload
     def __call__(self, handler: Callable[P, R], /) -> Task[P, R, R]: ...
+
+
+class BoundDecorator(Protocol):
+    """What `@task(bind=True)` returns: callers do not give the context."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
+    ) -> Task[P, Coroutine[Any, Any, T], T]: ...
+
+    @overload
+    def __call__(self, handler: Callable[Concatenate[Context, P], R], /) -> Task[P, R, R]: ...
+
+
+class Options(TypedDict, total=False):
+    """The options of `@task`, for type checkers; `TaskOptions` says what each is."""
+
+    name: str | None
+    queue: str | None
+    max_retries: int
+    retry_backoff: float
+    retry_backoff_max: float
+    timeout: float | None
+    soft_timeout: float | None
+    priority: int
+    expires: float | None
+    autoretry_for: tuple[type[BaseException], ...]
+    dont_retry_for: tuple[type[BaseException], ...]
+    ack: Literal["late", "early"]
+    result_ttl: float | None
+    pool: Literal["process"] | None
 
 
 class TaskDecorator:
@@ -186,25 +233,10 @@ class TaskDecorator:
     def __call__(self, handler: Callable[P, R], /) -> Task[P, R, R]: ...
 
     @overload
-    def __call__(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        max_retries: int = 3,
-        retry_backoff: float = 5.0,
-        retry_backoff_max: float = 600.0,
-        timeout: float | None = 900.0,
-        soft_timeout: float | None = None,
-        priority: int = 0,
-        expires: float | None = None,
-        autoretry_for: tuple[type[BaseException], ...] = ...,
-        dont_retry_for: tuple[type[BaseException], ...] = (),
-        ack: Literal["late", "early"] = "late",
-        result_ttl: float | None = None,
-        pool: Literal["process"] | None = None,
-    ) -> Decorator: ...
+    def __call__(self, /, *, bind: Literal[True], **options: Unpack[Options]) -> BoundDecorator: ...
+
+    @overload
+    def __call__(self, /, *, bind: Literal[False] = False, **options: Unpack[Options]) -> Decorator: ...
 
     def __call__(self, handler: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a function a task.

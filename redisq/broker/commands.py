@@ -31,8 +31,10 @@ __all__ = [
     "extend",
     "find",
     "inspect",
+    "keep_progress",
     "outcome",
     "pause",
+    "progress",
     "remove",
     "replay",
     "settle",
@@ -237,6 +239,20 @@ def replay(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
 def outcome(keys: QueueKeys, id: str) -> Command[Outcome]:
     """Read how one job stands."""
     return Command("outcome", keys, (id,), _outcome)
+
+
+def keep_progress(keys: QueueKeys, id: str, packed: bytes, seconds: int) -> Command[None]:
+    """Keep how far a job is, for so many seconds."""
+    return Command("", keys, ("SET", keys.progress(id), packed, "EX", seconds), _nothing)
+
+
+def progress(keys: QueueKeys, id: str) -> Command[bytes | None]:
+    """Read how far a job is. None: nothing was said of it, or too long ago."""
+    return Command("", keys, ("GET", keys.progress(id)), _as_it_is)
+
+
+def _as_it_is(reply: Any) -> Any:
+    return reply
 
 
 def _text(raw: Any) -> str:

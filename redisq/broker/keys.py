@@ -83,6 +83,10 @@ class QueueKeys:
         """The result of one job; expires by itself."""
         return f"{self.prefix}:result:{job_id}"
 
+    def progress(self, job_id: str) -> str:
+        """How far one job is, as its handler says; expires by itself."""
+        return f"{self.prefix}:progress:{job_id}"
+
     def done(self, job_id: str) -> str:
         """The channel on which one job's end is told."""
         return f"{self.prefix}:done:{job_id}"

@@ -6,7 +6,7 @@ import click
 
 from redisq.broker.overview import finished
 from redisq.cli.output import print_json, say
-from redisq.cli.report import find_place, print_report, report, unknown_job
+from redisq.cli.report import find_place, print_report, report, told_progress, unknown_job
 from redisq.cli.target import Target, json_option, queues_option, target_options
 
 __all__ = ["inspect"]
@@ -29,14 +29,16 @@ def inspect(target: Target, job: str, show_args: bool, as_json: bool) -> None:
     Without -Q, all queues are looked through. The exit code is 1 when none of them has it.
 
     With --json: {"id", "queue", "state", "position", "task", "attempt", "crashes", "parks", "reason", "error", "worker",
-    "due", "age", "lease", "size", "unreadable", "args_count", "kwargs_count"}, and "args" and "kwargs" with --show-args.
+    "due", "age", "lease", "size", "progress", "unreadable", "args_count", "kwargs_count"}, and "args" and "kwargs" with
+    --show-args. "progress" is what the handler said last: {"done", "total", "note", "attempt"}.
     "due" and "lease" are the seconds until then, "age" those since it waits or is dead, "size" is in bytes; what does
-    not apply is null. "state" is waiting, delayed, retry, processing or dead; or done, with "queue" alone, when the result
-    is kept.
+    not apply is null. "state" is waiting, delayed, retry, processing or dead; or done, with "queue" and "progress" alone,
+    when the result is kept.
     """
     place = find_place(target, job)
     if place:
-        fields = report(place, show_args=show_args, max_bytes=target.app.settings.max_bytes)
+        said = target.app.job(job, queue=place.keys.queue).progress()
+        fields = report(place, show_args=show_args, progress=said, max_bytes=target.app.settings.max_bytes)
         if as_json:
             print_json(fields)
         else:
@@ -46,6 +48,7 @@ def inspect(target: Target, job: str, show_args: bool, as_json: bool) -> None:
     if not done:
         raise unknown_job(target, job)
     if as_json:
-        print_json({"id": job, "queue": done.queue, "state": "done"})
+        said = target.app.job(job, queue=done.queue).progress()
+        print_json({"id": job, "queue": done.queue, "state": "done", "progress": told_progress(said)})
     else:
         say(f"job {job} of queue {done.queue} is done; its result is kept")

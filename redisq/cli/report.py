@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from redisq.app.progress import Progress
 from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import Place, finished, places
 from redisq.cli.output import print_fields, span
@@ -19,7 +20,7 @@ from redisq.message import Message, Meta
 from redisq.redact import MAX_TEXT, redacted, shown
 from redisq.types import check_name
 
-__all__ = ["find_place", "letter", "print_report", "report", "unknown_job"]
+__all__ = ["find_place", "letter", "print_report", "report", "told_progress", "unknown_job"]
 
 #: Where a score is a time to come, and where one that has passed.
 _DUE, _SINCE = ("delayed", "retry"), ("waiting", "dead")
@@ -58,7 +59,7 @@ def letter(keys: QueueKeys, id: str, body: bytes, meta: Meta, max_bytes: int = M
     }
 
 
-def report(place: Place, *, show_args: bool, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def report(place: Place, *, show_args: bool, progress: Progress | None = None, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return all that is told of one message."""
     found = place.found
     message = _read(found.body, max_bytes)
@@ -71,6 +72,7 @@ def report(place: Place, *, show_args: bool, max_bytes: int = MAX_BYTES) -> dict
         "due": away if found.state in _DUE else None,
         "age": -away if found.state in _SINCE else None,
         "lease": away if found.state == "processing" else None,
+        "progress": told_progress(progress),
         "unreadable": None if isinstance(message, Message) else shown(message),
         "args_count": len(message.args) if isinstance(message, Message) else None,
         "kwargs_count": len(message.kwargs or {}) if isinstance(message, Message) else None,
@@ -78,6 +80,11 @@ def report(place: Place, *, show_args: bool, max_bytes: int = MAX_BYTES) -> dict
     if show_args and isinstance(message, Message):
         fields |= {"args": redacted(list(message.args)), "kwargs": redacted(message.kwargs or {})}
     return fields
+
+
+def told_progress(progress: Progress | None) -> dict[str, Any] | None:
+    """Return what is told of a job's progress."""
+    return progress._replace(note=shown(progress.note, MAX_TEXT))._asdict() if progress else None
 
 
 def print_report(fields: Mapping[str, Any]) -> None:
@@ -97,6 +104,8 @@ def print_report(fields: Mapping[str, Any]) -> None:
     shown_args: dict[str, Any] = {
         name: json.dumps(words.pop(name), ensure_ascii=False) for name in ("args", "kwargs") if name in words
     }
+    if words["progress"] is not None:
+        words["progress"] = str(Progress(**words["progress"]))
     rest = {name: value for name, value in words.items() if name not in times}
     print_fields({**first, **rest, "size": size, **shown_args})
 

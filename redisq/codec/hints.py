@@ -73,13 +73,18 @@ class Shape:
         return ((name, value, other[name]) for name, value in one.items())
 
 
-def shape_of(handler: Callable[..., Any]) -> Shape:
-    """Read a handler's annotations; those that do not resolve (names of type checkers only) build nothing."""
+def shape_of(handler: Callable[..., Any], signature: inspect.Signature | None = None) -> Shape:
+    """Read a handler's annotations; those that do not resolve (names of type checkers only) build nothing.
+
+    Args:
+        handler: The function.
+        signature: Its parameters that callers give; None: all.
+    """
     try:
         hints = typing.get_type_hints(handler)
     except Exception:  # noqa: BLE001 - any code may stand in an annotation
         hints = {}
-    return Shape(inspect.signature(handler), hints)
+    return Shape(signature or inspect.signature(handler), hints)
 
 
 def _builder(hint: Any) -> Build | None:

@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from random import random
 from time import monotonic
 from typing import Any
 
 from redisq.app.app import RedisQ
+from redisq.app.calling import acall
+from redisq.app.calling import call as sync_call
+from redisq.app.context import Context, begin_run, context_of, end_run
+from redisq.app.progress import KEPT, Progress
 from redisq.app.task import Task
-from redisq.broker.commands import Settlement
+from redisq.broker.commands import Settlement, keep_progress
+from redisq.broker.keys import QueueKeys
 from redisq.codec.msgpack import decode
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, UnknownTask
 from redisq.message import Delivery
@@ -31,7 +37,8 @@ class Call:
 
     def __init__(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.task = task
-        self.handler: Callable[[], Any] = partial(task.handler, *args, **kwargs)
+        self.args = args
+        self.kwargs = kwargs
         self.returned: Any = None
 
 
@@ -40,18 +47,23 @@ class Attempt:
 
     Args:
         app: Whose task.
+        keys: Of the queue.
         delivery: The call, under its lease.
-        settle: Takes the end of it, and the microseconds that its handler ran.
+        settle: Takes the task's name, if it was found, the end of the call, and the microseconds that its handler ran.
 
     Attributes:
         to_be_repeated: It failed, and was settled so that it is tried again.
         error: Why it failed, or why its result is not kept; None: all is well, or nobody here knows the task.
     """
 
-    def __init__(self, app: RedisQ, delivery: Delivery, settle: Callable[[Settlement, int], None]) -> None:
+    def __init__(
+        self, app: RedisQ, keys: QueueKeys, delivery: Delivery, settle: Callable[[str | None, Settlement, int], None]
+    ) -> None:
         self._app = app
+        self._keys = keys
         self._delivery = delivery
-        self._settle = settle
+        self._task: str | None = None
+        self._settle_as = settle
         self.to_be_repeated = False
         self.error: BaseException | None = None
 
@@ -71,6 +83,7 @@ class Attempt:
         try:
             message = decode(self._delivery.body, self._app.settings.max_bytes)
             task = self._app.find_task(message.task)
+            self._task = task.name
             return Call(task, *task.shape.revive(message.args, message.kwargs or {}))
         except UnknownTask as error:
             self._settle(unreadable(self._delivery, error, random), 0)
@@ -81,13 +94,28 @@ class Attempt:
             self._fail(task, error, 0)
         return None
 
+    def _settle(self, settlement: Settlement, run_time: int) -> None:
+        self._settle_as(self._task, settlement, run_time)
+
     def _in_thread(self, call: Call) -> None:
         with self._judged(call):
-            call.returned = call.handler()
+            call.returned = copy_context().run(sync_call, self._app.hooks, call.task, self._context(call), call.args, call.kwargs)
 
     async def _in_loop(self, call: Call) -> None:
-        with self._judged(call):
-            call.returned = await call.handler()
+        context = self._context(call)
+        before = begin_run(context)
+        try:
+            with self._judged(call):
+                call.returned = await acall(self._app.hooks, call.task, context, call.args, call.kwargs)
+        finally:
+            end_run(before)
+
+    def _context(self, call: Call) -> Callable[[], Context]:
+        context = context_of(call.task.definition, self._delivery, self._keys.queue, "eager", 0.0, self._keep)
+        return lambda: context
+
+    def _keep(self, progress: Progress) -> None:
+        self._app.connector.execute(keep_progress(self._keys, self._delivery.id, progress.packed(), KEPT))
 
     @contextmanager
     def _judged(self, call: Call) -> Iterator[None]:

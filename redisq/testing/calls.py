@@ -126,7 +126,7 @@ class Wanted:
 
     def _signature(self) -> inspect.Signature | None:
         known = self.app.tasks.get(self.name)
-        return inspect.signature(known.handler) if known else None
+        return known.signature if known else None
 
     def _parameters(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, complete: bool = False) -> dict[Any, Any]:
         """Arguments by parameter; by place and name where the signature is not known, or does not fit."""

@@ -24,6 +24,7 @@ from redisq.codec.hints import Shape
 from redisq.message import Delivery, Message
 from redisq.testing.attempt import Attempt
 from redisq.testing.clock import Clock
+from redisq.worker.observers import Observers, end_of
 
 __all__ = ["run_at_once"]
 
@@ -76,10 +77,13 @@ class Eager:
         """Give one attempt after the other, each to be run; raise the first error of the calls that failed for good."""
         keys = self._app.keys(self._app.queue_of(options, send))
         errors: list[BaseException] = []
+        observers = Observers(self._app.hooks)
         for delivery in self._lease(keys, {job.id for job in jobs}):
             leased = [delivery]
             while leased:
-                attempt = Attempt(self._app, leased.pop(), partial(self._settle, keys))
+                delivery = leased.pop()
+                observers.claimed(keys, (delivery,))
+                attempt = Attempt(self._app, keys, delivery, partial(self._settle_and_tell, observers, keys, delivery))
                 yield attempt
                 if attempt.to_be_repeated:
                     leased = self._lease(keys, {delivery.id})
@@ -87,6 +91,12 @@ class Eager:
                     errors.append(attempt.error)
         if errors and self._propagate:
             raise errors[0]
+
+    def _settle_and_tell(
+        self, observers: Observers, keys: QueueKeys, delivery: Delivery, task: str | None, settlement: Settlement, run_time: int
+    ) -> None:
+        self._settle(keys, settlement, run_time)
+        observers.end(end_of(keys, delivery, task, settlement, run_time))
 
     def _settle(self, keys: QueueKeys, settlement: Settlement, run_time: int = 0) -> None:
         if settlement.op != "retry":

@@ -12,24 +12,52 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from multiprocessing.connection import Connection
 from random import random
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
+from redisq.app.app import RedisQ
+from redisq.app.calling import acall, call
+from redisq.app.context import Context, context_of
+from redisq.app.hooks import Hooks
+from redisq.app.progress import Progress
 from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge, SoftTimeout
 from redisq.message import Delivery, Meta
+from redisq.worker.speaker import Speaker
 from redisq.worker.verdict import after_failure, after_success, done, unreadable
 
-__all__ = ["address_of", "child_main", "pack_request", "unpack_answer"]
+__all__ = ["Answer", "Said", "address_of", "address_of_app", "child_main", "pack_request", "unpack_answer"]
 
 _PR_SET_PDEATHSIG = 1
+
+
+T = TypeVar("T")
+
+_NO_HOOKS = Hooks("none")
+
+
+class Answer(NamedTuple):
+    """How the delivery ends, and a line for the log, empty when there is nothing to say."""
+
+    settlement: Settlement
+    line: str
+
+
+class Said(NamedTuple):
+    """What the handler of a job said of its progress."""
+
+    id: str
+    progress: Progress
 
 
 def address_of(task: Task[..., Any]) -> tuple[str, str]:
@@ -44,19 +72,32 @@ def address_of(task: Task[..., Any]) -> tuple[str, str]:
     return module, name
 
 
-def pack_request(task: Task[..., Any], delivery: Delivery, max_bytes: int) -> bytes:
-    """Return what a child is asked: to run this delivery."""
-    meta = delivery.meta
-    packed: bytes = msgpack.packb(
-        [*address_of(task), delivery.id, delivery.fence, delivery.body, meta.attempt, meta.crashes, meta.parks, max_bytes]
-    )
+def address_of_app(app: RedisQ) -> tuple[str, str] | None:
+    """Return the module and the name under which a child finds the app; None: it is no global of a module."""
+    for module, found in list(sys.modules.items()):
+        for name, value in list(getattr(found, "__dict__", {}).items()):
+            if value is app:
+                return module, name
+    return None
+
+
+def pack_request(
+    task: Task[..., Any], delivery: Delivery, queue: str, worker: str, home: tuple[str, str] | None, max_bytes: int
+) -> bytes:
+    """Return what a child is asked: to run this delivery, through the hooks of the app that is at home there."""
+    # The delivery with its record in one list, as the child builds it again.
+    packed: bytes = msgpack.packb([*address_of(task), delivery, queue, worker, home, max_bytes])
     return packed
 
 
-def unpack_answer(raw: bytes) -> tuple[Settlement, str]:
-    """Return how the delivery ends, and a line for the log, empty when there is nothing to say."""
-    *fields, note = msgpack.unpackb(raw)
-    return Settlement(*fields), note
+def unpack_answer(raw: bytes) -> Answer | Said:
+    """Return what a child answered, or said in between."""
+    first, *others = msgpack.unpackb(raw)
+    if first == "progress":
+        job_id, *progress = others
+        return Said(job_id, Progress(*progress))
+    *fields, line = others
+    return Answer(Settlement(first, *fields), line)
 
 
 def child_main(pipe: Connection, parent: int) -> None:
@@ -65,9 +106,10 @@ def child_main(pipe: Connection, parent: int) -> None:
     # Ctrl-C reaches the whole group: the parent decides what becomes of its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    speaker = Speaker(pipe)
     with suppress(EOFError, OSError):
         while True:
-            pipe.send_bytes(msgpack.packb(_serve(*msgpack.unpackb(pipe.recv_bytes()))))
+            speaker.answer(msgpack.packb(_serve(speaker, *msgpack.unpackb(pipe.recv_bytes()))))
 
 
 def _die_with(parent: int) -> None:
@@ -79,17 +121,20 @@ def _die_with(parent: int) -> None:
 
 
 def _serve(
-    module: str, name: str, id: str, fence: int, body: bytes, attempt: int, crashes: int, parks: int, max_bytes: int
+    speaker: Speaker, module: str, name: str, sent: list[Any], queue: str, worker: str, home: list[str] | None, max_bytes: int
 ) -> list[Any]:
-    delivery = Delivery(id, fence, body, Meta(attempt, crashes, parks))
+    job_id, fence, body, meta = sent
+    delivery = Delivery(job_id, fence, body, Meta(*meta))
     try:
-        task = _find_task(module, name)
+        hooks = _find(RedisQ, *home).hooks if home else _NO_HOOKS
+        task = _find(Task, module, name)
         message = decode(body, max_bytes)
         args, kwargs = task.shape.revive(message.args, message.kwargs or {})
     except (DecodeError, ConfigError) as error:
         return [*unreadable(delivery, error, random), str(error)]
+    context = context_of(task.definition, delivery, queue, worker, 0.0, partial(speaker.say, job_id))
     try:
-        returned = _call(task, args, kwargs)
+        returned = copy_context().run(_call, hooks, task, lambda: context, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - judged, as in the executor
         settlement = after_failure(task.definition, delivery, error, random)
         return [*settlement, settlement.text]
@@ -99,34 +144,35 @@ def _serve(
         return [*done(delivery), f"done, its result is not kept: {error}"]
 
 
-def _find_task(module: str, name: str) -> Task[..., Any]:
+def _find(kind: type[T], module: str, name: str) -> T:
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    if not isinstance(found, Task):
-        raise ConfigError(f"a process pool looks for task {name} in module {module}, and it is not there under this name")
+    if not isinstance(found, kind):
+        what = kind.__name__.lower()
+        raise ConfigError(f"a process pool looks for {what} {name} in module {module}, and it is not there under this name")
     return found
 
 
-def _call(task: Task[..., Any], args: Any, kwargs: Any) -> Any:
+def _call(hooks: Hooks, task: Task[..., Any], context: Callable[[], Context], args: Any, kwargs: Any) -> Any:
     soft = task.definition.soft_timeout
     if task.is_async:
-        return asyncio.run(_call_async(task, args, kwargs, soft))
+        return asyncio.run(_call_async(soft, acall(hooks, task, context, args, kwargs)))
     if soft is None:
-        return task.handler(*args, **kwargs)
+        return call(hooks, task, context, args, kwargs)
     signal.signal(signal.SIGALRM, _tell)
     signal.setitimer(signal.ITIMER_REAL, soft)
     try:
-        return task.handler(*args, **kwargs)
+        return call(hooks, task, context, args, kwargs)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-async def _call_async(task: Task[..., Any], args: Any, kwargs: Any, soft: float | None) -> Any:
+async def _call_async(soft: float | None, running: Coroutine[Any, Any, Any]) -> Any:
     timer = asyncio.timeout(soft)
     try:
         async with timer:
-            return await task.handler(*args, **kwargs)
+            return await running
     except TimeoutError:
         if timer.expired():
             raise SoftTimeout(f"soft timeout of {soft:g} s") from None

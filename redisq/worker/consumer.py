@@ -22,6 +22,7 @@ from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
 from redisq.errors import BrokerError
 from redisq.worker.held import Held
+from redisq.worker.observers import Observers
 from redisq.worker.settler import Batch, Settler
 
 __all__ = ["MAX_TRIPS", "Consumer"]
@@ -48,6 +49,7 @@ class Consumer:
         lease: Microseconds.
         max_crashes: A message whose lease ended so often by expiry is dead.
         start: Runs a delivery; its end comes back by `ended`.
+        observers: Told what comes, and what became of it.
         log: The worker's logger.
     """
 
@@ -62,6 +64,7 @@ class Consumer:
         lease: int,
         max_crashes: int,
         start: Callable[[Held], None],
+        observers: Observers,
         log: logging.Logger,
     ) -> None:
         self._connector = connector
@@ -72,6 +75,7 @@ class Consumer:
         self._lease = lease
         self._max_crashes = max_crashes
         self._start = start
+        self._observers = observers
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._settler = Settler()
@@ -231,6 +235,8 @@ class Consumer:
             self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
         self._empty[keys] = len(deliveries) < limit and next_due != 0
         self._set_timer(keys, next_due)
+        if self._observers.watch_claims:
+            self._observers.claimed(keys, deliveries)
         for delivery in deliveries:
             held = Held(keys, delivery)
             self._held.add(held)
@@ -252,6 +258,8 @@ class Consumer:
                 held.then, held.leased = None, False
                 self._held.add(held)
                 then()
+        if self._observers.watch_ends:
+            self._observers.settled(batch.ended, result)
         if self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Settled %d messages of queue %s, %d stale", len(batch.ended), batch.keys.queue, len(result))
 

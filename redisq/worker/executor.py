@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from random import random
 from typing import Any
 
 from redisq.app.app import RedisQ
+from redisq.app.calling import acall, call
+from redisq.app.context import begin_run
 from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
@@ -25,9 +27,11 @@ from redisq.errors import (
     UnknownTask,
 )
 from redisq.redact import error_text
-from redisq.worker.child import address_of
+from redisq.worker.board import Board
+from redisq.worker.child import address_of, address_of_app
 from redisq.worker.consumer import Consumer
 from redisq.worker.held import Held
+from redisq.worker.observers import Observers
 from redisq.worker.processes import ProcessPool
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
@@ -55,6 +59,9 @@ class Executor:
         processes: Where tasks with `pool="process"` run.
         quarantine: Where a message runs that was there when a worker died, twice: alone, so that no innocent dies with it.
         consumer: Told each end once.
+        worker: The worker's name.
+        board: Where handlers' progress goes.
+        observers: Told of leases that were lost.
         log: The worker's logger.
     """
 
@@ -66,9 +73,16 @@ class Executor:
         processes: ProcessPool,
         quarantine: ProcessPool,
         consumer: Consumer,
+        worker: str,
+        board: Board,
+        observers: Observers,
         log: logging.Logger,
     ) -> None:
         self._app = app
+        self._hooks = app.hooks
+        self._worker = worker
+        self._board = board
+        self._observers = observers
         self._loop = loop
         self._threads = threads
         self._processes = processes
@@ -103,6 +117,7 @@ class Executor:
         try:
             message = decode(delivery.body, self._max_bytes)
             task = self._app.find_task(message.task)
+            held.task = message.task
             args, kwargs = task.shape.revive(message.args, message.kwargs or {})
         except (DecodeError, UnknownTask) as error:
             settlement = unreadable(delivery, error, random)
@@ -111,7 +126,7 @@ class Executor:
             self._consumer.ended(held, settlement, 0)
             return
         except TypeError as error:
-            self._finish(Run(held, task), None, error)
+            self._finish(Run(held, task, self._worker, self._board), None, error)
             return
         begin = partial(self._begin, held, task, args, kwargs)
         if task.definition.ack == "early":
@@ -120,7 +135,7 @@ class Executor:
             begin()
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        run = Run(held, task)
+        run = Run(held, task, self._worker, self._board)
         run.apart = self._pool_of(run)
         if run.apart is self._quarantine:
             if held.leased and run.apart.is_busy:
@@ -131,13 +146,21 @@ class Executor:
             self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
         self._running[held] = run
         if run.apart:
-            run.apart.submit(run, self._finish_apart)
+            run.apart.submit(run, self._home, self._finish_apart)
         elif task.is_async:
             run.begin()
             run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
         else:
-            self._threads.submit(run, partial(task.handler, *args, **kwargs), self._finish)
+            self._threads.submit(run, partial(call, self._hooks, task, run.context, args, kwargs), self._finish)
         self._timeouts.watch()
+
+    @cached_property
+    def _home(self) -> tuple[str, str] | None:
+        """Where a child process finds the app, for its hooks; None: nobody needs it, or it cannot be found."""
+        home = address_of_app(self._app.original) if self._hooks.run else None
+        if self._hooks.run and not home:
+            self._log.warning("The middleware's run hooks are not called in child processes: the app is no global of a module")
+        return home
 
     def _pool_of(self, run: Run) -> ProcessPool | None:
         """The processes in which it has to run; None: in this one."""
@@ -167,8 +190,13 @@ class Executor:
         self._settle(run, settlement)
 
     async def _run(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        task = run.task
         try:
-            returned = await run.task.handler(*args, **kwargs)
+            if self._hooks.run or task.definition.bind:
+                returned = await acall(self._hooks, task, run.context, args, kwargs)
+            else:  # the same, without a coroutine in between
+                begin_run(run.context)
+                returned = await task.handler(*args, **kwargs)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - also SystemExit, and a cancellation of the handler's own making
@@ -254,6 +282,7 @@ class Executor:
         if run is None or held.settled or not held.leased:
             return
         held.lost = True
+        self._observers.lost(held)
         self._log.warning("Lost the lease of task %s[%s] of queue %s", run.task.name, held.delivery.id, held.keys.queue)
         if run.coroutine:
             held.leased = False

@@ -22,9 +22,11 @@ class Held:
         then: Acknowledged early: run this when Redis has taken the ack.
         leased: False from then on: it only takes a slot.
         over: Its handler has ended.
+        task: The task's name, once the message is read.
+        told_lost: The middleware knows that it is lost.
     """
 
-    __slots__ = ("delivery", "keys", "leased", "lost", "over", "settled", "then", "until")
+    __slots__ = ("delivery", "keys", "leased", "lost", "over", "settled", "task", "then", "told_lost", "until")
 
     def __init__(self, keys: QueueKeys, delivery: Delivery) -> None:
         self.keys = keys
@@ -35,3 +37,5 @@ class Held:
         self.then: Callable[[], None] | None = None
         self.leased = True
         self.over = False
+        self.task: str | None = None
+        self.told_lost = False

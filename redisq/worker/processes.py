@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 from redisq.broker.commands import Settlement
-from redisq.worker.child import child_main, pack_request, unpack_answer
+from redisq.worker.child import Said, child_main, pack_request, unpack_answer
 from redisq.worker.run import Run
 from redisq.worker.supervisor import how_it_ended
 
@@ -76,13 +76,19 @@ class ProcessPool:
         """Whether a delivery would have to wait for a child."""
         return not self._idle and len(self._children) >= self._size
 
-    def submit(self, run: Run, done: Done) -> None:
+    def submit(self, run: Run, home: tuple[str, str] | None, done: Done) -> None:
         """Run the delivery in a child, then `done(run, settlement, line)`; or `done(run, None, how it died)`.
+
+        Args:
+            run: The delivery and its task.
+            home: The module and name of the app whose `run` hooks the child calls; None: it calls none.
+            done: Told how it ended.
 
         Raises:
             ConfigError: No other process can find the task.
         """
-        request = pack_request(run.task, run.held.delivery, self._max_bytes)
+        held = run.held
+        request = pack_request(run.task, held.delivery, held.keys.queue, run.worker, home, self._max_bytes)
         self._waiting.append(Asked(run, request, done))
         self._next()
 
@@ -107,17 +113,24 @@ class ProcessPool:
         return child
 
     def _answered(self, child: Child) -> None:
-        asked, child.asked = child.asked, None
+        asked = child.asked
         try:
-            settlement, line = unpack_answer(child.pipe.recv_bytes())
+            answer = unpack_answer(child.pipe.recv_bytes())
         except (EOFError, OSError):
             self._bury(child)
+            child.asked = None
             if asked:
                 asked.done(asked.run, None, child.how_it_died())
         else:
+            if isinstance(answer, Said):
+                # A thread that a handler left behind may still talk of a job that is over.
+                if asked and asked.run.held.delivery.id == answer.id:
+                    asked.run.tell_progress(answer.progress)
+                return
+            child.asked = None
             self._idle.append(child)
             if asked:
-                asked.done(asked.run, settlement, line)
+                asked.done(asked.run, answer.settlement, answer.line)
         self._next()
 
     def _bury(self, child: Child) -> None:

@@ -7,10 +7,13 @@ import time
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from redisq.app.context import Context, Report, context_of
+from redisq.app.progress import Progress
 from redisq.app.task import Task
 from redisq.worker.held import Held
 
 if TYPE_CHECKING:
+    from redisq.worker.board import Board
     from redisq.worker.processes import ProcessPool
 
 __all__ = ["GRACE", "Phase", "Run"]
@@ -34,6 +37,8 @@ class Run:
     Attributes:
         held: The delivery.
         task: Whose handler.
+        worker: The worker's name.
+        board: Where its progress goes.
         started: Monotonic seconds; None: it waits for a thread or a process.
         coroutine: What runs in the loop; None for a thread's.
         thread: The thread that runs it, by its identifier; else None.
@@ -43,11 +48,16 @@ class Run:
         cancelled: It was told because somebody cancelled the job.
     """
 
-    __slots__ = ("apart", "cancelled", "coroutine", "held", "phase", "started", "task", "thread", "told")
+    __slots__ = (
+        "_context", "apart", "board", "cancelled", "coroutine", "held", "phase", "started", "task", "thread", "told", "worker"
+    )  # fmt: skip
 
-    def __init__(self, held: Held, task: Task[..., Any]) -> None:
+    def __init__(self, held: Held, task: Task[..., Any], worker: str, board: Board) -> None:
         self.held = held
         self.task = task
+        self.worker = worker
+        self.board = board
+        self._context: Context | None = None
         self.started: float | None = None
         self.coroutine: asyncio.Task[None] | None = None
         self.thread: int | None = None
@@ -61,6 +71,18 @@ class Run:
         self.started = time.monotonic()
         timeout = self.task.definition.timeout
         self.held.until = None if timeout is None else self.started + timeout + GRACE
+
+    def context(self) -> Context:
+        """Return what its handler can know; made when first asked for."""
+        if self._context is None:
+            ran = 0.0 if self.started is None else time.monotonic() - self.started
+            report: Report = self.tell_progress
+            self._context = context_of(self.task.definition, self.held.delivery, self.held.keys.queue, self.worker, ran, report)
+        return self._context
+
+    def tell_progress(self, progress: Progress) -> None:
+        """Its handler said how far it is."""
+        self.board.post(self.held.keys, self.held.delivery.id, progress)
 
     @property
     def run_time(self) -> int:

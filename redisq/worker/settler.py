@@ -9,7 +9,7 @@ from redisq.broker.commands import MAX_BATCH, Command, Settlement, settle
 from redisq.broker.keys import QueueKeys
 from redisq.worker.held import Held
 
-__all__ = ["Batch", "Settler"]
+__all__ = ["Batch", "Ended", "Settler"]
 
 
 class Ended(NamedTuple):

@@ -7,6 +7,7 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -85,7 +86,8 @@ class ThreadPool:
                 if item.run.cancelled:  # while it waited for this thread
                     error = TaskCancelled("cancelled")
                 else:
-                    returned = item.handler()
+                    # What one handler, or a hook, sets in a context variable is not there for the thread's next.
+                    returned = copy_context().run(item.handler)
             except BaseException as raised:  # noqa: BLE001 - reported to the worker, which decides
                 error = raised
             with self._telling:

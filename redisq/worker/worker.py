@@ -18,12 +18,14 @@ from redisq.broker.connector import Patience
 from redisq.errors import ConfigError
 from redisq.message import new_id
 from redisq.types import check_name
+from redisq.worker.board import Board
 from redisq.worker.consumer import Consumer
 from redisq.worker.control import Answer, Control
 from redisq.worker.executor import Executor
 from redisq.worker.exits import Exit
 from redisq.worker.fitness import NO_LIMITS, Fitness, Limits
 from redisq.worker.health import Address, Health
+from redisq.worker.observers import Observers
 from redisq.worker.outage import Outage
 from redisq.worker.processes import ProcessPool
 from redisq.worker.readiness import Readiness
@@ -179,6 +181,7 @@ class Worker:
                 return
             loop, settings = asyncio.get_running_loop(), self._app.settings
             threads = ThreadPool(loop, self._threads)
+            board, observers = Board(connector, loop, self.log), Observers(self._app.hooks)
             consumer = Consumer(
                 connector,
                 blocking,
@@ -188,11 +191,12 @@ class Worker:
                 lease=settings.lease,
                 max_crashes=settings.max_deliveries,
                 start=lambda held: executor.start(held),
+                observers=observers,
                 log=self.log,
             )
             processes = ProcessPool(loop, self._processes, settings.max_bytes)
             quarantine = ProcessPool(loop, 1, settings.max_bytes)
-            executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.log)
+            executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.name, board, observers, self.log)
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
                 server.connector("worker-renewer", patience=patience),
@@ -223,6 +227,7 @@ class Worker:
                 threads.close()
                 processes.close()
                 quarantine.close()
+                await board.aclose()
                 await consumer.abort()
         finally:
             if health:

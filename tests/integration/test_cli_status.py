@@ -228,6 +228,6 @@ def test_what_is_no_app_is_refused_in_one_line(target: str, says: str, operator:
 
 def test_a_job_whose_result_is_kept_is_done(operator: Operator, stage: Stage) -> None:
     job = stage.settled("mail", "result", delay=60_000_000, reason="none", text="\xc0")
-    assert operator.json("inspect", job) == {"id": job, "queue": "mail", "state": "done"}
+    assert operator.json("inspect", job) == {"id": job, "queue": "mail", "state": "done", "progress": None}
     assert "is done; its result is kept" in operator.text("inspect", job)
     assert f"job {job} of queue mail is done" in operator.error("cancel", job)

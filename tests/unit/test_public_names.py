@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 
 import redisq
-from redisq import errors, testing
+from redisq import errors, middleware, testing
 
 PUBLIC = [getattr(redisq, name) for name in redisq.__all__ if name != "__version__"]
 PUBLIC += [getattr(testing, name) for name in testing.__all__]
+PUBLIC += [getattr(middleware, name) for name in middleware.__all__]
 
 
 def test_the_public_names() -> None:
     assert testing.__all__ == ["Call", "Clock", "Drained", "FakeServer", "Sandbox", "check_leaks", "sandbox"]
-    assert redisq.__all__ == ["Job", "RedisQ", "Reject", "Retry", "Task", "Worker", "__version__", "task"]
+    middleware_names = ["CallRefused", "Delivery", "End", "LogJob", "LogRuns", "Middleware", "OutgoingCall", "Progress"]
+    assert middleware.__all__ == middleware_names
+    assert redisq.__all__ == [
+        "Context", "Job", "Middleware", "RedisQ", "Reject", "Retry", "Task", "Worker", "__version__", "current_context", "task",
+    ]  # fmt: skip
 
 
 def test_every_public_name_is_there() -> None:
