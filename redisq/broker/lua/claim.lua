@@ -120,6 +120,11 @@ local function drop_expired(id, raw)
   if not expires or expires > queue.now then
     return false
   end
+  if queue.keep_expired then
+    bury(id, read_meta(raw), 'expired', 'nobody took it in time')
+    redis.call('HDEL', LEASES, id)
+    return true
+  end
   redis.call('HDEL', MESSAGES, id)
   redis.call('HDEL', META, id)
   redis.call('HDEL', LEASES, id)
