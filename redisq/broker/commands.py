@@ -211,7 +211,7 @@ def declare(
 
 def delete(keys: QueueKeys, *, if_empty: bool = False) -> Command[int]:
     """Delete a queue with all in it. Gives how many waited, or -1 when it is kept as it is not empty."""
-    return Command("delete", keys, (int(if_empty),), int)
+    return Command("delete", keys, (int(if_empty),), _first_number, numbered=True)
 
 
 def restore(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, limit: int = 0) -> Command[list[str]]:
@@ -294,6 +294,10 @@ def _claimed(reply: Any) -> Claimed:
 def _verdicts(reply: Any) -> dict[str, str]:
     texts = _texts(reply)
     return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _first_number(reply: Any) -> int:
+    return int(reply[0])
 
 
 def _nothing(_reply: Any) -> None:

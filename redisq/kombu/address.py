@@ -34,7 +34,9 @@ def server_of(client: Any, options: Mapping[str, Any], *, tls: bool) -> Server:
         if split.scheme not in ("socket", "unix"):
             raise ConfigError(f"URL scheme {split.scheme!r} behind redisq+: want redisq+socket:///path")
         name = _login(split.username and unquote(split.username), split.password and unquote(split.password)) or login
-        url = f"unix://{name}{split.path}?db={_database(client.virtual_host if client.virtual_host != '/' else _query(split.query))}"
+        url = (
+            f"unix://{name}{split.path}?db={_database(client.virtual_host if client.virtual_host != '/' else _query(split.query))}"
+        )
         extra = {key: value for key, value in extra.items() if not key.startswith(("socket_keepalive", "ssl_"))}
     else:
         scheme = "rediss" if tls or client.ssl else "redis"

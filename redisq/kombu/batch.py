@@ -23,7 +23,8 @@ class PublishBatch:
     """
 
     def __init__(self, channel: Any, connector: Connector, max_size: int) -> None:
-        self._channel = channel
+        #: `Producer.batch()` asks whose it is.
+        self.channel = channel
         self._connector = connector
         self._max_size = max_size
         self._gathered: list[Command[Any]] = []
@@ -33,7 +34,7 @@ class PublishBatch:
     def publish(self, message: dict[str, Any], exchange: str = "", routing_key: str = "", **kwargs: Any) -> None:
         """Gather one publication."""
         self._check()
-        more = self._channel.publication(message, exchange, routing_key)
+        more = self.channel.publication(message, exchange, routing_key)
         if self._gathered and len(self._gathered) + len(more) > self._max_size:
             self.flush()
         self._gathered += more

@@ -133,14 +133,14 @@ class Channel(virtual.Channel):
 
     def exchange_declare(self, exchange: str | None = None, type: str = "direct", durable: bool = False, **kwargs: Any) -> None:
         """Declare an exchange, for other connections too."""
-        type = type or "direct"
-        exchange = exchange or f"amq.{type}"
+        kind = type or "direct"
+        exchange = exchange or f"amq.{kind}"
         if kwargs.get("passive") and exchange not in self.state.exchanges:
             self._learn(exchange)
         known = exchange in self.state.exchanges
-        super().exchange_declare(exchange, type, durable, **kwargs)
+        super().exchange_declare(exchange, kind, durable, **kwargs)
         if not known and not kwargs.get("passive"):
-            self._session.routing.declare(exchange, type, durable=durable)
+            self._session.routing.declare(exchange, kind, durable=durable)
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete an exchange and its bindings; queues stay."""
@@ -184,7 +184,7 @@ class Channel(virtual.Channel):
         kind, table = self._session.routing.read(exchange)
         if kind in self.exchange_types and exchange not in self.state.exchanges:
             self.state.exchanges[exchange] = _exchange(kind)
-        return table
+        return list(table)
 
     def get_table(self, exchange: str) -> list[Any]:
         """The bindings of an exchange: what Redis has, and what was made here and got lost there."""

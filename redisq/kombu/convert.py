@@ -90,7 +90,7 @@ def mark(message: dict[str, Any], delivery: Delivery, tag: str) -> None:
         info["delivery_count"] = again
     else:
         info["redelivered"] = False
-    headers = message.get("headers")
+    headers: Any = message.get("headers")
     eta = eta_of(headers)
     # Due by the server's clock, and not by this machine's: without this Celery would hold it in memory till then.
     if eta is not None and headers["eta"] and eta > datetime.now(UTC) and _aware(headers["eta"]):

@@ -46,6 +46,8 @@ _OURS = (
     "fanout_max_age", "queue_order_strategy", "visibility_timeout",
 )  # fmt: skip
 
+#: Seconds. Renewed every third of it.
+_LEASE = 30.0
 #: 180 days, in seconds: what a step of priority is worth. Strict, in practice.
 _STRICT = 180 * 86400.0
 #: The most that a priority may move a message, so that its score stays exact.
@@ -68,7 +70,7 @@ class Options:
         queue_order_strategy: `round_robin`, `priority` or `sorted`.
     """
 
-    lease: float = 30.0
+    lease: float = _LEASE
     delivery_limit: int = 20
     higher_priority_first: bool = False
     priority_step: float = _STRICT
@@ -101,16 +103,16 @@ class Options:
         ours = {name: given[name] for name in _OURS if given.get(name) is not None}
         visibility = ours.pop("visibility_timeout", None)
         if visibility is not None and "lease" not in ours:
-            ours["lease"] = max(min(float(visibility), cls.lease), 1.0)
+            ours["lease"] = max(min(float(visibility), _LEASE), 1.0)
         for name, value in given.items():
             if name in _REFUSED:
                 raise ConfigError(f"transport option {name}: redisq:// does not know Sentinel; give the server's own address")
             if name in _NOT_NEEDED:
                 _note(f"transport option {name} has no effect with redisq://: {_NOT_NEEDED[name]}")
-            elif name == "visibility_timeout" and value is not None and float(value) > cls.lease:
+            elif name == "visibility_timeout" and value is not None and float(value) > _LEASE:
                 _note(
                     "transport option visibility_timeout has no effect with redisq:// above"
-                    f" {cls.lease:g} s: a lease (option lease) is renewed while its consumer lives"
+                    f" {_LEASE:g} s: a lease (option lease) is renewed while its consumer lives"
                 )
             elif name not in _ELSEWHERE and name not in _OURS:
                 _note(f"transport option {name} is unknown to redisq://")

@@ -122,9 +122,7 @@ class Routing:
 
     def refresh(self, connector: Connector) -> None:
         """Prolong what lives only while somebody uses it. Called by the keeper, in its thread."""
-        commands: list[Command[Any]] = [
-            exchanges.bind(keys, [(route, keep)]) for (keys, route), keep in list(self._routes.items())
-        ]
+        commands: list[Command[Any]] = [exchanges.bind(keys, [(route, keep)]) for (keys, route), keep in list(self._routes.items())]
         commands += [
             declare(self._names.queue(queue), **self._rules[queue])
             for queue in list(self._used)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from importlib.metadata import version
 from typing import Any
 
 from kombu.transport import virtual
 
 import redisq_kombu_alias  # noqa: F401 - its import makes the scheme known
+from redisq.broker.faults import CONNECTION_ERRORS
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable, WrongServer
 from redisq.kombu.channel import Channel
 from redisq.kombu.session import Session
@@ -33,7 +33,9 @@ class Transport(virtual.Transport):
     implements = virtual.Transport.implements.extend(
         asynchronous=True, batch_publish=True, exchange_type=frozenset(("direct", "topic", "fanout"))
     )
-    connection_errors = (*virtual.Transport.connection_errors, BrokerUnavailable, AccessDenied, WrongServer, OSError)
+    connection_errors = (
+        *virtual.Transport.connection_errors, *CONNECTION_ERRORS, BrokerUnavailable, AccessDenied, WrongServer, OSError,
+    )  # fmt: skip
     channel_errors = (*virtual.Transport.channel_errors, BrokerError)
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
@@ -52,6 +54,20 @@ class Transport(virtual.Transport):
         """As the stock transport says it, which programs may look at."""
         return not self.client.transport_options.get("retry_on_timeout")
 
+    def establish_connection(self) -> Any:
+        """Connect, and make a first channel.
+
+        Raises:
+            Exception: redis-py's own when it cannot, one of `connection_errors`: programs that come from the stock
+                transport catch that.
+        """
+        try:
+            return super().establish_connection()
+        except BrokerError as error:
+            if isinstance(error.__cause__, CONNECTION_ERRORS):
+                raise error.__cause__ from None
+            raise
+
     def driver_version(self) -> str:
         """The version of redisq."""
         return version("redisq")
@@ -63,7 +79,7 @@ class Transport(virtual.Transport):
             TimeoutError: None came in time.
         """
         if not self.session.consumer.drain(timeout):
-            raise socket.timeout("timed out")
+            raise TimeoutError("timed out")
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Work in kombu's event loop."""

@@ -26,7 +26,9 @@ for name, value in pairs({ ttl = ttl, message_ttl = message_ttl, max_length = ma
   end
 end
 redis.call('DEL', NEVER)
-redis.call('HDEL', CONFIG, unpack(gone))
+if #gone > 0 then
+  redis.call('HDEL', CONFIG, unpack(gone))
+end
 if queue.ttl > 0 and ttl == 0 then
   keep_queue()
 end
