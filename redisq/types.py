@@ -24,7 +24,8 @@ _ENCODED_KINDS = frozenset(("queue", "exchange", "namespace"))
 def check_name(kind: str, name: str) -> str:
     """Return `name` if it may name a queue, task, id or lock.
 
-    A queue's, exchange's or namespace's may have other characters percent-encoded, as `%2F`. A colon is not allowed, so that no queue's keys can be taken for another's.
+    A queue's, exchange's or namespace's may have other characters percent-encoded, as `%2F`: kombu allows any. A colon
+    is not allowed, so that no queue's keys can be taken for another's.
 
     Raises:
         ConfigError: The name is empty, longer than 128, or has other characters than letters, digits and `_ . @ -`.

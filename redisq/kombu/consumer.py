@@ -144,16 +144,16 @@ class Consumer:
     def _wanting(self) -> list[tuple[Subscription, int]]:
         """Who may have messages of a queue, and how many."""
         wanting = []
-        credits: dict[int, int] = {}
+        left: dict[int, int] = {}
         for tag in self._order.consume(len(self._subscriptions)):
             subscription = self._subscriptions[tag]
             if subscription.queue in self._fanout:
                 continue
             channel = subscription.channel
-            if id(channel) not in credits:
-                credits[id(channel)] = self._credit(channel)
-            if credits[id(channel)] > 0:
-                wanting.append((subscription, credits[id(channel)]))
+            if id(channel) not in left:
+                left[id(channel)] = self._credit(channel)
+            if left[id(channel)] > 0:
+                wanting.append((subscription, left[id(channel)]))
         return wanting
 
     def _claim(self, wanting: Sequence[tuple[Subscription, int]]) -> None:
@@ -209,9 +209,11 @@ class Consumer:
             BrokerError: Redis refused, or is away.
         """
         keys = self._names.queue(queue)
-        deliveries = self._connector.execute(self._call(keys, 1)).deliveries
-        if not deliveries:
-            return None
+        while not (answer := self._connector.execute(self._call(keys, 1))).deliveries:
+            # What was first had expired, and more is there.
+            if answer.next_due != 0:
+                return None
+        deliveries = answer.deliveries
         held = Held(queue, keys, deliveries[0])
         self._keeper.hold((held,))
         return held

@@ -158,8 +158,7 @@ class Keeper:
                 if time.monotonic() >= due:
                     due = time.monotonic() + interval
                     self._renew()
-            except Exception:
-                # The leases live on this thread: whatever went wrong, the next round is another try.
+            except Exception:  # noqa: BLE001 - the leases live on this thread: the next round is another try
                 self._log.exception("Keeping leases failed")
                 time.sleep(_AGAIN)
 

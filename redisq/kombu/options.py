@@ -48,6 +48,8 @@ _OURS = (
 
 #: Seconds. Renewed every third of it.
 _LEASE = 30.0
+#: As for redisq's own workers: docs/decisions/0002.
+_SHORTEST = 3.0
 #: 180 days, in seconds: what a step of priority is worth. Strict, in practice.
 _STRICT = 180 * 86400.0
 #: The most that a priority may move a message, so that its score stays exact.
@@ -82,8 +84,8 @@ class Options:
     _step: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.lease >= 1:
-            raise ConfigError(f"lease={self.lease!r}: want 1 s or more")
+        if not self.lease >= _SHORTEST:
+            raise ConfigError(f"lease={self.lease!r}: want {_SHORTEST:g} s or more")
         if self.delivery_limit < 1 or not 1 <= self.batch <= 1000 or self.fanout_max_length < 1 or not self.fanout_max_age >= 1:
             raise ConfigError("delivery_limit, batch (up to 1000), fanout_max_length and fanout_max_age: want 1 or more")
         if self.queue_order_strategy not in ("round_robin", "priority", "sorted"):
@@ -103,7 +105,7 @@ class Options:
         ours = {name: given[name] for name in _OURS if given.get(name) is not None}
         visibility = ours.pop("visibility_timeout", None)
         if visibility is not None and "lease" not in ours:
-            ours["lease"] = max(min(float(visibility), _LEASE), 1.0)
+            ours["lease"] = max(min(float(visibility), _LEASE), _SHORTEST)
         for name, value in given.items():
             if name in _REFUSED:
                 raise ConfigError(f"transport option {name}: redisq:// does not know Sentinel; give the server's own address")
