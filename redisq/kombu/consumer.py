@@ -94,6 +94,9 @@ class Consumer:
         self._look_at: dict[str, float] = {}
         self._loop: Any = None
         self._timer: Any = None
+        self._alarm_at = 0.0
+        self._poke: socket.socket | None = None
+        self._poked: socket.socket | None = None
         self._hooks: list[Callable[[], None]] = []
         self._wake: BlockingCall[Any] = server.blocking("kombu-wake", BLOCK_SECONDS, opened=self._opened, closing=self._closing)
         self._ears: BlockingCall[Any] = server.blocking("kombu-fanout", BLOCK_SECONDS, opened=self._opened, closing=self._closing)
@@ -347,6 +350,9 @@ class Consumer:
         """Work in kombu's event loop from now on."""
         self.unregister()
         self._loop = loop
+        self._poked, self._poke = socket.socketpair()
+        self._poked.setblocking(False)
+        loop.add_reader(self._poked.fileno(), self._turned)
         loop.on_tick.add(self._tick)
         # Its poller sleeps as long as no timer says otherwise; dead connections and due times want to be looked at.
         timer = loop.call_repeatedly(BLOCK_SECONDS, _nothing)
@@ -363,6 +369,11 @@ class Consumer:
         for hook in self._hooks:
             hook()
         self._hooks = []
+        if self._poked is not None and self._poke is not None:
+            self._loop.remove(self._poked.fileno())
+            self._poked.close()
+            self._poke.close()
+            self._poked = self._poke = None
         if self._timer is not None:
             self._timer.cancel()
         self._loop = self._timer = None
@@ -396,15 +407,29 @@ class Consumer:
             pass
         if self._loop is None:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        sleep = self._sleep(wanting) if wanting or self._away_till else float(BLOCK_SECONDS)
+        sleep = self._sleep(wanting) if wanting or self._failures else float(BLOCK_SECONDS)
         if wanting and any(subscription.queue not in self._look_at for subscription, _ in wanting):
             # A full batch came: look again in the next turn, after the loop has served others.
             sleep = 0.0 if any(self._credit(subscription.channel) for subscription, _ in wanting) else float(BLOCK_SECONDS)
         if sleep < BLOCK_SECONDS:
-            self._timer = self._loop.call_later(sleep, _nothing)
+            self._alarm(sleep)
+
+    def _alarm(self, seconds: float) -> None:
+        """Turn the loop then. It has decided how long to sleep before it asked us, so it is poked to decide again."""
+        at = time.monotonic() + seconds
+        if seconds > 0:
+            if time.monotonic() < self._alarm_at <= at + 0.001:
+                return
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(seconds, _nothing)
+            self._alarm_at = at
+        if self._poke is not None:
+            self._poke.send(b"!")
+
+    def _turned(self) -> None:
+        if self._poked is not None:
+            self._poked.recv(100)
 
     def close(self) -> None:
         """Give back what was not handed out; close the connections. What is held stays the keeper's."""

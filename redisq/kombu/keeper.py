@@ -88,6 +88,7 @@ class Keeper:
         if self._closed:
             # Acknowledged after its channel was closed, and so given back: the ack still counts.
             self.flush()
+            self._carrier().close()
         elif first:
             self._wanted.set()
 
