@@ -53,7 +53,7 @@ def drain(server: RedisServer, scheme: str, messages: int) -> float:
     with _connect(server, scheme) as connection:
         seen = 0
 
-        def take(body: object, message: kombu.Message) -> None:
+        def take(_body: object, message: kombu.Message) -> None:
             nonlocal seen
             message.ack()
             seen += 1
@@ -66,7 +66,7 @@ def drain(server: RedisServer, scheme: str, messages: int) -> float:
             return (seen - before) / (time.perf_counter() - started)
 
 
-def idle(server: RedisServer, scheme: str, messages: int) -> float:
+def idle(server: RedisServer, scheme: str, _messages: int) -> float:
     """Median milliseconds from a publication to its callback, one at a time, to a consumer that waits."""
     took: list[float] = []
     done = threading.Event()

@@ -43,8 +43,9 @@ def test_kombus_tests_pass(server: RedisServer) -> None:
     assert set(EXCLUDED) <= {name for pair in names for name in pair}
     done = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-p", "tests.compat.redirect", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist",
-            "-c", os.devnull, "--rootdir", str(source), "-o", "python_classes=test_*", "-q", "--timeout", "60", "--tb=short",
+            sys.executable, "-m", "pytest", "-p", "tests.compat.redirect", "-p", "no:randomly", "-p", "no:cacheprovider",
+            "-p", "no:xdist", "-c", os.devnull, "--rootdir", str(source),
+            "-o", "python_classes=test_*", "-q", "--timeout", "60", "--tb=short",
             "-W", "ignore::UserWarning", "-k", " and ".join(f"not {name}" for name in EXCLUDED), str(suite),
         ],
         cwd=source, capture_output=True, text=True, check=False,
