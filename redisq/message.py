@@ -45,7 +45,7 @@ class Meta(NamedTuple):
     Attributes:
         attempt: The number of its next or present run, from 1. Only failed runs count.
         crashes: How often its lease ended by expiry: a worker died, or hung.
-        parks: How often it was put aside: no worker knew what to do with it, or it has to run apart and another did.
+        parks: How often it was put aside, because no worker knew what to do with it.
         reason: One word on why it waits or died, e.g. `failed`, `exhausted`, `crashed`, `unknown_task`.
         text: The error, in words.
         expires: When it is dropped if it was not leased by then, in microseconds since the epoch; 0: never.

@@ -16,6 +16,7 @@ from redisq.types import MAX_MICROSECONDS
 
 __all__ = [
     "MAX_BATCH",
+    "SUSPECT",
     "Claimed",
     "Command",
     "Enqueue",
@@ -46,6 +47,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 #: The most messages that one call of a script takes.
 MAX_BATCH = 1000
+
+
+#: From so many crashes on a message runs apart (I13): when it is the reason, no innocent dies with it.
+SUSPECT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +170,9 @@ def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[list[str]]:
     return Command("enqueue", keys, tuple(args), _texts, numbered=True)
 
 
-def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int) -> Command[Claimed]:
-    """Lease up to `limit` messages for `lease` microseconds."""
-    return Command("claim", keys, (worker, limit, lease, max_crashes), _claimed, numbered=True)
+def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int = MAX_BATCH) -> Command[Claimed]:
+    """Lease up to `limit` messages for `lease` microseconds; among them up to `apart` that were there at `SUSPECT` crashes."""
+    return Command("claim", keys, (worker, limit, lease, max_crashes, apart, SUSPECT), _claimed, numbered=True)
 
 
 def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0) -> Command[list[str]]:

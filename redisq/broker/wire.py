@@ -165,7 +165,7 @@ class AsyncWire:
                         replies.append(error)
         except _TROUBLE as error:
             if isinstance(error, TimeoutError):
-                error = redis_errors.TimeoutError(f"no answer within {self._timeout:g} s")
+                error = redis_errors.TimeoutError(str(error) or f"no answer within {self._timeout} s")
             await connection.disconnect(nowait=True)
             await self.reset()
             return _failed(replies, error, len(calls))

@@ -48,6 +48,7 @@ class Consumer:
         slots: Leases at most.
         lease: Microseconds.
         max_crashes: A message whose lease ended so often by expiry is dead.
+        has_room: Whether what has to run apart could begin now.
         start: Runs a delivery; its end comes back by `ended`.
         observers: Told what comes, and what became of it.
         log: The worker's logger.
@@ -63,6 +64,7 @@ class Consumer:
         slots: int,
         lease: int,
         max_crashes: int,
+        has_room: Callable[[], bool],
         start: Callable[[Held], None],
         observers: Observers,
         log: logging.Logger,
@@ -74,6 +76,8 @@ class Consumer:
         self._slots = slots
         self._lease = lease
         self._max_crashes = max_crashes
+        self._has_room = has_room
+        self._for_room: Command[Claimed] | None = None
         self._start = start
         self._observers = observers
         self._log = log
@@ -178,7 +182,12 @@ class Consumer:
         return first
 
     def _claim(self, keys: QueueKeys, limit: int) -> Command[Claimed]:
-        return claim(keys, worker=self._worker, limit=limit, lease=self._lease, max_crashes=self._max_crashes)
+        # One claim at a time may bring what has to run apart: nothing is leased that would only wait.
+        apart = int(self._for_room is None and self._has_room())
+        command = claim(keys, worker=self._worker, limit=limit, lease=self._lease, max_crashes=self._max_crashes, apart=apart)
+        if apart:
+            self._for_room = command
+        return command
 
     async def _trip(self, batches: list[Batch], keys: QueueKeys, limit: int) -> None:
         commands: list[Command[Any]] = [batch.command for batch in batches]
@@ -195,7 +204,7 @@ class Consumer:
         for batch, result in zip(batches, results, strict=False):
             self._settled(batch, result)
         if limit:
-            self._claimed(keys, limit, results[-1])
+            self._claimed(keys, limit, commands[-1], results[-1])
         self.pump()
 
     async def _wait_for_work(self, limit: int) -> None:
@@ -216,7 +225,7 @@ class Consumer:
                 self._reserved -= limit
         woken = results[0]
         if alone:
-            self._claimed(alone, limit, results[1])
+            self._claimed(alone, limit, commands[1], results[1])
         elif isinstance(woken, BrokerError):
             self._refused("wait for work", woken)
         else:
@@ -226,7 +235,12 @@ class Consumer:
                     self._empty[keys] = False
         self.pump()
 
-    def _claimed(self, keys: QueueKeys, limit: int, result: Claimed | BrokerError) -> None:
+    def _claimed(self, keys: QueueKeys, limit: int, command: Command[Claimed], result: Claimed | BrokerError) -> None:
+        self._start_all(keys, limit, result)
+        if command is self._for_room:
+            self._for_room = None
+
+    def _start_all(self, keys: QueueKeys, limit: int, result: Claimed | BrokerError) -> None:
         if isinstance(result, BrokerError):
             self._refused(f"claim from queue {keys.queue}", result)
             return

@@ -14,7 +14,7 @@ from redisq.app.app import RedisQ
 from redisq.app.calling import acall, call
 from redisq.app.context import begin_run
 from redisq.app.task import Task
-from redisq.broker.commands import Settlement
+from redisq.broker.commands import SUSPECT, Settlement
 from redisq.codec.msgpack import decode
 from redisq.errors import (
     ConfigError,
@@ -36,13 +36,9 @@ from redisq.worker.processes import ProcessPool
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
 from redisq.worker.timeouts import Timeouts
-from redisq.worker.verdict import after_crash, after_failure, after_success, done, set_aside, unreadable
+from redisq.worker.verdict import after_crash, after_failure, after_success, done, unreadable
 
 __all__ = ["Executor"]
-
-
-#: From so many crashes on a message runs apart (I13).
-SUSPECT = 2
 
 
 #: What a handler that was told to stop ends with.
@@ -138,10 +134,6 @@ class Executor:
         run = Run(held, task, self._worker, self._board)
         run.apart = self._pool_of(run)
         if run.apart is self._quarantine:
-            if held.leased and run.apart.is_busy:
-                # Not kept here until its turn: it would be charged with a death of this worker that it had no part in.
-                self._consumer.ended(held, set_aside(held.delivery, random), 0)
-                return
             crashes = held.delivery.meta.crashes
             self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
         self._running[held] = run

@@ -14,14 +14,13 @@ from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry
 from redisq.message import Delivery
 from redisq.redact import error_text
 
-__all__ = ["MAX_PARKS", "after_crash", "after_failure", "after_success", "done", "set_aside", "unreadable"]
+__all__ = ["MAX_PARKS", "after_crash", "after_failure", "after_success", "done", "unreadable"]
 
 #: A message that no worker could make sense of so many times is a dead letter: after some twenty minutes.
 MAX_PARKS = 10
 
 _CRASH = Backoff(first=2.0, cap=60.0)
 _PARK = Backoff(first=5.0, cap=300.0)
-_TURN = Backoff(first=0.5, cap=3.0)
 
 
 def after_success(options: TaskOptions, delivery: Delivery, returned: Any, max_bytes: int) -> Settlement:
@@ -72,13 +71,6 @@ def after_crash(delivery: Delivery, max_crashes: int, how: str, random: Callable
         text = f"the worker died or lost its lease {crashes} times; at last: {how}"
         return Settlement("dead", delivery.id, delivery.fence, 0, "crashed", text)
     return Settlement("crash", delivery.id, delivery.fence, _microseconds(_CRASH.delay(crashes, random)), "crashed", how)
-
-
-def set_aside(delivery: Delivery, random: Callable[[], float]) -> Settlement:
-    """It has to run apart, and another does: it comes again, free of charge."""
-    text = f"the worker died or lost its lease {delivery.meta.crashes} times; waits to run apart"
-    delay = _TURN.delay(delivery.meta.parks + 1, random)
-    return Settlement("park", delivery.id, delivery.fence, _microseconds(delay), "crashed", text)
 
 
 def unreadable(delivery: Delivery, error: RedisqError, random: Callable[[], float]) -> Settlement:

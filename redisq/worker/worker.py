@@ -182,6 +182,7 @@ class Worker:
             loop, settings = asyncio.get_running_loop(), self._app.settings
             threads = ThreadPool(loop, self._threads)
             board, observers = Board(connector, loop, self.log), Observers(self._app.hooks)
+            quarantine = ProcessPool(loop, 1, settings.max_bytes)
             consumer = Consumer(
                 connector,
                 blocking,
@@ -190,12 +191,12 @@ class Worker:
                 slots=self._slots,
                 lease=settings.lease,
                 max_crashes=settings.max_deliveries,
+                has_room=lambda: not quarantine.is_busy,
                 start=lambda held: executor.start(held),
                 observers=observers,
                 log=self.log,
             )
             processes = ProcessPool(loop, self._processes, settings.max_bytes)
-            quarantine = ProcessPool(loop, 1, settings.max_bytes)
             executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.name, board, observers, self.log)
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from redisq.broker.commands import Claimed, Enqueue, Found, QueueView, Settlement
+from redisq.broker.commands import MAX_BATCH, SUSPECT, Claimed, Enqueue, Found, QueueView, Settlement
 from redisq.message import Delivery, Meta
 from redisq.states import State
 from tests.clock import START
@@ -14,6 +14,9 @@ from tests.contracts.keyspace import ZSETS, Snapshot
 
 #: Promotions and take-backs of one claim, each.
 SWEEP = 100
+
+#: What finds no room to run apart is tried again after so many us, each a little later than the one before it.
+TURN, STEP = 500_000, 10_000
 
 
 @dataclass
@@ -127,7 +130,9 @@ class Model:
         self.ledger[caller] = number, duplicates
         return duplicates
 
-    def claim(self, caller: str, number: int, *, worker: str, limit: int, lease: int, max_crashes: int) -> Claimed:
+    def claim(
+        self, caller: str, number: int, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int = MAX_BATCH
+    ) -> Claimed:
         answer = self._recall(caller, number)
         if answer is not None:
             fence = int(answer[0])
@@ -147,11 +152,17 @@ class Model:
                     self._take_back(entry, max_crashes)
         fence = self._ticks(1)
         given: list[Entry] = []
+        aside = 0
         for entry in [] if self.paused == "1" else self.among(State.WAITING)[:limit]:
             if entry.body is None:
                 self.stats["dlq_messages"] += 1
                 entry.die(self.now, "body_missing", f"the message has no body in {self.prefix}:messages")
+            elif entry.crashes >= SUSPECT and apart == 0:
+                aside += 1
+                self.stats["parked"] += 1
+                entry.place, entry.state, entry.score = entry.score, State.RETRY, self.now + TURN + aside * STEP
             else:
+                apart -= entry.crashes >= SUSPECT
                 entry.lease = Lease(fence, entry.score, worker)
                 entry.state, entry.score = State.PROCESSING, self.now + lease
                 given.append(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from redisq.broker import commands
 from redisq.message import PLAIN
 from tests.faces import LEASE, SECOND, Broker
 
@@ -143,3 +144,16 @@ def test_a_claim_is_as_large_as_it_may_be(broker: Broker, limit: int) -> None:
     ids = [f"m{place}" for place in range(limit)]
     broker.enqueue(*ids)
     assert broker.claimed_ids(limit) == ids
+
+
+def test_of_those_that_have_to_run_apart_no_more_are_leased_than_there_is_room_for(broker: Broker) -> None:
+    broker.enqueue("a", "b", "c", "new")
+    for _ in range(2):
+        assert broker.claimed_ids(3) == ["a", "b", "c"]
+        broker.pass_time_busily(LEASE)
+    claimed = broker.do(commands.claim(broker.keys, worker="w", limit=9, lease=LEASE, max_crashes=3, apart=1))
+    assert [delivery.id for delivery in claimed.deliveries] == ["a", "new"]
+    assert broker.stats()["parked"] == 2
+    broker.pass_time(SECOND)
+    claimed = broker.do(commands.claim(broker.keys, worker="w", limit=9, lease=LEASE, max_crashes=3, apart=2))
+    assert [(each.id, each.meta.crashes) for each in claimed.deliveries] == [("b", 2), ("c", 2)]

@@ -114,7 +114,7 @@ def test_a_setting_that_is_no_number_is_a_conflict(
 
 COUNTERS = {
     "enqueue": ("total_messages",),
-    "claim": ("crashes", "dlq_messages", "expired", "cancelled"),
+    "claim": ("crashes", "dlq_messages", "expired", "cancelled", "parked"),
     "remove": ("cancelled",),
     "replay": ("replayed",),
     "settle": (
@@ -157,9 +157,14 @@ BAD_ARGUMENTS = {
         ("b", "B", f"{2**53} 0"), ("b", "B", f"0 {2**53}"), ("b", "B", f"0 +{2**53 - 1}"), ("c", "C", "", "b", "B", "bad"),
     ],
     "claim": [
-        (), ("w",), ("w", 1), ("w", 1, 1), ("", 1, 1, 1), ("a b", 1, 1, 1), ("w", 1001, 1, 1), ("w", 1, 0, 1), ("w", 1, 1, 0),
-        ("w", 1, 2**53 - 1, 1), *(("w", bad, 1, 1) for bad in BAD), *(("w", 1, bad, 1) for bad in BAD),
-        *(("w", 1, 1, bad) for bad in BAD),
+        (), ("w",), ("w", 1), ("w", 1, 1), *(
+            (*wrong, 1, 2)
+            for wrong in [
+                ("", 1, 1, 1), ("a b", 1, 1, 1), ("w", 1001, 1, 1), ("w", 1, 0, 1), ("w", 1, 1, 0), ("w", 1, 2**53 - 1, 1),
+                *(("w", bad, 1, 1) for bad in BAD), *(("w", 1, bad, 1) for bad in BAD), *(("w", 1, 1, bad) for bad in BAD),
+            ]
+        ), ("w", 1, 1, 1), ("w", 1, 1, 1, 1), ("w", 1, 1, 1, 1, 0),
+        *(("w", 1, 1, 1, bad, 1) for bad in BAD), *(("w", 1, 1, 1, 1, bad) for bad in BAD),
     ],
     "settle": [
         (), (0,), (0, 1), (0, 1, "a"), (0, 1, "a", 7, "retry"), (0, 1001, *("a", 7) * 1001), (0, 2, "a", 7), (0, 0, "a", 7),

@@ -212,16 +212,16 @@ class BrokerMachine(RuleBasedStateMachine):
         )
         keyspace.check_enqueue(before, after, [message.id for message in messages], duplicates)
 
-    @rule(worker=workers, limit=st.sampled_from([0, 1, 1, 2, 3, 5]), reply=replies)
-    def claim(self, worker: str, limit: int, reply: str) -> None:
-        self._claim(worker, limit, reply)
+    @rule(worker=workers, limit=st.sampled_from([0, 1, 1, 2, 3, 5]), reply=replies, apart=st.sampled_from([0, 1, 1000]))
+    def claim(self, worker: str, limit: int, reply: str, apart: int) -> None:
+        self._claim(worker, limit, reply, apart)
 
-    def _claim(self, worker: str, limit: int, reply: str) -> tuple[Claimed, Snapshot, Snapshot]:
+    def _claim(self, worker: str, limit: int, reply: str, apart: int = 1000) -> tuple[Claimed, Snapshot, Snapshot]:
         """Take the hint, if there is one, and claim, in one write."""
         self._clients("zpopmin", KEYS.wake)
         self.model.wake = False
         self.last = replace(self.last, wake=False)
-        options = {"worker": worker, "limit": limit, "lease": self.leases[worker], "max_crashes": self.max_crashes}
+        options = {"worker": worker, "limit": limit, "lease": self.leases[worker], "max_crashes": self.max_crashes, "apart": apart}
         answer, before, after = self._numbered(
             f"{worker} claims",
             commands.claim(KEYS, **options),

@@ -34,6 +34,7 @@ EXPIRED = LEASED | {"processing": {"a": NOW}}
 #: Somebody cancelled it since.
 CANCELLED = LEASED | {"leases": {"a": "7 5 w cancel"}}
 TAKEN_BACK = USED | BODY | {"main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "crashes=1 score=5"}}
+SUSPECTED = TAKEN_BACK | {"meta": {"a": "crashes=2 score=5"}}
 DEAD = USED | BODY | {"dlq": {"a": NOW - 9}, "meta": {"a": "attempt=4 score=5 expires=1 reason=exhausted text=no"}}
 CRASHED = "reason=crashed text=the worker died or lost its lease 3 times"
 GONE = None
@@ -43,8 +44,8 @@ def enqueue(*messages: Enqueue) -> Command[Any]:
     return commands.enqueue(KEYS, messages)
 
 
-def claim(limit: int = 10) -> Command[Any]:
-    return commands.claim(KEYS, worker="v", limit=limit, lease=LEASE, max_crashes=3)
+def claim(limit: int = 10, apart: int = 1) -> Command[Any]:
+    return commands.claim(KEYS, worker="v", limit=limit, lease=LEASE, max_crashes=3, apart=apart)
 
 
 def settle(op: str, delay: int = 0, reason: str = "none", text: str = "", fence: int = 7) -> Command[Any]:
@@ -219,6 +220,14 @@ ROWS = [
         },
     ),
     row(
+        "claim", "has to run apart, and there is no room", "it waits without a lease; its last holder may still acknowledge",
+        SUSPECTED, claim(apart=0),
+        {
+            "main": GONE, "retry": {"a": NOW + 510_000}, "stats": {"parked": 1}, "calls": {"c": f"1\n{NOW}"},
+            "config": {"layout": 1, "lease": LEASE},
+        },
+    ),
+    row(
         "claim", "body missing", "a dead letter that says what is missing",
         USED | {"main": {"a": 5}},
         claim(),
@@ -234,6 +243,15 @@ ROWS = [
         {
             "processing": GONE, "leases": GONE, "messages": GONE, "meta": GONE,
             "stats": {"processed_requests": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "settle", "late ack of the last holder", "the copy that was put aside is withdrawn",
+        {key: content for key, content in SUSPECTED.items() if key != "main"} | {"retry": {"a": NOW + 9}},
+        settle("ack"),
+        {
+            "retry": GONE, "leases": GONE, "messages": GONE, "meta": GONE,
+            "stats": {"processed_requests": 1, "late_acks": 1}, "calls": {"c": "1"},
         },
     ),
     row(

@@ -31,7 +31,7 @@ SENT = {
         commands.enqueue(KEYS, [Enqueue("a", b"A"), Enqueue("b", b"", 1, "2")]),
         "enqueue", ("a", b"A", "", "b", b"", "1 2"), True,
     ),
-    "claim": (_claim(), "claim", ("w", 1, 30, 3), True),
+    "claim": (_claim(), "claim", ("w", 1, 30, 3, 1000, 2), True),
     "settle of acks": (
         commands.settle(KEYS, [Settlement("ack", "a", 1), Settlement("ack", "b", 2)], 9), "settle", (9, 2, "a", 1, "b", 2), True,
     ),

@@ -5,7 +5,7 @@ import pytest
 from redisq.app.settings import TaskOptions
 from redisq.errors import DecodeError, NewerMessage, UnknownTask
 from redisq.message import Delivery, Meta
-from redisq.worker.verdict import MAX_PARKS, after_failure, set_aside, unreadable
+from redisq.worker.verdict import MAX_PARKS, after_failure, unreadable
 
 
 def delivery(**meta: int) -> Delivery:
@@ -47,9 +47,3 @@ def test_what_another_worker_may_know_is_put_aside_and_dead_only_in_the_end(erro
 
 def test_what_no_worker_will_ever_read_is_dead_at_once() -> None:
     assert unreadable(delivery(), DecodeError("not msgpack"), lambda: 0.0)[0::4] == ("dead", "undecodable")
-
-
-def test_what_waits_to_run_apart_comes_again_soon_free_of_charge_and_never_dies_of_it() -> None:
-    first, last = (set_aside(delivery(parks=parks), lambda: 0.0) for parks in (0, 1000))
-    assert (first.op, first.reason, first.delay) == ("park", "crashed", 500_000)
-    assert (last.op, last.delay) == ("park", 3_000_000)

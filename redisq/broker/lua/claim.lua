@@ -8,6 +8,8 @@
 --- ARGV[5] limit        integer  lease at most this many, 0 to 1000
 --- ARGV[6] lease        integer  us until the lease ends, if nobody extends it
 --- ARGV[7] max_crashes  integer  a message that lost its lease this often is dead
+--- ARGV[8] apart        integer  lease at most this many of those with crashes >= ARGV[9]; the others are put aside
+--- ARGV[9] suspect      integer  from so many crashes on a message has to run apart
 --- Returns: {fence, next_due, (id, body, meta)*}: one fence for all; next_due: us until this queue has something to do,
 ---   0 for at once, '' when nothing is known; meta: see include/meta.lua, '' for a plain first delivery
 --- @include queue
@@ -17,18 +19,22 @@
 --- @include lease
 --- @include done
 
+-- What has to run apart and finds no room is tried again after so many us, each a little later than the one before it.
+local TURN, STEP = 500000, 10000
+
 -- Promotions and take-backs of one call, each: keeps the script short, the next call goes on.
 local SWEEP = 100
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local worker, limit, lease, max_crashes = ARGV[4], natural(ARGV[5]), duration(ARGV[6]), natural(ARGV[7])
+local apart, suspect = natural(ARGV[8]), natural(ARGV[9])
 local answered, refused = recall(caller, number)
 if refused then
   return refused
 end
 if not limit or limit > 1000 or not lease or lease == 0 or not max_crashes or max_crashes == 0
-    or not string.match(worker, '^%S+$') then
-  return refuse('ARGUMENT', 'claim takes worker, limit 0 to 1000, lease > 0 us, max_crashes > 0')
+    or not string.match(worker, '^%S+$') or not apart or not suspect or suspect == 0 then
+  return refuse('ARGUMENT', 'claim takes worker, limit 0 to 1000, lease > 0 us, max_crashes > 0, apart, suspect > 0')
 end
 local queue
 queue, refused = open_queue()
@@ -74,11 +80,11 @@ if answered then
 end
 
 local stats
-stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired', 'cancelled' })
+stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired', 'cancelled', 'parked' })
 if not stats then
   return refused
 end
-local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0 }
+local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0 }
 redis.call('DEL', NEVER)
 if queue.lease ~= lease then
   local config = queue.config
@@ -130,6 +136,24 @@ local function drop_expired(id, raw)
   end
   forget(id)
   grown.expired = grown.expired + 1
+  return true
+end
+
+--- put_aside: whether the message has to run apart and there is no room for it: nobody leases it, so no death of a worker
+--- is charged to it while it waits. With its place in main the caller is done already; its meta has it. Who lost its lease
+--- may still ack.
+local function put_aside(id, raw)
+  local crashes = string.find(raw, 'crashes=', 1, true) and read_meta(raw).crashes or 0
+  if crashes < suspect then
+    return false
+  end
+  if apart > 0 then
+    apart = apart - 1
+    return false
+  end
+  grown.parked = grown.parked + 1
+  redis.call('ZADD', RETRY, int(queue.now + TURN + grown.parked * STEP), id)
+  queue.retry = queue.retry + 1
   return true
 end
 
@@ -189,7 +213,7 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   local count = 0
   for i = 1, #ids do
     local id, body, meta = ids[i], bodies[i], metas[i]
-    if meta and drop_expired(id, meta) then
+    if meta and (drop_expired(id, meta) or body and put_aside(id, meta)) then
       body = nil
     elseif body then
       local pair, triple = 2 * count, 2 + 3 * count

@@ -160,6 +160,7 @@ if #settled > 0 then
 end
 if #waiting_again > 0 then
   redis.call('ZREM', MAIN, unpack(waiting_again))
+  redis.call('ZREM', RETRY, unpack(waiting_again)) -- put aside since, to run apart
 end
 if #done > 0 then
   redis.call('HDEL', MESSAGES, unpack(done))
