@@ -213,6 +213,8 @@ class Executor:
         """A run has ended. Without a settlement there is nothing to say any more: given back, abandoned, lost, or acked first."""
         held = run.held
         self._running.pop(held, None)
+        # The coroutine's context variables know the run: a circle, that only the garbage collector would break.
+        run.coroutine = None
         self.ended += 1
         held.over = True
         if not held.leased:

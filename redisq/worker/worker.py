@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Self
 
 from redisq.app.app import RedisQ
-from redisq.broker.commands import Settlement, inspect
+from redisq.broker.commands import Settlement, inspect, settle
 from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import Patience
 from redisq.errors import ConfigError
@@ -239,6 +239,8 @@ class Worker:
     async def _first_contact(self, execute: Any) -> None:
         for keys in self._queues:
             await execute(inspect(keys))
+            # Has the server know the script: a claim must not be carried out before the settlements in front of it.
+            await execute(settle(keys, ()))
 
     async def _until_stopped(self, work: Awaitable[None]) -> None:
         """Await the work, or `stop`, whichever is first."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 import redis
 
 from redisq import RedisQ, Worker
 from redisq.errors import QueueConflict
+from redisq.worker.run import Run
 
 
 @pytest.fixture
@@ -37,6 +39,26 @@ def test_it_works_while_the_block_runs_and_drains_at_its_end(app: RedisQ, raw: r
     asyncio.run(bot())
     assert started == ["you", "done"]
     assert raw.hget("bot:stats", "processed_requests") == b"1"
+
+
+def test_what_has_run_is_gone_without_the_garbage_collector(app: RedisQ) -> None:
+    @app.task
+    async def hello(number: int) -> None:
+        pass
+
+    async def bot() -> None:
+        await hello.adelay_many([(number,) for number in range(200)])
+        await Worker(app, burst=True).run()
+        await app.aclose()
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(bot())
+        left = sum(isinstance(thing, Run) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left < 10, "each run would wait for the collector, which costs more than the run"
 
 
 def test_its_failure_ends_a_block_that_would_wait_for_ever(app: RedisQ, raw: redis.Redis) -> None:
