@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis
 
 from redisq import RedisQ
@@ -17,6 +18,7 @@ KILLS = 5
 SLOTS = 4
 
 
+@pytest.mark.chaos
 def test_five_kills_lose_nothing(
     start_worker: Callable[..., WorkerProcess], producer: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:
