@@ -89,6 +89,8 @@ class Executor:
         self._max_bytes = app.settings.max_bytes
         #: Handlers that have ended since the start.
         self.ended = 0
+        #: Whether a `KeyboardInterrupt` can only be a handler's own.
+        self.own_signals = False
         self._running: dict[Held, Run] = {}
         self._timeouts = Timeouts(loop, threads, self._running.values, self._abandon, log)
 
@@ -195,8 +197,10 @@ class Executor:
             else:  # the same, without a coroutine in between
                 begin_run(run.context)
                 returned = await task.handler(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise
+        except KeyboardInterrupt as error:
+            if not self.own_signals:
+                raise  # Ctrl-C, for whoever runs this loop
+            self._finish(run, None, error)
         except BaseException as error:  # noqa: BLE001 - also SystemExit, and a cancellation of the handler's own making
             self._finish(run, None, error)
         else:

@@ -61,9 +61,12 @@ class Worker:
         name: The name that leases are written to; else host, process and a random part.
         limits: When this process is not fit any more, and drains and ends for another.
         health: Answer `GET /live` and `GET /ready` at this host and port, or Unix socket, while it runs.
+        own_signals: Ctrl-C raises nothing in this process, so a `KeyboardInterrupt` is a handler's own failure, like any
+            other that it raises.
 
     Attributes:
         exit: Why it ended, once it has.
+        ready: Set when Redis has answered, and messages are claimed from then on.
 
     Raises:
         ConfigError: The app has no task, or a number or name is not valid.
@@ -82,6 +85,7 @@ class Worker:
         name: str | None = None,
         limits: Limits = NO_LIMITS,
         health: Address | None = None,
+        own_signals: bool = False,
     ) -> None:
         if not app.tasks:
             raise ConfigError(f"app {app.name} has no task: decorate a function with @app.task, and import its module")
@@ -96,12 +100,15 @@ class Worker:
         self._shutdown_timeout = shutdown_timeout
         self._limits = limits
         self._health = health
+        self._own_signals = own_signals
+        self.ready = asyncio.Event()
         self.exit = Exit.ASKED
         self._started = round(time.time())
         self.name = check_name("worker", name or f"{_host()}-{os.getpid()}-{new_id()[:4]}")
         self.log = logging.getLogger(f"{app.name}.worker")
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._asked = False
         self._beside: asyncio.Task[None] | None = None
         self._cancelled_owner = False
 
@@ -127,8 +134,11 @@ class Worker:
 
     def stop(self) -> None:
         """Stop claiming, let handlers finish within the shutdown timeout, give the rest back. A second call: now."""
-        if self._stopped.is_set():
+        if self._asked:
             self._hurry.set()
+        self._asked = True
+        # What it is asked to do counts, when it was about to end for another by itself.
+        self.exit = Exit.ASKED
         self._stopped.set()
 
     def _about(self, executor: Executor) -> dict[str, Any]:
@@ -158,9 +168,12 @@ class Worker:
         return True
 
     def _recycle(self, reason: str) -> None:
+        """End by itself. Not a call of `stop`: while it drains, that would cut its handlers short."""
+        if self._stopped.is_set():
+            return
         self.log.info("Worker %s ends for another: %s", self.name, reason)
         self.exit = Exit.RECYCLE
-        self.stop()
+        self._stopped.set()
 
     async def run(self) -> None:
         """Work until `stop`, or until the queues are empty in a burst.
@@ -181,7 +194,7 @@ class Worker:
                 return
             loop, settings = asyncio.get_running_loop(), self._app.settings
             threads = ThreadPool(loop, self._threads)
-            board, observers = Board(connector, loop, self.log), Observers(self._app.hooks)
+            board, observers = Board(connector, loop, self.log), Observers(self._app.hooks, self._own_signals)
             quarantine = ProcessPool(loop, 1, settings.max_bytes)
             consumer = Consumer(
                 connector,
@@ -198,6 +211,7 @@ class Worker:
             )
             processes = ProcessPool(loop, self._processes, settings.max_bytes)
             executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.name, board, observers, self.log)
+            executor.own_signals = self._own_signals
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
                 server.connector("worker-renewer", patience=patience),
@@ -259,6 +273,7 @@ class Worker:
             self.log.info("Started %s queue processor", shown)
         self.log.info("Worker %s is ready: %d slots, %s", self.name, self._slots, ", ".join(sorted(self._app.tasks)))
         consumer.pump()
+        self.ready.set()
         if self._burst:
             await self._until_stopped(self._exhausted(consumer))
         else:

@@ -199,3 +199,9 @@ def sleep_in_steps(number: int, seconds: float) -> None:
 def sleep_in_a_process(number: int) -> None:
     note("S", number)
     time.sleep(60)
+
+
+@app.task(queue="slow", max_retries=0)
+async def interrupts(number: int) -> None:
+    note("S", number)
+    raise KeyboardInterrupt

@@ -40,7 +40,7 @@ class WorkerProcess:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "redisq", "worker", app, *options],
-                cwd=folder_to_run_in, stdout=output, stderr=output,
+                cwd=folder_to_run_in, stdout=output, stderr=output, start_new_session=True,
                 env={**os.environ, "REDISQ_URL": url, "BOT_LEDGER": str(self.ledger), **environment},
             )  # fmt: skip
 

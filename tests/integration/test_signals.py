@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import redis
 
 from redisq import RedisQ
+from redisq.worker.signals import TOGETHER
 from tests.integration.processes import Ledger, WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]
@@ -50,9 +52,42 @@ def test_a_second_signal_ends_the_worker_now(start_worker: Start, producer: Redi
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "the handler started")
     worker.signal(signal.SIGTERM)
     worker.wait_for_log("handlers have 60 s to finish")
+    told = time.monotonic()
+    worker.signal(signal.SIGTERM)
+    wait_until(lambda: time.monotonic() > told + TOGETHER, "a time after which a signal is another one")
+    assert worker.process.poll() is None, "twice within a second is once: a process group and a supervisor both pass it on"
     worker.signal(signal.SIGTERM)
     assert worker.wait(5) == 0
     assert raw.zcard("slow:queue:main") == 1
+
+
+@pytest.mark.parametrize("options", [(), ("-w", "1")], ids=["one process", "supervised"])
+def test_a_signal_to_the_whole_group_lets_handlers_finish(
+    options: tuple[str, ...], start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    """Ctrl-C; supervisord's stopasgroup and systemd's KillMode=control-group."""
+    for number, sent in enumerate((signal.SIGINT, signal.SIGTERM), 1):
+        worker = start_worker("-Q", "slow", *options).ready()
+        producer.tasks["sleep"].delay(number, 1.5)
+        wait_until(lambda number=number: Ledger(tmp_path / "ledger").starts[str(number)], "the handler started")  # type: ignore[misc]
+        os.killpg(worker.process.pid, sent)
+        assert worker.wait() == 0
+        assert Ledger(tmp_path / "ledger").ends[str(number)] == 1, f"{sent.name} to the group counted twice"
+    assert raw.hget("slow:stats", "processed_requests") == b"2"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_stop_while_its_app_is_imported_ends_at_once(
+    sent: signal.Signals, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "importing.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    worker = WorkerProcess(redis_url, tmp_path, app="importing:app", folder_to_run_in=tmp_path)
+    try:
+        worker.wait_for_log("importing")
+        worker.signal(sent)
+        assert worker.wait(5) == 0
+    finally:
+        worker.kill()
 
 
 def test_a_killed_workers_message_goes_to_another_within_the_lease(
