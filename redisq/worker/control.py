@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from redisq.broker.commands import Command
@@ -15,11 +16,17 @@ from redisq.broker.connector import AsyncConnector
 from redisq.broker.registry import BEAT, Registry, announce, leave
 from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import BrokerError, DecodeError, RedisqError
+from redisq.worker.states import States
 
 __all__ = ["Control"]
 
 #: Answers one kind of question: gets its arguments, returns plain values; None: nothing to say.
 Answer = Callable[[Mapping[str, Any]], Any]
+
+#: Seconds after which a worker shows that it is there, though it does not hear yet.
+HEARS_WITHIN = 2.0
+
+_LISTEN = "hear questions (`redisq workers`, `cancel`, `shutdown`)"
 
 
 class Control:
@@ -49,6 +56,7 @@ class Control:
         self._about = about
         self._answers = answers
         self._log = log
+        self._states = States(log)
         self._hears = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -68,32 +76,55 @@ class Control:
             self._log.debug("Could not sign off, the sign of life expires: %s", error)
 
     async def _show_life(self) -> None:
-        # Who is listed is asked, and would seem not to answer.
-        await self._hears.wait()
+        # Who is listed is asked, and would seem not to answer. But a worker that hears nothing is there all the same.
+        with suppress(TimeoutError):
+            # Not `wait_for`, which in Python 3.11 can swallow a cancellation.
+            async with asyncio.timeout(HEARS_WITHIN):
+                await self._hears.wait()
         while True:
-            results = await self._connector.execute_many(announce(self._registry, self._worker, self._about()))
-            for result in results:
-                if isinstance(result, BrokerError):
-                    self._log.warning("Could not show a sign of life: %s", result)
+            try:
+                await self._show()
+            except Exception:  # noqa: BLE001 - logged, and tried again
+                self._log.exception("Could not show a sign of life")
             await asyncio.sleep(BEAT)
 
+    async def _show(self) -> None:
+        results = await self._connector.execute_many(announce(self._registry, self._worker, self._about()))
+        errors = [str(result) for result in results if isinstance(result, BrokerError)]
+        self._states.say("show a sign of life", errors[0] if errors else "")
+        if self._hears.is_set():
+            self._states.say(_LISTEN, "")
+
     async def _listen(self) -> None:
-        async for raw in self._connector.messages(self._registry.control, self._hears):
+        while True:
             try:
-                reply = self._answer(raw)
-                if reply is not None:
-                    await self._connector.execute(reply)
-            except RedisqError as error:
-                self._log.warning("Could not answer a question: %s", error)
+                async for raw in self._connector.messages(self._registry.control, self._hears, self._refused):
+                    await self._reply_to(raw)
+            except Exception:  # noqa: BLE001 - logged, and tried again
+                self._log.exception("Could not hear questions")
+            await asyncio.sleep(1.0)
+
+    def _refused(self, error: BrokerError) -> None:
+        self._states.say(_LISTEN, str(error))
+
+    async def _reply_to(self, raw: bytes) -> None:
+        try:
+            reply = self._answer(raw)
+            if reply is not None:
+                await self._connector.execute(reply)
+        except RedisqError as error:
+            self._log.warning("Could not answer a question: %s", error)
+        except Exception:  # noqa: BLE001 - logged
+            # Whoever asks what makes no sense: the next one may.
+            self._log.exception("Could not answer a question")
 
     def _answer(self, raw: bytes) -> Command[Any] | None:
         """Answer one question, if it is for this worker."""
-        try:
-            question = decode_value(raw)
-            name, call, workers, arguments = question["ask"], question["call"], question["workers"], question["arguments"]
-            channel = self._registry.reply(call)
-        except (DecodeError, KeyError, TypeError) as error:
-            raise DecodeError(f"not a question: {type(error).__name__}") from None
+        match decode_value(raw):
+            case {"ask": str(name), "call": str(call), "workers": None | [*_] as workers, "arguments": dict(arguments)}:
+                channel = self._registry.reply(call)
+            case other:
+                raise DecodeError(f"not a question: {type(other).__name__}")
         known = self._answers.get(name)
         if workers is not None and self._worker not in workers:
             answer = None
