@@ -7,11 +7,12 @@
 --- ARGV[4..] (id, body, options)*
 ---   id       string
 ---   body     bytes    opaque
----   options  string   '' or "head due" or "head due expires": head: head start by priority, us; due: '0' now, '+n' n us
+---   options  string   '' or "head due" or "head due expires": head: head start by priority, us, or "-n" to stand back; due: '0' now, '+n' n us
 ---                     from now, 'n' at that time, us; expires: dropped if not leased by then, as due
 --- Returns: list of the ids that were there already
 --- @include queue
 --- @include ledger
+--- @include stats
 --- @include meta
 
 --- moment: the time that '+n' or 'n' means, or nil. Messages of one call that are due together keep their order: the
@@ -25,6 +26,15 @@ local function moment(queue, sign, text, added)
     value = value + added
   end
   return value and value < 9007199254740992 and value or nil
+end
+
+--- head_start: the number that "n" or "-n" means, or nil.
+local function head_start(sign, text)
+  if sign == '-' then
+    local back = duration(text)
+    return back and -back
+  end
+  return natural(text)
 end
 
 local caller, number = ARGV[2], natural(ARGV[3])
@@ -66,23 +76,27 @@ for i = 1, count do
   else
     seen[id] = true
     local options, tick = ARGV[3 + 3 * i], first + i - 1
-    local head, due, meta = 0, nil, nil
+    local head, due, expires, meta = 0, nil, nil, nil
     if options ~= '' then
-      local head_text, sign, due_text, expires_sign, expires_text = string.match(options, '^(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
-      head, due = natural(head_text), moment(queue, sign, due_text, i - 1)
-      local expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
+      local head_sign, head_text, sign, due_text, expires_sign, expires_text = string.match(options, '^(%-?)(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
+      head, due = head_start(head_sign, head_text), moment(queue, sign, due_text, i - 1)
+      expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
       if not head or not due or (expires_text ~= '' and not expires) then
         return refuse('ARGUMENT', 'head start, due time or expiry of message ' .. id)
       end
-      if expires then
-        meta = 'expires=' .. int(expires)
-      end
+    end
+    if queue.message_ttl > 0 then
+      local last = math.max(due or 0, queue.now) + queue.message_ttl
+      expires = math.min(expires or last, last)
+    end
+    if expires then
+      meta = 'expires=' .. int(expires)
     end
     bodies[#bodies + 1], bodies[#bodies + 2] = id, ARGV[2 + 3 * i]
     if due and due > queue.now then
       delayed[#delayed + 1], delayed[#delayed + 2] = due, id
       earliest = math.min(earliest or due, due)
-      if head > 0 then
+      if head ~= 0 then
         meta = 'score=' .. int(due - head) .. (meta and ' ' .. meta or '')
       end
     else
@@ -91,6 +105,14 @@ for i = 1, count do
     if meta then
       metas[#metas + 1], metas[#metas + 2] = id, meta
     end
+  end
+end
+
+local stats
+if queue.max_length > 0 then
+  stats, refused = read_stats({ 'dropped' })
+  if not stats then
+    return refused
   end
 end
 
@@ -111,6 +133,16 @@ if #bodies > 0 then
   if #ready > 0 or not next_due or earliest < tonumber(next_due) then
     wake_worker()
   end
+end
+-- Too many wait: the first of them go, a thousand a call, as they do in other brokers.
+if stats and queue.main + #ready / 2 > queue.max_length then
+  local over = math.min(queue.main + #ready / 2 - queue.max_length, 1000)
+  local dropped = redis.call('ZRANGE', MAIN, 0, over - 1)
+  redis.call('ZREM', MAIN, unpack(dropped))
+  for _, key in ipairs({ MESSAGES, META, LEASES }) do
+    redis.call('HDEL', key, unpack(dropped))
+  end
+  add_stats(stats, { dropped = #dropped })
 end
 close_queue(queue)
 remember(caller, number, duplicates)
