@@ -58,6 +58,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.PROCESSING, "dead-letter", State.DEAD, "settle"),
     Transition(State.PROCESSING, "give back", State.WAITING, "restore"),
     Transition(State.PROCESSING, "give back too often", State.DEAD, "restore"),
+    Transition(State.PROCESSING, "give back a cancelled one", State.GONE, "restore"),
     Transition(State.WAITING, "cancel", State.GONE, "remove"),
     Transition(State.DELAYED, "cancel", State.GONE, "remove"),
     Transition(State.RETRY, "cancel", State.GONE, "remove"),

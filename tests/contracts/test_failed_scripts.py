@@ -119,7 +119,7 @@ COUNTERS = {
     "claim": ("crashes", "dlq_messages", "expired", "cancelled", "parked"),
     "remove": ("cancelled",),
     "replay": ("replayed",),
-    "restore": ("released", "crashes", "dlq_messages", "stale"),
+    "restore": ("released", "crashes", "dlq_messages", "cancelled", "stale"),
     "settle": (
         "processed_requests", "retry_count", "dlq_messages", "released", "parked", "crashes", "cancelled",
         "stale", "late_acks", "run_time_us",

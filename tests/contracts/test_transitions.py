@@ -482,6 +482,18 @@ ROWS = [
             "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": "1"},
         },
     ),
+    *(
+        row(
+            "restore", "give back a cancelled one", f"it does not run again, {how}",
+            CANCELLED | {"meta": {"a": "crashes=1 score=5"}},
+            commands.restore(KEYS, [("a", 7)], limit=limit),
+            {
+                "processing": GONE, "leases": GONE, "messages": GONE, "meta": GONE,
+                "stats": {"cancelled": 1}, "calls": {"c": "1"},
+            },
+        )
+        for how, limit in (("free", 0), ("counted", 2))
+    ),
     row(
         "restore", "", "stale: another fence, and twice",
         LEASED,

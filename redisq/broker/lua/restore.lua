@@ -1,5 +1,6 @@
 --- restore: give back n leases whose messages were not settled: to their place in main, at once. One whose fence is not the
---- id's last is passed over. The record stays, marked, so that a late ack of the last holder still counts.
+--- id's last is passed over. The record stays, marked, so that a late ack of the last holder still counts. One that was
+--- cancelled since it was leased goes.
 ---
 --- KEYS: the queue's fixed keys, in the order of include/keys.lua
 --- ARGV[1] prefix  string   {p}: keys of one caller are built from it
@@ -30,7 +31,7 @@ if not queue then
   return refused
 end
 local stats
-stats, refused = read_stats({ 'released', 'crashes', 'dlq_messages', 'stale' })
+stats, refused = read_stats({ 'released', 'crashes', 'dlq_messages', 'cancelled', 'stale' })
 if not stats then
   return refused
 end
@@ -43,7 +44,7 @@ for i = 1, count do
 end
 local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
 redis.call('DEL', NEVER)
-local grown, stale, seen = { released = 0, crashes = 0, dlq_messages = 0, stale = 0 }, {}, {}
+local grown, stale, seen = { released = 0, crashes = 0, dlq_messages = 0, cancelled = 0, stale = 0 }, {}, {}
 for i, id in ipairs(ids) do
   local fence, score, taken_back = read_lease(leases[i])
   if seen[id] or fence ~= ARGV[4 + 2 * i] or taken_back then
@@ -51,16 +52,23 @@ for i, id in ipairs(ids) do
     grown.stale = grown.stale + 1
   else
     seen[id] = true
-    local meta = read_meta(metas[i])
+    local meta, cancelled = read_meta(metas[i]), is_cancelled(leases[i])
     meta.score = tonumber(score) or queue.now
-    if limit == 0 then
+    if cancelled then
+      grown.cancelled = grown.cancelled + 1
+    elseif limit == 0 then
       meta.parks = meta.parks + 1
       grown.released = grown.released + 1
     else
       meta.crashes = meta.crashes + 1
       grown.crashes = grown.crashes + 1
     end
-    if limit > 0 and meta.crashes >= limit then
+    if cancelled then
+      for _, key in ipairs({ MESSAGES, META, LEASES }) do
+        redis.call('HDEL', key, id)
+      end
+      tell_done(id)
+    elseif limit > 0 and meta.crashes >= limit then
       meta.reason, meta.text = 'delivery_limit', 'it was given back ' .. int(meta.crashes) .. ' times'
       redis.call('HSET', META, id, write_meta(meta))
       redis.call('ZADD', DLQ, int(queue.now), id)
