@@ -167,7 +167,7 @@ class Keeper:
         connector = self._carrier()
         for held, verdict in renew(connector, list(self._held.values()), self._lease, self._log):
             # What somebody cancelled stays held: kombu cannot stop a run. It goes when it ends, however it ends.
-            if verdict == "lost" and self._held.pop(held.tag, None):
+            if verdict == "lost" and self._held.pop(held.tag, None) is not None:
                 self._log.warning("Lost the lease of message %s of queue %s", held.delivery.id, held.queue)
         self._refresh(connector)
 

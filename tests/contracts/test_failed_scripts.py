@@ -102,15 +102,32 @@ def test_a_clock_that_is_no_number_is_a_conflict(database: redis.Redis, connecto
 
 
 @pytest.mark.parametrize("script", QUEUE_SCRIPTS)
-@pytest.mark.parametrize("field", ["grace_until", "lease", "ttl", "message_ttl", "max_length"])
-@pytest.mark.parametrize("value", ["x", "nan"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in ("grace_until", "lease") for value in ("x", "nan")),
+        *(("rules", value) for value in ("", "x", "ttl=1", "ttl=x message_ttl=0 max_length=0 keep_expired=0")),
+    ],
+)
 def test_a_setting_that_is_no_number_is_a_conflict(
     database: redis.Redis, connector: Connector, script: str, field: str, value: str
 ) -> None:
     database.hset(KEYS.named("config"), field, value)
     before = everything(database)
-    with pytest.raises(QueueConflict, match="not a number"):
+    with pytest.raises(QueueConflict, match="not a number|not numbers"):
         connector.execute(CALLS[script])
+    assert everything(database) == before
+
+
+@pytest.mark.parametrize("value", ["x", "nan"])
+def test_a_count_of_what_was_dropped_that_is_no_number_is_a_conflict(
+    database: redis.Redis, connector: Connector, value: str
+) -> None:
+    connector.execute(commands.declare(KEYS, max_length=1))
+    database.hset(KEYS.named("stats"), "dropped", value)
+    before = everything(database)
+    with pytest.raises(QueueConflict, match="field dropped of q:stats is not a number"):
+        connector.execute(CALLS["enqueue"])
     assert everything(database) == before
 
 
@@ -157,7 +174,7 @@ BAD_ARGUMENTS = {
         (), ("a",), ("a", "A"), ("b", "B", "", "c"), ("b", "B", "10"), ("b", "B", "x 0"),
         ("b", "B", "0 x"),
         ("b", "B", f"-{2**52 + 1} 0"), ("b", "B", "--1 0"), ("b", "B", "0 -1"), ("b", "B", "0 +-1"),
-        ("b", "B", "0.5 0"), ("b", "B", "0 0 x"),
+        ("b", "B", "0.5 0"), ("b", "B", "0 0 x"), ("b", "B", f"-{2**52} {2**53 - 1}"),
         ("b", "B", "0 0 0 0"),
         ("b", "B", f"{2**53} 0"), ("b", "B", f"0 {2**53}"), ("b", "B", f"0 +{2**53 - 1}"), ("c", "C", "", "b", "B", "bad"),
     ],

@@ -44,6 +44,10 @@ def enqueue(*messages: Enqueue) -> Command[Any]:
     return commands.enqueue(KEYS, messages)
 
 
+def rules(*, ttl: int = 0, message_ttl: int = 0, max_length: int = 0, keep_expired: int = 0) -> str:
+    return f"ttl={ttl} message_ttl={message_ttl} max_length={max_length} keep_expired={keep_expired}"
+
+
 def claim(limit: int = 10, apart: int = 1) -> Command[Any]:
     return commands.claim(KEYS, worker="v", limit=limit, lease=LEASE, max_crashes=3, apart=apart)
 
@@ -426,7 +430,7 @@ ROWS = [
     ),
     row(
         "enqueue", "enqueue", "the queue's own limit on waiting holds for a message that names none, or a later one",
-        USED | {"config": {"layout": 1, "lease": LEASE, "message_ttl": 7}},
+        USED | {"config": {"layout": 1, "lease": LEASE, "rules": rules(message_ttl=7)}},
         enqueue(Enqueue("a", b"A", expires="+9"), Enqueue("b", b"B"), Enqueue("c", b"C", expires="+5")),
         {
             "messages": {"a": "A", "b": "B", "c": "C"}, "main": {"a": NOW, "b": NOW + 1, "c": NOW + 2}, "clock": NOW + 2,
@@ -436,7 +440,7 @@ ROWS = [
     ),
     row(
         "enqueue", "enqueue; too many wait", "the first of the queue goes",
-        USED | BODY | {"main": {"a": 5}, "config": {"layout": 1, "lease": LEASE, "max_length": 1}, "meta": {"a": "score=5"}},
+        USED | BODY | {"main": {"a": 5}, "config": {"layout": 1, "lease": LEASE, "rules": rules(max_length=1)}, "meta": {"a": "score=5"}},
         enqueue(Enqueue("b", b"B")),
         {
             "messages": {"b": "B"}, "main": {"b": NOW}, "meta": GONE, "stats": {"total_messages": 1, "dropped": 1}, **TOKEN,
@@ -446,7 +450,7 @@ ROWS = [
     row(
         "claim", "expired, to be kept", "a dead letter, in a queue that wants them",
         USED | BODY | {
-            "main": {"a": 5}, "meta": {"a": f"expires={NOW}"}, "config": {"layout": 1, "lease": LEASE, "keep_expired": 1},
+            "main": {"a": 5}, "meta": {"a": f"expires={NOW}"}, "config": {"layout": 1, "lease": LEASE, "rules": rules(keep_expired=1)},
         },
         claim(),
         {
@@ -507,11 +511,11 @@ ROWS = [
         "declare", "", "a queue with rules",
         {},
         commands.declare(KEYS, message_ttl=5, max_length=9, keep_expired=True),
-        {"config": {"layout": 1, "message_ttl": 5, "max_length": 9, "keep_expired": 1}},
+        {"config": {"layout": 1, "rules": rules(message_ttl=5, max_length=9, keep_expired=1)}},
     ),
     row(
         "declare", "", "rules that are no more",
-        USED | {"config": {"layout": 1, "lease": LEASE, "message_ttl": 5, "max_length": 9, "keep_expired": 1}},
+        USED | {"config": {"layout": 1, "lease": LEASE, "rules": rules(message_ttl=5)}},
         commands.declare(KEYS),
         {"config": {"layout": 1, "lease": LEASE}},
     ),

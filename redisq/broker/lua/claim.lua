@@ -134,7 +134,7 @@ local function drop_expired(id, raw)
   if not expires or expires > queue.now then
     return false
   end
-  if queue.keep_expired then
+  if queue.rules and queue.rules.keep_expired == 1 then
     bury(id, read_meta(raw), 'expired', 'nobody took it in time')
     redis.call('HDEL', LEASES, id)
     return true

@@ -7,6 +7,7 @@
 --- ARGV[4] max_length    integer  the first in the queue go when more than this wait; 0: any number
 --- ARGV[5] keep_expired  integer  1: what expires becomes a dead letter; 0: it goes
 --- Returns: how many messages wait
+--- They stand in config as "ttl=... message_ttl=... max_length=... keep_expired=..."; a queue without rules has no such field.
 --- @include queue
 
 local ttl, message_ttl, max_length, keep = natural(ARGV[2]), duration(ARGV[3]), natural(ARGV[4]), ARGV[5]
@@ -17,21 +18,18 @@ local queue, refused = open_queue()
 if not queue then
   return refused
 end
-local config, gone = queue.config, {}
-for name, value in pairs({ ttl = ttl, message_ttl = message_ttl, max_length = max_length, keep_expired = tonumber(keep) }) do
-  if value == 0 then
-    gone[#gone + 1] = name
-  else
-    config[#config + 1], config[#config + 2] = name, int(value)
+local wanted = 'ttl=' .. int(ttl) .. ' message_ttl=' .. int(message_ttl) .. ' max_length=' .. int(max_length) .. ' keep_expired=' .. keep
+redis.call('DEL', NEVER)
+if ttl == 0 and message_ttl == 0 and max_length == 0 and keep == '0' then
+  redis.call('HDEL', CONFIG, 'rules')
+else
+  queue.config[#queue.config + 1], queue.config[#queue.config + 2] = 'rules', wanted
+end
+if ttl == 0 and queue.rules and queue.rules.ttl > 0 then
+  for _, key in ipairs(KEYS) do
+    redis.call('PERSIST', key)
   end
 end
-redis.call('DEL', NEVER)
-if #gone > 0 then
-  redis.call('HDEL', CONFIG, unpack(gone))
-end
-if queue.ttl > 0 and ttl == 0 then
-  keep_queue()
-end
-queue.ttl = ttl
+queue.rules = { ttl = ttl }
 close_queue(queue)
 return queue.main + queue.retry

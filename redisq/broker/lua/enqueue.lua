@@ -7,12 +7,11 @@
 --- ARGV[4..] (id, body, options)*
 ---   id       string
 ---   body     bytes    opaque
----   options  string   '' or "head due" or "head due expires": head: head start by priority, us, or "-n" to stand back; due: '0' now, '+n' n us
----                     from now, 'n' at that time, us; expires: dropped if not leased by then, as due
+---   options  string   '' or "head due" or "head due expires": head: head start by priority, us, or "-n" to stand back;
+---                     due: '0' now, '+n' n us from now, 'n' at that time, us; expires: dropped if not leased by then, as due
 --- Returns: list of the ids that were there already
 --- @include queue
 --- @include ledger
---- @include stats
 --- @include meta
 
 --- moment: the time that '+n' or 'n' means, or nil. Messages of one call that are due together keep their order: the
@@ -26,15 +25,6 @@ local function moment(queue, sign, text, added)
     value = value + added
   end
   return value and value < 9007199254740992 and value or nil
-end
-
---- head_start: the number that "n" or "-n" means, or nil.
-local function head_start(sign, text)
-  if sign == '-' then
-    local back = duration(text)
-    return back and -back
-  end
-  return natural(text)
 end
 
 local caller, number = ARGV[2], natural(ARGV[3])
@@ -65,6 +55,10 @@ if queue.main + queue.delayed + queue.retry + queue.processing + queue.dead > qu
     end
   end
 end
+local message_ttl, max_length = 0, 0
+if queue.rules then
+  message_ttl, max_length = queue.rules.message_ttl, queue.rules.max_length
+end
 local first = take_ticks(queue, count)
 local duplicates, seen = {}, {}
 local bodies, ready, delayed, metas = {}, {}, {}, {}
@@ -79,14 +73,18 @@ for i = 1, count do
     local head, due, expires, meta = 0, nil, nil, nil
     if options ~= '' then
       local head_sign, head_text, sign, due_text, expires_sign, expires_text = string.match(options, '^(%-?)(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
-      head, due = head_start(head_sign, head_text), moment(queue, sign, due_text, i - 1)
+      head, due = head_sign == '' and natural(head_text) or duration(head_text), moment(queue, sign, due_text, i - 1)
       expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
       if not head or not due or (expires_text ~= '' and not expires) then
         return refuse('ARGUMENT', 'head start, due time or expiry of message ' .. id)
       end
+      head = head_sign == '' and head or -head
+      if due - head > 9007199254740991 then
+        return refuse('ARGUMENT', 'message ' .. id .. ' stands back beyond the end of time')
+      end
     end
-    if queue.message_ttl > 0 then
-      local last = math.max(due or 0, queue.now) + queue.message_ttl
+    if message_ttl > 0 then
+      local last = math.max(due or 0, queue.now) + message_ttl
       expires = math.min(expires or last, last)
     end
     if expires then
@@ -108,14 +106,13 @@ for i = 1, count do
   end
 end
 
-local stats
-if queue.max_length > 0 then
-  stats, refused = read_stats({ 'dropped' })
-  if not stats then
-    return refused
-  end
+local before = 0
+if max_length > 0 then
+  before = natural(redis.call('HGET', STATS, 'dropped') or 0)
 end
-
+if not before then
+  return refuse('CORRUPT', 'field dropped of ' .. STATS .. ' is not a number')
+end
 if #bodies > 0 then
   local next_due = #delayed > 0 and redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
   -- The first write: it fails on a field that is not a number, or on a full server, while nothing is changed yet.
@@ -135,14 +132,14 @@ if #bodies > 0 then
   end
 end
 -- Too many wait: the first of them go, a thousand a call, as they do in other brokers.
-if stats and queue.main + #ready / 2 > queue.max_length then
-  local over = math.min(queue.main + #ready / 2 - queue.max_length, 1000)
+local over = max_length > 0 and math.min(queue.main + #ready / 2 - max_length, 1000) or 0
+if over > 0 then
   local dropped = redis.call('ZRANGE', MAIN, 0, over - 1)
-  redis.call('ZREM', MAIN, unpack(dropped))
   for _, key in ipairs({ MESSAGES, META, LEASES }) do
     redis.call('HDEL', key, unpack(dropped))
   end
-  add_stats(stats, { dropped = #dropped })
+  redis.call('ZREM', MAIN, unpack(dropped))
+  redis.call('HSET', STATS, 'dropped', int(before + #dropped))
 end
 close_queue(queue)
 remember(caller, number, duplicates)
