@@ -100,7 +100,8 @@ class Server:
         timeout: Seconds for one answer.
         max_connections: Of one client; more callers wait for a free one, at most `timeout`.
         scripts: The Lua scripts.
-        options: More of redis-py's, for what no URL can say, e.g. a credential provider.
+        options: More of redis-py's, for what no URL can say, e.g. a credential provider. `client_name` and
+            `socket_connect_timeout` go before what is said here.
     """
 
     url: str
@@ -178,10 +179,10 @@ class Server:
             **self.options,
             **_FIXED,
             "socket_timeout": read_timeout,
-            "socket_connect_timeout": self.timeout,
+            "socket_connect_timeout": self.options.get("socket_connect_timeout", self.timeout),
             "retry_on_timeout": False,
             "health_check_interval": 0,
-            "client_name": f"redisq:{role}",
+            "client_name": self.options.get("client_name", f"redisq:{role}"),
             # The wire counts; subscriptions come on top.
             "max_connections": 2**31,
         }

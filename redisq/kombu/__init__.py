@@ -3,7 +3,8 @@
     import redisq.kombu
     kombu.Connection("redisq://localhost:6379/0")
 
-Celery needs no import: `broker_url = "redisq://localhost:6379/0"`.
+Celery needs no import: `broker_url = "redisq://localhost:6379/0"`. Where the URL has to stay `redis://`, name the transport:
+`broker_transport = "redisq.kombu:Transport"`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["Transport"]
 def __getattr__(name: str) -> Any:
     # Late: importing this package has to make the scheme known, while kombu may still be importing itself.
     if name == "Transport":
-        from redisq.kombu.transport import Transport
+        from redisq.kombu.transport import NamedTransport
 
-        return Transport
+        return NamedTransport
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

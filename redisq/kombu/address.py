@@ -6,13 +6,39 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from kombu.utils.url import parse_url
+
 from redisq.broker.connection import Server
 from redisq.errors import ConfigError
 
-__all__ = ["server_of"]
+__all__ = ["read_url", "server_of"]
 
 #: Stock options that redis-py takes by the same name.
-_PASSED = ("socket_connect_timeout", "socket_keepalive", "socket_keepalive_options", "credential_provider")
+_PASSED = ("client_name", "credential_provider", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options")
+#: Schemes of URLs that a named transport may be given -> whether they mean TLS.
+_SCHEMES = {"redis": False, "redisq": False, "rediss": True, "redisqs": True}
+
+
+def read_url(client: Any) -> bool:
+    """Fill in a `kombu.Connection` whose URL nobody has read yet, as kombu does. Gives whether the scheme means TLS.
+
+    Raises:
+        ConfigError: The scheme is another service's; or there are more URLs: kombu would use their own transports.
+    """
+    url = client.hostname or ""
+    if "://" not in url:
+        return False
+    if len(client.alt or ()) > 1:
+        raise ConfigError("several broker URLs with a named transport: kombu takes the next one's from its scheme, use redisq://")
+    parts = parse_url(url)
+    scheme = parts["transport"]
+    if scheme not in _SCHEMES:
+        raise ConfigError(f"URL scheme {scheme!r} with redisq's transport: want redis, rediss (TLS), redisq or redisqs")
+    client.hostname, client.port = parts["hostname"], parts["port"] or client.port
+    client.userid, client.password = parts["userid"] or client.userid, parts["password"] or client.password
+    client.virtual_host = parts["virtual_host"] or client.virtual_host
+    client.ssl = client.ssl or parts.get("ssl") or False
+    return _SCHEMES[scheme]
 
 
 def server_of(client: Any, options: Mapping[str, Any], *, tls: bool) -> Server:
@@ -22,6 +48,7 @@ def server_of(client: Any, options: Mapping[str, Any], *, tls: bool) -> Server:
         ConfigError: The URL's path is not the number of a database.
     """
     extra = {name: options[name] for name in _PASSED if options.get(name) is not None}
+    extra.setdefault("socket_connect_timeout", client.connect_timeout or options.get("socket_timeout") or 5.0)
     extra |= _tls_options(client.ssl) if client.ssl else {}
     provider = getattr(client, "credential_provider", None)
     if provider is not None:

@@ -254,6 +254,8 @@ class Channel(virtual.Channel):
         self._callbacks[consumer_tag] = (callback, bool(no_ack))
         if queue not in self._session.fanout:
             self._run_many(self._session.routing.say_rules(queue))
+        self._session.routing.consume(queue)
+        self._session.keeper.refresh_now()
         self._session.consumer.subscribe(Subscription(self, queue, consumer_tag))
 
     def basic_cancel(self, consumer_tag: str) -> None:
@@ -266,6 +268,8 @@ class Channel(virtual.Channel):
             self._active_queues.remove(queue)
         self._callbacks.pop(consumer_tag, None)
         self._session.consumer.cancel(consumer_tag)
+        if queue is not None and not self._session.consumer.serves(queue):
+            self._session.routing.cancel(queue)
 
     def hand_out(self, subscription: Subscription, held: Held) -> bool:
         """Give a message to its consumer. False: it was not one, or there is no such consumer."""
@@ -280,12 +284,14 @@ class Channel(virtual.Channel):
         callback(message)
         return True
 
-    def hand_out_broadcast(self, subscription: Subscription, body: bytes) -> None:
-        """Give a fanout message to its consumer. There is nothing to acknowledge."""
+    def hand_out_broadcast(self, subscription: Subscription, body: bytes) -> bool:
+        """Give a fanout message to its consumer. There is nothing to acknowledge. False: as for `hand_out`."""
         found = self._callbacks.get(subscription.tag)
         message = self._broadcast(body)
-        if found is not None and message is not None:
-            found[0](message)
+        if found is None or message is None:
+            return False
+        found[0](message)
+        return True
 
     def _received(self, held: Held, no_ack: bool) -> Any:
         """The message of a lease, as kombu has it; None when it cannot be read: it is a dead letter then."""

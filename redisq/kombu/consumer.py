@@ -24,6 +24,7 @@ from redisq.broker.blocking import BlockingCall
 from redisq.broker.commands import MAX_BATCH, Claimed, Command, claim, wait
 from redisq.broker.connection import BLOCK_SECONDS, Server
 from redisq.broker.connector import Connector
+from redisq.broker.forks import after_fork
 from redisq.broker.keys import QueueKeys
 from redisq.errors import BrokerError, BrokerUnavailable
 from redisq.kombu.fanout import Fanout
@@ -105,6 +106,14 @@ class Consumer:
         self._failures = 0
         self._away_till = 0.0
         self._backoff = Backoff(first=0.05, cap=1.0)
+        after_fork(self._forget)
+
+    def _forget(self) -> None:
+        # What was claimed is the parent's, and so is the loop.
+        self._ready.clear()
+        self._heard.clear()
+        self._hooks = []
+        self._loop = self._timer = self._poked = self._poke = None
 
     # Who consumes
 
@@ -128,6 +137,10 @@ class Consumer:
                 kept.append(ready)
         self._ready = kept
         self._heard = deque(heard for heard in self._heard if heard[0].tag != tag)
+
+    def serves(self, queue: str) -> bool:
+        """Whether somebody consumes from a queue here."""
+        return any(subscription.queue == queue for subscription in self._subscriptions.values())
 
     def _reorder(self) -> None:
         self._order.update(list(self._subscriptions))
@@ -227,6 +240,9 @@ class Consumer:
         if not self._wake.pending and wanting and not self._ready:
             queues = sorted({subscription.queue for subscription, _ in wanting})
             self._ask(self._wake, wait([self._names.queue(queue) for queue in queues], BLOCK_SECONDS))
+        self._listen()
+
+    def _listen(self) -> None:
         queues = self._fanout_queues()
         streams = self._fanout.streams(queues)
         if self._ears.pending and streams != self._listening:
@@ -268,20 +284,29 @@ class Consumer:
 
     def _round(self) -> list[tuple[Subscription, int]]:
         """Claim, and block if there is nothing. Returns who may have messages."""
-        if time.monotonic() < self._away_till:
-            return []
-        try:
+        wanting: list[tuple[Subscription, int]] = []
+
+        def look() -> None:
             self._drop_deaf()
-            wanting = self._wanting()
+            wanting.extend(self._wanting())
             self._claim(wanting)
             self._arm(wanting)
-        except BrokerUnavailable as error:
-            self._went_away(error)
+
+        if time.monotonic() < self._away_till or not self._attempt(look):
             return []
         if self._failures:
             self._failures = 0
             self._log.warning("Redis is back")
         return wanting
+
+    def _attempt(self, step: Callable[[], None]) -> bool:
+        """Whether Redis was there for it."""
+        try:
+            step()
+        except BrokerUnavailable as error:
+            self._went_away(error)
+            return False
+        return True
 
     def _went_away(self, error: BrokerUnavailable) -> None:
         if self._give_up:
@@ -293,16 +318,17 @@ class Consumer:
         self._look_at.clear()
 
     def _read(self, call: BlockingCall[Any]) -> None:
-        try:
-            self._answered(call)
-        except BrokerUnavailable as error:
-            self._went_away(error)
+        self._attempt(lambda: self._answered(call))
 
     # Without an event loop
 
     def drain(self, timeout: float | None) -> bool:
         """Hand one message out; False: there was none in that time (None: wait for ever)."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        # A batch of messages may take long to hand out: fanout, so remote control, goes before.
+        if self._ready and not self._heard and self._ears.pending and self._ears.readable(0):
+            self._read(self._ears)
+            self._attempt(self._listen)
         while True:
             if self._hand_out():
                 return True
@@ -334,10 +360,10 @@ class Consumer:
 
     def _hand_out(self) -> bool:
         """Hand out one message, if one is here."""
-        if self._heard:
+        while self._heard:
             subscription, body = self._heard.popleft()
-            subscription.channel.hand_out_broadcast(subscription, body)
-            return True
+            if subscription.channel.hand_out_broadcast(subscription, body):
+                return True
         while self._ready:
             subscription, held = self._ready.popleft()
             if subscription.channel.hand_out(subscription, held):
@@ -396,8 +422,8 @@ class Consumer:
                     # Nothing was asked: the server closed the connection.
                     call.disconnect()
                 break
-        while self._heard:
-            self._hand_out()
+        while self._heard and self._hand_out():
+            pass
 
     def _tick(self) -> None:
         while self._hand_out():

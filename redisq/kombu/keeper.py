@@ -18,7 +18,7 @@ from redisq.broker.connector import Connector, Patience
 from redisq.broker.forks import after_fork
 from redisq.broker.keys import QueueKeys
 from redisq.broker.leases import renew
-from redisq.errors import BrokerError, BrokerUnavailable
+from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable
 from redisq.kombu.held import Held
 
 __all__ = ["Keeper"]
@@ -43,20 +43,25 @@ class Keeper:
     Args:
         server: Where Redis is.
         lease: Microseconds.
-        refresh: Called in the thread every third of a lease: prolongs what else lives only while somebody uses it.
+        refresh: Called in the thread: prolongs what else lives only while somebody uses it, and says when to be called again.
         log: Where trouble is told.
     """
 
-    def __init__(self, server: Server, lease: int, refresh: Callable[[Connector], None], log: logging.Logger) -> None:
+    def __init__(self, server: Server, lease: int, refresh: Callable[[Connector], float], log: logging.Logger) -> None:
         self._server = server
         self._lease = lease
         self._refresh = refresh
         self._log = log
+        self._foreign: set[str] = set()
         self._reset()
-        after_fork(self._reset)
+        after_fork(self._forked)
+
+    def _forked(self) -> None:
+        # A child holds nothing: its parent does, and settles it. What the child has a copy of it must not end.
+        self._foreign.update(self._held)
+        self._reset()
 
     def _reset(self) -> None:
-        # A forked child holds nothing: its parent does.
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._wanted = threading.Event()
@@ -65,6 +70,13 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._connector: Connector | None = None
         self._closed = False
+        self._refresh_at = 0.0
+
+    def refresh_now(self) -> None:
+        """There is something new to prolong. Starts the thread."""
+        self._refresh_at = 0.0
+        self.start()
+        self._wanted.set()
 
     def hold(self, held: Sequence[Held]) -> None:
         """Renew these leases until they end."""
@@ -82,6 +94,8 @@ class Keeper:
 
     def end(self, held: Held, how: str, limit: int = 0) -> None:
         """A message ended. Told to Redis at once, by the thread, or by whoever goes there first."""
+        if held.tag in self._foreign:
+            return
         with self._lock:
             self._endings.append(Ending(held, how, limit))
             first = len(self._endings) == 1
@@ -106,25 +120,31 @@ class Keeper:
                 endings, self._endings = self._endings, []
             if not endings:
                 return True
-            batches = list(_batches(endings))
+            left = endings
             try:
-                results = self._carrier().execute_many([command for command, _ in batches])
-            except BrokerUnavailable as error:
+                left = self._send(endings)
+            except BrokerError as error:
                 self._log.warning("Could not settle %d messages, trying again: %s", len(endings), error)
-                results = [error] * len(batches)
-            left: list[Ending] = []
-            for (_, some), result in zip(batches, results, strict=True):
-                if isinstance(result, BrokerUnavailable):
-                    left += some
-                    continue
-                if isinstance(result, BrokerError):
-                    self._log.error("Redis refused to settle %d messages: %s", len(some), result)
-                for ending in some:
-                    self._held.pop(ending.held.tag, None)
-            if left:
-                with self._lock:
-                    self._endings[:0] = left
+            finally:
+                # Interrupted, too: what is sent twice is settled once.
+                if left:
+                    with self._lock:
+                        self._endings[:0] = left
             return not left
+
+    def _send(self, endings: Sequence[Ending]) -> list[Ending]:
+        """Gives those that Redis did not take, for now."""
+        batches = _batches(endings)
+        left: list[Ending] = []
+        for (_, some), result in zip(batches, self._carrier().execute_many([command for command, _ in batches]), strict=True):
+            if isinstance(result, BrokerUnavailable | AccessDenied):
+                left += some
+                continue
+            if isinstance(result, BrokerError):
+                self._log.error("Redis refused to settle %d messages, they run again later: %s", len(some), result)
+            for ending in some:
+                self._held.pop(ending.held.tag, None)
+        return left
 
     def close(self) -> None:
         """Stop the thread and its renewals; send what is left, within about a second."""
@@ -146,9 +166,9 @@ class Keeper:
 
     def _run(self) -> None:
         interval = self._lease / 3_000_000
-        due = time.monotonic() + interval
+        renew_at = time.monotonic() + interval
         while not self._closed:
-            self._wanted.wait(max(due - time.monotonic(), 0))
+            self._wanted.wait(max(min(renew_at, self._refresh_at) - time.monotonic(), 0))
             self._wanted.clear()
             if self._closed:
                 return
@@ -156,20 +176,32 @@ class Keeper:
                 if not self.flush() and not self._closed:
                     time.sleep(_AGAIN)
                     self._wanted.set()
-                if time.monotonic() >= due:
-                    due = time.monotonic() + interval
+                if time.monotonic() >= renew_at:
+                    renew_at = time.monotonic() + interval
                     self._renew()
+                if time.monotonic() >= self._refresh_at:
+                    self._prolong()
+            except BrokerError as error:
+                self._log.warning("Keeping what is in use failed, trying again: %s", error)
+                time.sleep(_AGAIN)
             except Exception:  # noqa: BLE001 - the leases live on this thread: the next round is another try
                 self._log.exception("Keeping leases failed")
                 time.sleep(_AGAIN)
 
+    def _prolong(self) -> None:
+        # Set first: `refresh_now` may be called meanwhile.
+        self._refresh_at = float("inf")
+        again = _AGAIN
+        try:
+            again = self._refresh(self._carrier())
+        finally:
+            self._refresh_at = min(self._refresh_at, time.monotonic() + again)
+
     def _renew(self) -> None:
-        connector = self._carrier()
-        for held, verdict in renew(connector, list(self._held.values()), self._lease, self._log):
+        for held, verdict in renew(self._carrier(), list(self._held.values()), self._lease, self._log):
             # What somebody cancelled stays held: kombu cannot stop a run. It goes when it ends, however it ends.
             if verdict == "lost" and self._held.pop(held.tag, None) is not None:
                 self._log.warning("Lost the lease of message %s of queue %s", held.delivery.id, held.queue)
-        self._refresh(connector)
 
 
 def _batches(endings: Sequence[Ending]) -> list[tuple[Command[Any], list[Ending]]]:

@@ -14,6 +14,7 @@ __all__ = ["Options"]
 
 #: Options of the stock transport that have nothing to do here, and why.
 _NOT_NEEDED = {
+    "ack_emulation": "every delivery is under a lease until it is acknowledged",
     "fanout_patterns": "fanout ignores routing keys",
     "fanout_prefix": "each database has its own exchanges",
     "health_check_interval": "every answer has a deadline",

@@ -46,7 +46,8 @@ class QoS(virtual.QoS):
         held = self._leases.pop(delivery_tag, None)
         if held is not None:
             self._keeper.end(held, how, limit)
-        self._quick_ack(delivery_tag)
+        if delivery_tag in self._delivered:
+            self._quick_ack(delivery_tag)
 
     def restore_unacked(self) -> list[Any]:
         """Give back all that was not settled, for free. An ack that comes later still counts, until somebody else has it."""
@@ -58,6 +59,11 @@ class QoS(virtual.QoS):
         self._delivered.clear()
         self._keeper.flush()
         return []
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """At the end of the channel, or of the program: give back what was not settled, and let the rest arrive."""
+        super().restore_unacked_once(stderr)
+        self._keeper.flush()
 
     def forget(self, queue: str) -> None:
         """The queue is deleted."""

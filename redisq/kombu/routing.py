@@ -8,7 +8,7 @@ from typing import Any
 from kombu.transport.virtual.exchange import TopicExchange
 
 from redisq.broker import exchanges
-from redisq.broker.commands import Command, declare
+from redisq.broker.commands import MAX_BATCH, Command, declare
 from redisq.broker.connector import Connector
 from redisq.broker.keys import ExchangeKeys
 from redisq.kombu.names import Names
@@ -18,6 +18,8 @@ __all__ = ["Routing"]
 
 #: Seconds that what is not durable outlives its last user.
 TRANSIENT = 300.0
+#: Seconds between two rounds of prolonging, at least.
+_SOONEST = 0.1
 
 _TOPIC = TopicExchange(None)
 
@@ -35,11 +37,12 @@ class Routing:
         self._connector = connector
         self._names = names
         self._options = options
-        # What lives only while somebody uses it, and is prolonged by `refresh`: route -> microseconds; queue -> its rules.
-        self._routes: dict[tuple[ExchangeKeys, bytes], int] = {}
         self._rules: dict[str, dict[str, Any]] = {}
         self._unsaid: dict[str, dict[str, Any]] = {}
-        self._used: set[str] = set()
+        # What lives only while somebody uses it: route -> its queue, if it is a binding's, and microseconds.
+        self._routes: dict[tuple[ExchangeKeys, bytes], tuple[str, int]] = {}
+        # Queues that are consumed from here: with their bindings, they are prolonged by `refresh`.
+        self._consumed: set[str] = set()
 
     # Queues
 
@@ -63,7 +66,6 @@ class Routing:
         rules = self._unsaid.pop(queue, None)
         if rules is None:
             return []
-        self._used.add(queue)
         return [declare(self._names.queue(queue), **rules)]
 
     def knows(self, queue: str) -> bool:
@@ -74,24 +76,34 @@ class Routing:
         """It was deleted."""
         self._rules.pop(queue, None)
         self._unsaid.pop(queue, None)
-        self._used.discard(queue)
+        self._consumed.discard(queue)
+        for route in [route for route, (owner, _) in list(self._routes.items()) if owner == queue]:
+            self._routes.pop(route, None)
+
+    def consume(self, queue: str) -> None:
+        """Somebody consumes from a queue here: it is in use."""
+        self._consumed.add(queue)
+
+    def cancel(self, queue: str) -> None:
+        """Nobody does any more."""
+        self._consumed.discard(queue)
 
     # Exchanges
 
     def declare(self, exchange: str, kind: str, *, durable: bool) -> None:
         """Tell others what an exchange is."""
-        self._bind(exchange, b"type:" + kind.encode(), 0 if durable else round(TRANSIENT * 1_000_000))
+        self._bind(exchange, b"type:" + kind.encode(), "", 0 if durable else round(TRANSIENT * 1_000_000))
 
     def bind(self, exchange: str, queue: str, routing_key: str) -> None:
         """Bind, for good, or for as long as the queue lives."""
         ttl = self._rules.get(queue, {}).get("ttl", 0)
-        self._bind(exchange, _binding(queue, routing_key), ttl * 1000)
+        self._bind(exchange, _binding(queue, routing_key), queue, ttl * 1000)
 
-    def _bind(self, exchange: str, route: bytes, keep: int) -> None:
+    def _bind(self, exchange: str, route: bytes, owner: str, keep: int) -> None:
         keys = self._names.exchange(exchange)
         self._connector.execute(exchanges.bind(keys, [(route, keep)]))
         if keep:
-            self._routes[keys, route] = keep
+            self._routes[keys, route] = owner, keep
 
     def unbind(self, exchange: str, queue: str, routing_key: str) -> None:
         """Take a binding out."""
@@ -102,9 +114,8 @@ class Routing:
     def delete(self, exchange: str) -> None:
         """Take everything out."""
         keys = self._names.exchange(exchange)
-        found = self._connector.execute(exchanges.routes(keys))
-        if found:
-            self._connector.execute(exchanges.unbind(keys, found[:1000]))
+        while found := self._connector.execute(exchanges.routes(keys))[:MAX_BATCH]:
+            self._connector.execute(exchanges.unbind(keys, found))
         for route in [route for route in self._routes if route[0] == keys]:
             self._routes.pop(route, None)
 
@@ -120,16 +131,23 @@ class Routing:
                 table.append((routing_key, _TOPIC.key_to_pattern(routing_key), queue))
         return kind, table
 
-    def refresh(self, connector: Connector) -> None:
-        """Prolong what lives only while somebody uses it. Called by the keeper, in its thread."""
-        commands: list[Command[Any]] = [exchanges.bind(keys, [(route, keep)]) for (keys, route), keep in list(self._routes.items())]
-        commands += [
-            declare(self._names.queue(queue), **self._rules[queue])
-            for queue in list(self._used)
-            if self._rules.get(queue, {}).get("ttl")
-        ]
+    def refresh(self, connector: Connector) -> float:
+        """Prolong what lives only while somebody uses it. Called by the keeper, in its thread. Gives when again, in seconds."""
+        commands: list[Command[Any]] = []
+        shortest = TRANSIENT * 1_000_000
+        consumed = set(self._consumed)
+        for (keys, route), (owner, keep) in list(self._routes.items()):
+            if not owner or owner in consumed:
+                commands.append(exchanges.bind(keys, [(route, keep)]))
+                shortest = min(shortest, keep)
+        for queue in consumed:
+            rules = self._rules.get(queue)
+            if rules and rules["ttl"]:
+                commands.append(declare(self._names.queue(queue), **rules))
+                shortest = min(shortest, rules["ttl"] * 1000)
         if commands:
             connector.execute_many(commands)
+        return max(shortest / 3_000_000, _SOONEST)
 
 
 def _binding(queue: str, routing_key: str) -> bytes:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
 from kombu.transport import virtual
+from kombu.utils.url import as_url
 
 import redisq_kombu_alias  # noqa: F401 - its import makes the scheme known
 from redisq.broker.faults import CONNECTION_ERRORS
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable, WrongServer
+from redisq.kombu.address import read_url
 from redisq.kombu.channel import Channel
 from redisq.kombu.session import Session
 
-__all__ = ["SecureTransport", "Transport"]
+__all__ = ["NamedTransport", "SecureTransport", "Transport"]
 
 
 class Transport(virtual.Transport):
@@ -105,3 +108,31 @@ class SecureTransport(Transport):
     """`redisqs://`: the same over TLS, with the server's certificate verified."""
 
     tls = True
+
+
+class NamedTransport(Transport):
+    """`transport="redisq.kombu:Transport"`, or Celery's `broker_transport`, with the URL of another transport.
+
+    kombu forgets the URL's scheme when a transport is named, and with it whether to use TLS: so this one reads the URL itself.
+    """
+
+    can_parse_url = True
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        self.tls = read_url(client)
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """The URL that the connection was made with, without its password."""
+        client = self.client
+        password = client.password if include_password else mask
+        return str(
+            as_url(
+                "redisqs" if self.tls or client.ssl else "redisq",
+                client.hostname,
+                client.port,
+                client.userid,
+                client.password and password,
+                quote(client.virtual_host),
+            )
+        )

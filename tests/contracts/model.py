@@ -335,7 +335,13 @@ class Model:
     def snapshot(self) -> Snapshot:
         """What every key of the queue must hold."""
         entries = list(self.entries.values())
-        config = {"layout": "1" if self.layout else None, "lease": self.lease, "grace_until": self.grace, "paused": self.paused, "rules": self.rules}
+        config = {
+            "layout": "1" if self.layout else None,
+            "lease": self.lease,
+            "grace_until": self.grace,
+            "paused": self.paused,
+            "rules": self.rules,
+        }
         return Snapshot(
             states={state: {entry.id: entry.score for entry in entries if entry.state is state} for state in ZSETS},
             bodies={entry.id: entry.body for entry in entries if entry.body is not None},

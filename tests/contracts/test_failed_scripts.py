@@ -114,7 +114,7 @@ def test_a_setting_that_is_no_number_is_a_conflict(
 ) -> None:
     database.hset(KEYS.named("config"), field, value)
     before = everything(database)
-    with pytest.raises(QueueConflict, match="not a number|not numbers"):
+    with pytest.raises(QueueConflict, match=r"not a number|not numbers"):
         connector.execute(CALLS[script])
     assert everything(database) == before
 

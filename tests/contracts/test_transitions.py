@@ -440,7 +440,9 @@ ROWS = [
     ),
     row(
         "enqueue", "enqueue; too many wait", "the first of the queue goes",
-        USED | BODY | {"main": {"a": 5}, "config": {"layout": 1, "lease": LEASE, "rules": rules(max_length=1)}, "meta": {"a": "score=5"}},
+        USED | BODY | {
+            "main": {"a": 5}, "meta": {"a": "score=5"}, "config": {"layout": 1, "lease": LEASE, "rules": rules(max_length=1)},
+        },
         enqueue(Enqueue("b", b"B")),
         {
             "messages": {"b": "B"}, "main": {"b": NOW}, "meta": GONE, "stats": {"total_messages": 1, "dropped": 1}, **TOKEN,
@@ -450,7 +452,8 @@ ROWS = [
     row(
         "claim", "expired, to be kept", "a dead letter, in a queue that wants them",
         USED | BODY | {
-            "main": {"a": 5}, "meta": {"a": f"expires={NOW}"}, "config": {"layout": 1, "lease": LEASE, "rules": rules(keep_expired=1)},
+            "main": {"a": 5}, "meta": {"a": f"expires={NOW}"},
+            "config": {"layout": 1, "lease": LEASE, "rules": rules(keep_expired=1)},
         },
         claim(),
         {
