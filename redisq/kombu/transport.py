@@ -125,14 +125,15 @@ class NamedTransport(Transport):
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         """The URL that the connection was made with, without its password."""
         client = self.client
-        password = client.password if include_password else mask
         return str(
             as_url(
                 "redisqs" if self.tls or client.ssl else "redisq",
                 client.hostname,
                 client.port,
                 client.userid,
-                client.password and password,
+                client.password,
                 quote(client.virtual_host),
+                sanitize=not include_password,
+                mask=mask,
             )
         )

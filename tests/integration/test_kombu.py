@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,71 +16,12 @@ import pytest
 import redis
 from kombu.asynchronous.hub import Hub
 
-import redisq.kombu
 from redisq.broker.commands import Enqueue, enqueue, find
 from redisq.broker.connection import Server
 from redisq.broker.keys import QueueKeys
-from redisq.errors import ConfigError
+from tests.integration.kombu_client import Connect, Sink, get, publish, waiting
 from tests.integration.processes import wait_until
 from tests.leaks import check_leaks
-from tests.servers import RedisServer
-
-Connect = Callable[..., kombu.Connection]
-
-
-@pytest.fixture
-def connect(redis_url: str) -> Iterator[Connect]:
-    """Make connections to the test's server; all are closed at the end."""
-    made: list[kombu.Connection] = []
-
-    def make(url: str = "", **options: Any) -> kombu.Connection:
-        connection = kombu.Connection(url or redis_url.replace("redis://", "redisq://"), transport_options=options)
-        made.append(connection)
-        return connection
-
-    yield make
-    for connection in made:
-        connection.release()
-
-
-def publish(connection: kombu.Connection, body: Any, queue: str = "q", **options: Any) -> None:
-    connection.Producer().publish(body, routing_key=queue, **options)
-
-
-def get(connection: kombu.Connection, queue: str = "q", **options: Any) -> Any:
-    return connection.default_channel.basic_get(queue, **options)
-
-
-class Sink:
-    """A consumer that keeps what it gets."""
-
-    def __init__(self, connection: kombu.Connection, *queues: Any, ack: bool = True, **options: Any) -> None:
-        self.connection = connection
-        self.messages: list[Any] = []
-        self.ack = ack
-        queues = queues or (kombu.Queue("q"),)
-        self.consumer = connection.Consumer(queues, callbacks=[self._got], **options)
-
-    def _got(self, body: Any, message: Any) -> None:
-        self.messages.append(message)
-        if self.ack and not self.consumer.no_ack:
-            message.ack()
-
-    @property
-    def bodies(self) -> list[Any]:
-        return [message.payload for message in self.messages]
-
-    def drain(self, count: int, seconds: float = 10) -> list[Any]:
-        wanted = len(self.messages) + count
-        deadline = time.monotonic() + seconds
-        while len(self.messages) < wanted:
-            self.connection.drain_events(timeout=max(deadline - time.monotonic(), 0.001))
-        return self.bodies
-
-
-def waiting(connection: kombu.Connection, queue: str = "q") -> int:
-    return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
-
 
 KEYS = QueueKeys("q")
 
@@ -494,111 +433,8 @@ def test_an_event_loop_hands_out_what_comes(connect: Connect) -> None:
     hub.close()
 
 
-def test_consumers_go_on_when_their_connections_are_killed(connect: Connect, raw: redis.Redis) -> None:
-    connection = connect()
-    news = kombu.Exchange("news", type="fanout")
-    sink = Sink(connection, kombu.Queue("q"), kombu.Queue("f", news))
-    publisher = connect()
-    with sink.consumer:
-        for number in range(5):
-            publish(publisher, number)
-            publisher.Producer(exchange=news).publish(f"news {number}")
-            sink.drain(2)
-            for client in raw.client_list():
-                if "redisq" in client["name"]:
-                    raw.client_kill_filter(_id=client["id"])
-    assert len(sink.messages) == 10
-
-
-def test_a_consumer_goes_on_when_the_server_is_back(connect: Connect) -> None:
-    with RedisServer(append_only=True) as server:
-        connection = connect(server.url().replace("redis://", "redisq://"))
-        publish(connection, 1)
-        sink = Sink(connection)
-        with sink.consumer:
-            sink.drain(1)
-            server.kill()
-            with pytest.raises(socket.timeout):
-                connection.drain_events(timeout=1)
-            server.start()
-            back = time.monotonic()
-            publish(connection, 2)
-            assert sink.drain(1) == [1, 2]
-            assert time.monotonic() - back < 3
-        server.kill()
-        started = time.monotonic()
-        connection.release()
-        assert time.monotonic() - started < 5
-
-
-def test_a_list_of_urls_is_gone_through(connect: Connect, redis_url: str) -> None:
-    ours = redis_url.replace("redis://", "redisq://")
-    connection = connect(f"redisq://127.0.0.1:1/0;{ours}")
-    connection.ensure_connection(max_retries=3, interval_start=0, interval_step=0)
-    publish(connection, 1)
-    assert get(connection, no_ack=True).payload == 1
-
-
-def test_no_connection_is_an_error_that_kombu_knows(connect: Connect) -> None:
-    connection = connect("redisq://:secret@127.0.0.1:1/0")
-    with pytest.raises(connection.connection_errors) as failed:
-        connection.connect()
-    assert isinstance(failed.value, redis.ConnectionError)
-    assert "secret" not in str(failed.value)
-    assert connection.as_uri() == "redisq://:**@127.0.0.1:1/0"
-
-
-def test_a_unix_socket_and_a_transport_that_is_named(connect: Connect) -> None:
-    with RedisServer() as server:
-        path = server.folder / "s"
-        server.stop()
-        server._options += ["--unixsocket", str(path)]
-        server.start()
-        connection = connect(f"redisq+socket://{path}?virtual_host=2")
-        publish(connection, 1)
-        assert server.client(2).zcard("q:queue:main") == 1
-        other = kombu.Connection(server.url(2), transport="redisq.kombu:Transport")
-        with other:
-            assert isinstance(other.transport, redisq.kombu.Transport)
-            assert get(other, no_ack=True).payload == 1
-
-
-# Options
-
-
-def test_options_that_do_nothing_are_told_once_and_unknown_ones_too(connect: Connect) -> None:
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("default")
-        for _ in range(2):
-            connect(priority_steps=[0, 3], visibility_timeout=3600, colour="red", socket_keepalive=True).connect()
-    texts = sorted(str(each.message) for each in told)
-    assert [text.split()[2] for text in texts] == ["colour", "priority_steps", "visibility_timeout"]
-
-
-def test_a_short_visibility_timeout_is_a_short_lease(connect: Connect) -> None:
-    connection = connect(visibility_timeout=5)
-    connection.connect()
-    assert connection.transport.session.options.lease == 5
-
-
-@pytest.mark.parametrize("option", [{"master_name": "m"}, {"lease": 2.5}, {"batch": 0}, {"queue_order_strategy": "odd"}])
-def test_options_that_cannot_be_are_refused(connect: Connect, option: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        connect(**option).connect()
-
-
 def test_a_prefix_keeps_two_programs_apart(connect: Connect, raw: redis.Redis) -> None:
     publish(connect(global_keyprefix="app:"), 1)
     assert get(connect()) is None
     assert raw.zcard("app:q:queue:main") == 1
     check_leaks(raw)
-
-
-def test_celery_needs_no_import_and_importing_kombu_costs_no_import_of_redisq() -> None:
-    code = (
-        "import kombu.serialization, sys; from kombu import Connection;"
-        "assert 'redisq' not in sys.modules;"
-        "print(Connection('redisq://h:1/2').get_transport_cls().driver_type)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "redis\n", done.stderr
