@@ -104,6 +104,7 @@ class Consumer:
         self._asked: dict[BlockingCall[Any], float] = {}
         self._listening: tuple[str, ...] = ()
         self._failures = 0
+        self._told = False
         self._away_till = 0.0
         self._backoff = Backoff(first=0.05, cap=1.0)
         after_fork(self._forget)
@@ -294,8 +295,9 @@ class Consumer:
 
         if time.monotonic() < self._away_till or not self._attempt(look):
             return []
-        if self._failures:
-            self._failures = 0
+        self._failures = 0
+        if self._told:
+            self._told = False
             self._log.warning("Redis is back")
         return wanting
 
@@ -304,18 +306,17 @@ class Consumer:
         try:
             step()
         except BrokerUnavailable as error:
-            self._went_away(error)
+            if self._give_up:
+                raise
+            self._failures += 1
+            self._away_till = time.monotonic() + self._backoff.delay(self._failures, random.random)
+            self._look_at.clear()
+            # Connections that were cut and can be had again at once are no outage: each of the two may fail once.
+            if self._failures > 2 and not self._told:
+                self._told = True
+                self._log.warning("Redis is away, waiting for it: %s", error)
             return False
         return True
-
-    def _went_away(self, error: BrokerUnavailable) -> None:
-        if self._give_up:
-            raise error
-        self._failures += 1
-        if self._failures == 2:
-            self._log.warning("Redis is away, waiting for it: %s", error)
-        self._away_till = time.monotonic() + self._backoff.delay(self._failures, random.random)
-        self._look_at.clear()
 
     def _read(self, call: BlockingCall[Any]) -> None:
         self._attempt(lambda: self._answered(call))
