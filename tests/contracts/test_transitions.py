@@ -48,7 +48,7 @@ def rules(*, ttl: int = 0, message_ttl: int = 0, max_length: int = 0, keep_expir
     return f"ttl={ttl} message_ttl={message_ttl} max_length={max_length} keep_expired={keep_expired}"
 
 
-def claim(limit: int = 10, apart: int = 1) -> Command[Any]:
+def claim(limit: int = 10, apart: int | None = None) -> Command[Any]:
     return commands.claim(KEYS, worker="v", limit=limit, lease=LEASE, max_crashes=3, apart=apart)
 
 
@@ -211,6 +211,15 @@ ROWS = [
         claim(),
         {
             "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": f"crashes=3 score=5 {CRASHED}"},
+            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
+        },
+    ),
+    row(
+        "claim", "lease expired too often", "of one that ran apart: twice as often",
+        EXPIRED | {"meta": {"a": "crashes=5 score=5"}},
+        claim(apart=1),
+        {
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": f"crashes=6 score=5 {CRASHED.replace('3', '6')}"},
             "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
         },
     ),

@@ -16,8 +16,8 @@ KEYS = QueueKeys("q")
 EXCHANGE = ExchangeKeys("x")
 
 
-def _claim(limit: int = 1) -> Command[Claimed]:
-    return commands.claim(KEYS, worker="w", limit=limit, lease=30, max_crashes=3)
+def _claim(limit: int = 1, apart: int | None = None) -> Command[Claimed]:
+    return commands.claim(KEYS, worker="w", limit=limit, lease=30, max_crashes=3, apart=apart)
 
 
 #: command -> script, args, numbered
@@ -32,7 +32,8 @@ SENT = {
         commands.enqueue(KEYS, [Enqueue("a", b"A"), Enqueue("b", b"", 1, "2")]),
         "enqueue", ("a", b"A", "", "b", b"", "1 2"), True,
     ),
-    "claim": (_claim(), "claim", ("w", 1, 30, 3, 1000, 2), True),
+    "claim": (_claim(), "claim", ("w", 1, 30, 3, 1000, 1_000_000), True),
+    "claim by one who runs suspects apart": (_claim(apart=1), "claim", ("w", 1, 30, 3, 1, 2), True),
     "settle of acks": (
         commands.settle(KEYS, [Settlement("ack", "a", 1), Settlement("ack", "b", 2)], 9), "settle", (9, 2, "a", 1, "b", 2), True,
     ),
