@@ -51,6 +51,15 @@ def hold(seconds: float) -> None:
     note("end")
 
 
+@app.task(name="wait_for", acks_late=True, ignore_result=True)
+def wait_for(path: str) -> None:
+    """Run until a file is there."""
+    note("begin")
+    while not os.path.exists(path):
+        time.sleep(0.05)
+    note("end")
+
+
 @app.task(name="pill", acks_late=True, reject_on_worker_lost=True, ignore_result=True)
 def pill() -> None:
     """Kill the process that runs it."""

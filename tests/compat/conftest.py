@@ -12,3 +12,9 @@ def server() -> Iterator[RedisServer]:
     """A server of its own: the suites of others flush it."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first."""
+    items.sort(key=lambda item: "test_celery_suite" not in item.nodeid)

@@ -145,16 +145,17 @@ def test_a_task_longer_than_its_lease_runs_once(start: Start, app: Celery, ledge
 
 
 def test_what_a_killed_worker_held_runs_elsewhere_within_its_lease(
-    app: Celery, start: Start, ledger: Callable[[], list[str]]
+    app: Celery, start: Start, ledger: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     worker = start()
-    app.tasks["hold"].delay(2)
+    app.tasks["wait_for"].delay(str(tmp_path / "go on"))
     wait_until(lambda: ledger() == ["begin"], "it runs")
     start()
     _kill(worker)
     killed = time.monotonic()
     wait_until(lambda: ledger().count("begin") == 2, "it runs again")
     assert time.monotonic() - killed < 3 + 2
+    (tmp_path / "go on").touch()
     wait_until(lambda: "end" in ledger(), "it ends")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ def _url(server: RedisServer) -> str:
 
 
 def _resident_kb() -> int:
+    gc.collect()
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0])
 
@@ -39,7 +41,7 @@ def test_a_thousand_connections_leave_nothing_behind(server: RedisServer) -> Non
                 connection.Producer(exchange=NEWS).publish(2)
                 assert sorted(sink.drain(2)) == [1, 2]
 
-    for _ in range(300):
+    for _ in range(500):
         connect()
     threads, before = threading.active_count(), _resident_kb()
     for _ in range(1000):
@@ -47,7 +49,7 @@ def test_a_thousand_connections_leave_nothing_behind(server: RedisServer) -> Non
     assert threading.active_count() == threads
     with server.client() as raw:
         assert len(raw.client_list()) == 1
-    assert _resident_kb() - before < 3000
+    assert _resident_kb() - before < 5000
 
 
 @pytest.mark.chaos
@@ -92,9 +94,9 @@ def test_a_consumer_goes_on_for_a_minute_of_cut_connections(server: RedisServer)
             stop.set()
             killer.join()
             with server.client() as raw:
-                for number in range(number, number + 100):
+                for more in range(100):
                     raw.client_kill_filter(_type="normal", skipme=True)
-                    turn(number)
+                    turn(number + more)
             while missing:
                 hear()
             assert clients() <= most

@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.compat, pytest.mark.timeout(600)]
 EXCLUDED = {
     "test_event_loop_consumes_after_connection_reconnect": "drives the stock channel's client and subclient",
     "test_failed_health_check_raises_connection_error": "takes a socket out of the stock channel's connection pool",
-    "test_RedisConnection_check_hostname": "the scheme rediss:// with ssl options in the URL, which kombu reads for stock alone",
     "test_fanout_is_deferred_until_flush": "listens to the stock transport's PUB/SUB channel",
     "test_RedisQueueExpiration": "reads the TTL of the stock transport's lists and binding sets",
     "test_RedisRestoreVisible": "writes into the stock transport's unacked hash, calls its sweep",
