@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import redis
@@ -14,11 +14,23 @@ from redisq.broker.faults import classify
 from redisq.broker.forks import after_fork
 from redisq.errors import BrokerError, BrokerUnavailable
 
-__all__ = ["BlockingCall"]
+__all__ = ["BlockingCall", "readable"]
 
 T = TypeVar("T")
 
 _TROUBLE = (redis_errors.RedisError, OSError)
+
+
+def readable(sockets: Iterable[Any], seconds: float) -> list[int]:
+    """Wait until one can be read, so many seconds at most. Gives the numbers of those that can."""
+    numbers = [each.fileno() for each in sockets]
+    if not hasattr(select, "poll"):
+        return select.select(numbers, [], [], seconds)[0]
+    # `select` takes numbers up to 1023 only, and a program may have more files open.
+    poll = select.poll()
+    for number in numbers:
+        poll.register(number, select.POLLIN)
+    return [number for number, _ in poll.poll(max(seconds, 0) * 1000)]
 
 
 class BlockingCall(Generic[T]):
@@ -75,7 +87,7 @@ class BlockingCall(Generic[T]):
         """Wait until the answer can be read, so many seconds at most."""
         if self._socket is None:
             return False
-        return bool(select.select([self._socket], [], [], seconds)[0])
+        return bool(readable((self._socket,), seconds))
 
     def read(self) -> T:
         """Read the answer.

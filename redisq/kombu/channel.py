@@ -45,7 +45,6 @@ class Channel(virtual.Channel):
         super().__init__(connection, **kwargs)
         self._session = connection.session
         self._callbacks: dict[str, tuple[Any, bool]] = {}
-        self._auto_delete: set[str] = set()
         # kombu takes a channel that could be made for a connection that works.
         self._session.once.execute(Command("", None, ("PING",), bool))
 
@@ -76,8 +75,6 @@ class Channel(virtual.Channel):
         queue = queue or f"amq.gen-{uuid()}"
         if not passive:
             self._session.routing.set_rules(queue, kwargs.get("arguments") or {}, auto_delete=bool(kwargs.get("auto_delete")))
-            if kwargs.get("auto_delete"):
-                self._auto_delete.add(queue)
         elif not self._has_queue(queue):
             raise ChannelError(
                 f"NOT_FOUND - no queue {queue!r} in vhost {self.connection.client.virtual_host or '/'!r}",
@@ -126,7 +123,6 @@ class Channel(virtual.Channel):
         if self._qos is not None:
             self._qos.forget(queue)
         session.names.forget(queue)
-        self._auto_delete.discard(queue)
         return int(count)
 
     # Exchanges and bindings
@@ -252,9 +248,9 @@ class Channel(virtual.Channel):
         self._active_queues.append(queue)
         self._consumers.add(consumer_tag)
         self._callbacks[consumer_tag] = (callback, bool(no_ack))
+        self._session.routing.consume(queue)
         if queue not in self._session.fanout:
             self._run_many(self._session.routing.say_rules(queue))
-        self._session.routing.consume(queue)
         self._session.keeper.refresh_now()
         self._session.consumer.subscribe(Subscription(self, queue, consumer_tag))
 
@@ -348,19 +344,6 @@ class Channel(virtual.Channel):
         """Acknowledge; works after the channel was closed too."""
         if self._qos is not None:
             self._qos.ack(delivery_tag)
-
-    def close(self) -> None:
-        """Close; what is not settled goes back to its queue at once."""
-        if not self.closed and self.connection is not None:
-            leaving = [queue for queue in self._auto_delete if queue in self._tag_to_queue.values()]
-            for tag in list(self._consumers):
-                self.basic_cancel(tag)
-            for queue in leaving:
-                try:
-                    self.queue_delete(queue, if_empty=True)
-                except BrokerError as error:
-                    _log.info("Queue %s was left to its time to live: %s", queue, error)
-        super().close()
 
 
 def _exchange(kind: str) -> dict[str, Any]:

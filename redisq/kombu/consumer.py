@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import select
 import socket
 import time
 from collections import deque
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 from kombu.utils.scheduling import cycle_by_name
 
 from redisq.backoff import Backoff
-from redisq.broker.blocking import BlockingCall
+from redisq.broker.blocking import BlockingCall, readable
 from redisq.broker.commands import MAX_BATCH, Claimed, Command, claim, wait
 from redisq.broker.connection import BLOCK_SECONDS, Server
 from redisq.broker.connector import Connector
@@ -356,8 +355,10 @@ class Consumer:
         if not calls:
             time.sleep(min(seconds, BLOCK_SECONDS))
             return
-        for call in select.select(calls, [], [], max(seconds, 0))[0]:
-            self._read(call)
+        found = readable(calls, seconds)
+        for call in calls:
+            if call.fileno() in found:
+                self._read(call)
 
     def _hand_out(self) -> bool:
         """Hand out one message, if one is here."""

@@ -43,12 +43,18 @@ class Routing:
         self._routes: dict[tuple[ExchangeKeys, bytes], tuple[str, int]] = {}
         # Queues that are consumed from here: with their bindings, they are prolonged by `refresh`.
         self._consumed: set[str] = set()
+        self._auto_delete: set[str] = set()
 
     # Queues
 
     def set_rules(self, queue: str, arguments: dict[str, Any], *, auto_delete: bool) -> None:
-        """A queue was declared. Redis is told when it is first used: a queue of a fanout exchange never is."""
-        ttl = _positive(arguments.get("x-expires")) or (TRANSIENT * 1000 if auto_delete else 0)
+        """A queue was declared. Redis is told when it is first used: a queue of a fanout exchange never is.
+
+        One that is deleted with its last consumer lives for good until it has one.
+        """
+        if auto_delete:
+            self._auto_delete.add(queue)
+        ttl = _positive(arguments.get("x-expires")) or self._rules.get(queue, {}).get("ttl", 0)
         rules = {
             "ttl": round(ttl),
             "message_ttl": round(_positive(arguments.get("x-message-ttl")) * 1000),
@@ -77,12 +83,16 @@ class Routing:
         self._rules.pop(queue, None)
         self._unsaid.pop(queue, None)
         self._consumed.discard(queue)
+        self._auto_delete.discard(queue)
         for route in [route for route, (owner, _) in list(self._routes.items()) if owner == queue]:
             self._routes.pop(route, None)
 
     def consume(self, queue: str) -> None:
         """Somebody consumes from a queue here: it is in use."""
         self._consumed.add(queue)
+        rules = self._rules.get(queue)
+        if rules and not rules["ttl"] and queue in self._auto_delete:
+            self._rules[queue] = self._unsaid[queue] = {**rules, "ttl": round(TRANSIENT * 1000)}
 
     def cancel(self, queue: str) -> None:
         """Nobody does any more."""
@@ -96,8 +106,10 @@ class Routing:
 
     def bind(self, exchange: str, queue: str, routing_key: str) -> None:
         """Bind, for good, or for as long as the queue lives."""
-        ttl = self._rules.get(queue, {}).get("ttl", 0)
-        self._bind(exchange, _binding(queue, routing_key), queue, ttl * 1000)
+        ttl = self._rules.get(queue, {}).get("ttl", 0) * 1000
+        if not ttl and queue in self._auto_delete:
+            ttl = round(TRANSIENT * 1_000_000)
+        self._bind(exchange, _binding(queue, routing_key), queue, ttl)
 
     def _bind(self, exchange: str, route: bytes, owner: str, keep: int) -> None:
         keys = self._names.exchange(exchange)

@@ -189,3 +189,50 @@ def test_fanout_is_not_kept_waiting_by_a_backlog(connect: Connect) -> None:
         time.sleep(0.1)
         assert "second" in sink.drain(2)
         assert len(sink.messages) == 5
+
+
+def test_an_auto_delete_queue_stays_while_another_consumes_it(connect: Connect) -> None:
+    first, second, publisher = connect(), connect(), connect()
+    queue = kombu.Queue("q", kombu.Exchange("x", type="topic"), routing_key="a.#", auto_delete=True)
+    sinks = [Sink(connection, queue) for connection in (first, second)]
+    for sink in sinks:
+        sink.consumer.consume()
+    first.release()
+    publisher.Producer(exchange=queue.exchange).publish("still here", routing_key="a.b")
+    assert sinks[1].drain(1) == ["still here"]
+
+
+def test_an_auto_delete_queue_goes_only_after_it_was_consumed(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect()
+    queue = kombu.Queue("q", kombu.Exchange("x"), routing_key="k", auto_delete=True)
+    connection.Producer(exchange=queue.exchange).publish("stays", routing_key="k", declare=[queue])
+    assert raw.ttl("q:messages") == -1
+    sink = Sink(connection, queue, ack=False)
+    with sink.consumer:
+        assert sink.drain(1) == ["stays"]
+        assert 0 < raw.ttl("q:messages") <= 300
+
+
+MANY_FILES = """
+import resource, sys, kombu, redisq.kombu
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard < 4096 else 4096, hard))
+files = [open("/dev/null") for _ in range(1100)]
+connection = kombu.Connection(sys.argv[1])
+got = []
+with connection.Consumer([kombu.Queue("q")], callbacks=[lambda body, message: got.append(message.ack())]):
+    while not got:
+        connection.drain_events(timeout=5)
+connection.release()
+"""
+
+
+def test_a_program_with_a_thousand_open_files_consumes(connect: Connect, redis_url: str, raw: redis.Redis) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", MANY_FILES, redis_url.replace("redis://", "redisq://")]
+    ) as program:
+        # It waits when the message comes.
+        wait_until(lambda: any(each["name"] == "redisq:kombu-wake" for each in raw.client_list()), "it waits")
+        publish(connect(), 1)
+    assert program.returncode == 0
+    assert raw.hlen("q:messages") == 0
