@@ -90,6 +90,7 @@ class Consumer:
         self._order: Any = cycle_by_name(options.queue_order_strategy)()
         self._ready: deque[tuple[Subscription, Held]] = deque()
         self._heard: deque[tuple[Subscription, bytes]] = deque()
+        self._handed_out = 0
         # Queue -> when to look at it again, monotonic; absent: now.
         self._look_at: dict[str, float] = {}
         self._loop: Any = None
@@ -365,10 +366,12 @@ class Consumer:
         while self._heard:
             subscription, body = self._heard.popleft()
             if subscription.channel.hand_out_broadcast(subscription, body):
+                self._handed_out += 1
                 return True
         while self._ready:
             subscription, held = self._ready.popleft()
             if subscription.channel.hand_out(subscription, held):
+                self._handed_out += 1
                 return True
         return False
 
@@ -428,6 +431,7 @@ class Consumer:
             pass
 
     def _tick(self) -> None:
+        before = self._handed_out
         while self._hand_out():
             pass
         wanting = self._round()
@@ -435,12 +439,14 @@ class Consumer:
             pass
         if self._loop is None:
             return
-        sleep = self._sleep(wanting) if wanting or self._failures else float(BLOCK_SECONDS)
-        if wanting and any(subscription.queue not in self._look_at for subscription, _ in wanting):
-            # A full batch came: look again in the next turn, after the loop has served others.
-            sleep = 0.0 if any(self._credit(subscription.channel) for subscription, _ in wanting) else float(BLOCK_SECONDS)
-        if sleep < BLOCK_SECONDS:
-            self._alarm(sleep)
+        if self._handed_out != before:
+            # What a callback leaves to the loop, as Celery its acknowledgements, is done in its next turn. Then there is
+            # credit again; and others were served in between.
+            self._alarm(0.0)
+        elif wanting or self._failures:
+            sleep = self._sleep(wanting)
+            if sleep < BLOCK_SECONDS:
+                self._alarm(sleep)
 
     def _alarm(self, seconds: float) -> None:
         """Turn the loop then. It has decided how long to sleep before it asked us, so it is poked to decide again."""

@@ -433,6 +433,28 @@ def test_an_event_loop_hands_out_what_comes(connect: Connect) -> None:
     hub.close()
 
 
+def test_an_event_loop_goes_on_at_once_when_acknowledgements_come_in_its_next_turn(connect: Connect) -> None:
+    """As Celery's do: with all of the prefetch count out, nothing else would turn the loop."""
+    connection, publisher = connect(), connect()
+    for number in range(40):
+        publish(publisher, number)
+    hub = Hub()
+    came: list[int] = []
+
+    def take(body: int, message: kombu.Message) -> None:
+        came.append(body)
+        hub.call_soon(message.ack)
+
+    started = time.monotonic()
+    with connection.Consumer([kombu.Queue("q")], callbacks=[take], prefetch_count=4):
+        connection.register_with_event_loop(hub)
+        while len(came) < 40:
+            hub.run_once()
+    assert time.monotonic() - started < 3
+    connection.release()
+    hub.close()
+
+
 def test_a_prefix_keeps_two_programs_apart(connect: Connect, raw: redis.Redis) -> None:
     publish(connect(global_keyprefix="app:"), 1)
     assert get(connect()) is None
