@@ -8,6 +8,8 @@ from typing import Any
 
 import kombu
 
+import redisq.kombu  # noqa: F401 - its import makes the scheme known
+
 Connect = Callable[..., kombu.Connection]
 
 
