@@ -104,7 +104,10 @@ class Executor:
 
     def hard_limit(self) -> float | None:
         """Until when a coroutine may block the loop, in monotonic seconds; None: for ever. Safe to call from a thread."""
-        limits = [run.held.until for run in list(self._running.values()) if run.coroutine]
+        runs, current = list(self._running.values()), asyncio.current_task(self._loop)
+        # The one whose step does not end; else, as a handler may have made tasks of its own, any of them.
+        limits = [run.held.until for run in runs if run.coroutine is current] if current else []
+        limits = limits or [run.held.until for run in runs if run.coroutine]
         ends = [limit for limit in limits if limit is not None]
         return max(ends) if ends and len(ends) == len(limits) else None
 

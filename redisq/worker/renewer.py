@@ -65,11 +65,17 @@ class Renewer:
         self._connector.close()
 
     def renew(self) -> None:
-        """Extend all that is held and whose task may still run."""
+        """Extend all that is held and whose task may still run, and no longer than it may."""
         now = self._now()
-        wanted = [held for held in self._held() if held.leased and not held.lost and (held.until is None or now < held.until)]
-        for held, verdict in renew(self._connector, wanted, self._lease, self._log):
-            try:
-                self._loop.call_soon_threadsafe(self._tell[verdict], held)
-            except RuntimeError:
-                return  # the loop is closed: nobody runs it any more
+        alike: dict[int, list[Held]] = {}
+        for held in self._held():
+            # Whole seconds: few commands for many runs.
+            lease = self._lease if held.until is None else min(self._lease, int(held.until - now) * 1_000_000)
+            if held.leased and not held.lost and lease > 0:
+                alike.setdefault(lease, []).append(held)
+        for lease, wanted in alike.items():
+            for held, verdict in renew(self._connector, wanted, lease, self._log):
+                try:
+                    self._loop.call_soon_threadsafe(self._tell[verdict], held)
+                except RuntimeError:
+                    return  # the loop is closed: nobody runs it any more
