@@ -16,7 +16,7 @@ from redisq.broker.connector import AsyncConnector
 from redisq.broker.registry import BEAT, Registry, announce, leave
 from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import BrokerError, DecodeError, RedisqError
-from redisq.worker.states import States
+from redisq.troubles import Troubles
 
 __all__ = ["Control"]
 
@@ -26,6 +26,7 @@ Answer = Callable[[Mapping[str, Any]], Any]
 #: Seconds after which a worker shows that it is there, though it does not hear yet.
 HEARS_WITHIN = 2.0
 
+_SHOW = "show a sign of life (`redisq workers`)"
 _LISTEN = "hear questions (`redisq workers`, `cancel`, `shutdown`)"
 
 
@@ -38,6 +39,7 @@ class Control:
         worker: The worker's name.
         about: Returns what the worker says of itself in each sign of life.
         answers: What it can be asked, by name.
+        troubles: Told what does not work.
         log: The worker's logger.
     """
 
@@ -48,6 +50,7 @@ class Control:
         worker: str,
         about: Callable[[], Mapping[str, Any]],
         answers: Mapping[str, Answer],
+        troubles: Troubles,
         log: logging.Logger,
     ) -> None:
         self._connector = connector
@@ -56,7 +59,7 @@ class Control:
         self._about = about
         self._answers = answers
         self._log = log
-        self._states = States(log)
+        self._troubles = troubles
         self._hears = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -90,10 +93,12 @@ class Control:
 
     async def _show(self) -> None:
         results = await self._connector.execute_many(announce(self._registry, self._worker, self._about()))
-        errors = [str(result) for result in results if isinstance(result, BrokerError)]
-        self._states.say("show a sign of life", errors[0] if errors else "")
+        if errors := [result for result in results if isinstance(result, BrokerError)]:
+            self._troubles.met(_SHOW, errors[0])
+        else:
+            self._troubles.over(_SHOW)
         if self._hears.is_set():
-            self._states.say(_LISTEN, "")
+            self._troubles.over(_LISTEN)
 
     async def _listen(self) -> None:
         while True:
@@ -105,7 +110,7 @@ class Control:
             await asyncio.sleep(1.0)
 
     def _refused(self, error: BrokerError) -> None:
-        self._states.say(_LISTEN, str(error))
+        self._troubles.met(_LISTEN, error)
 
     async def _reply_to(self, raw: bytes) -> None:
         try:

@@ -17,9 +17,10 @@ from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import Patience
 from redisq.errors import ConfigError
 from redisq.message import new_id
+from redisq.troubles import Troubles
 from redisq.types import check_name
 from redisq.worker.board import Board
-from redisq.worker.consumer import Consumer
+from redisq.worker.consumer import CLAIM, Consumer
 from redisq.worker.control import Answer, Control
 from redisq.worker.executor import Executor
 from redisq.worker.exits import Exit
@@ -186,7 +187,10 @@ class Worker:
         forever = Patience(seconds=None)
         connector = server.async_connector("worker", patience=forever, observer=outage.line())
         blocking = server.async_connector("worker-idle", patience=forever, observer=outage.line(), block=BLOCK_SECONDS)
-        readiness = Readiness(outage, self._stopped.is_set)
+        troubles = Troubles(self.log)
+        readiness = Readiness(
+            outage, self._stopped.is_set, lambda: all(CLAIM.format(keys.queue) in troubles for keys in self._queues)
+        )
         health = Health(self._health, readiness.reports, self.log) if self._health else None
         try:
             await self._until_stopped(self._first_contact(connector.execute))
@@ -207,6 +211,7 @@ class Worker:
                 has_room=lambda: not quarantine.is_busy,
                 start=lambda held: executor.start(held),
                 observers=observers,
+                troubles=troubles,
                 log=self.log,
             )
             processes = ProcessPool(loop, self._processes, settings.max_bytes)
@@ -220,13 +225,13 @@ class Worker:
                 executor.lose,
                 lambda held: executor.cancel(held.delivery.id),
                 loop,
+                troubles,
                 self.log,
             )
             watchdog = readiness.watchdog = Watchdog(loop, executor.hard_limit, self.log)
             fitness = Fitness(self._limits, loop, lambda: executor.ended, lambda: executor.leaks, self._recycle)
-            control = Control(
-                connector, self._app.registry, self.name, partial(self._about, executor), self._answers(executor), self.log
-            )
+            about, answers = partial(self._about, executor), self._answers(executor)
+            control = Control(connector, self._app.registry, self.name, about, answers, troubles, self.log)
             renewer.start()
             control.start()
             watchdog.start()

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from redisq.worker.signals import TOGETHER
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -61,6 +63,11 @@ class WorkerProcess:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def signal_again(self, number: signal.Signals, told: float) -> None:
+        """A second signal, which counts as one: told at that monotonic time, it has been given time."""
+        wait_until(lambda: time.monotonic() > told + TOGETHER, "a time after which a signal is another one")
+        self.signal(number)
 
     def wait(self, seconds: float = 30) -> int:
         return self.process.wait(seconds)

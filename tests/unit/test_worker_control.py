@@ -15,10 +15,16 @@ from redisq.broker.listener import messages
 from redisq.broker.registry import Registry
 from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import BrokerError
+from redisq.troubles import Troubles
 from redisq.worker import control as controls
 from redisq.worker.control import Control
 from tests.servers import RedisServer
 from tests.wire import CuttingProxy, canned_server
+
+
+def told() -> tuple[Troubles, logging.Logger]:
+    log = logging.getLogger("test")
+    return Troubles(log), log
 
 
 class SlowLine:
@@ -42,7 +48,7 @@ class SlowLine:
 def test_a_worker_is_listed_only_when_it_hears_questions() -> None:
     async def check() -> None:
         line: Any = SlowLine()
-        control = Control(line, Registry("redisq"), "one", lambda: {"pid": 1}, {}, logging.getLogger("test"))
+        control = Control(line, Registry("redisq"), "one", lambda: {"pid": 1}, {}, *told())
         control.start()
         for _ in range(10):
             await asyncio.sleep(0)
@@ -82,7 +88,7 @@ def test_a_worker_that_may_not_hear_questions_says_so_once_and_is_listed(
 
     async def check() -> None:
         line: Any = Refusing()
-        control = Control(line, Registry("redisq"), "one", lambda: {"pid": 1}, {}, logging.getLogger("test"))
+        control = Control(line, Registry("redisq"), "one", lambda: {"pid": 1}, {}, *told())
         control.start()
         async with asyncio.timeout(5):
             while line.signs < 3:  # noqa: ASYNC110
@@ -136,7 +142,7 @@ def test_a_question_that_makes_no_sense_does_not_end_the_hearing(question: Any) 
     async def check() -> None:
         line: Any = Line()
         answers = {"ping": lambda _: True, "fails": fails}
-        control = Control(line, Registry(), "one", dict, answers, logging.getLogger("test"))
+        control = Control(line, Registry(), "one", dict, answers, *told())
         control.start()
         async with asyncio.timeout(5):
             await line.over.wait()
