@@ -65,8 +65,9 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     def signal_again(self, number: signal.Signals, told: float) -> None:
-        """A second signal, which counts as one: told at that monotonic time, it has been given time."""
-        wait_until(lambda: time.monotonic() > told + TOGETHER, "a time after which a signal is another one")
+        """A second signal, which counts as one: the first was sent at that monotonic time, and heard somewhat later."""
+        wait_until(lambda: time.monotonic() > told + TOGETHER + 0.5, "a time after which a signal is another one")
+        assert self.process.poll() is None, f"it ended before: {self.text()}"
         self.signal(number)
 
     def wait(self, seconds: float = 30) -> int:

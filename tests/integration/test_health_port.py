@@ -176,7 +176,7 @@ def test_a_worker_that_may_not_claim_is_not_ready_and_says_so_once(
     before = refused()
     wait_until(lambda: refused() > before + 3, "it tries on")
     assert worker.text().count("ERROR") == len(queues.split(",")), worker.text()
-    assert "ERROR - Cannot claim from queue work, trying again: claim on queue work: WRONGTYPE" in worker.text()
+    assert "ERROR - Cannot claim from queue work, trying again: claim on queue work: " in worker.text()
     raw.delete("work:queue:main")
     wait_until(lambda: get("/ready")[0] == 200, "one queue is enough")
     worker.wait_for_log("Can claim from queue work again, after")
