@@ -18,13 +18,16 @@ from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import BrokerError, DecodeError, RedisqError
 from redisq.troubles import Troubles
 
-__all__ = ["Control"]
+__all__ = ["SIGN_OFF", "Control"]
 
 #: Answers one kind of question: gets its arguments, returns plain values; None: nothing to say.
 Answer = Callable[[Mapping[str, Any]], Any]
 
 #: Seconds after which a worker shows that it is there, though it does not hear yet.
 HEARS_WITHIN = 2.0
+
+#: Seconds to sign off.
+SIGN_OFF = 1.0
 
 _SHOW = "show a sign of life (`redisq workers`)"
 _LISTEN = "hear questions (`redisq workers`, `cancel`, `shutdown`)"
@@ -67,13 +70,13 @@ class Control:
         """Listen, and show signs of life, from now on."""
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._show_life())]
 
-    async def stop(self) -> None:
-        """Be there no more."""
+    async def stop(self, patience: float = SIGN_OFF) -> None:
+        """Be there no more. Redis has so many seconds to hear of it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(patience):
                 await self._connector.execute_many(leave(self._registry, self._worker))
         except (TimeoutError, BrokerError) as error:
             self._log.debug("Could not sign off, the sign of life expires: %s", error)

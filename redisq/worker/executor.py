@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from random import random
 from typing import Any
@@ -89,10 +89,16 @@ class Executor:
         self._max_bytes = app.settings.max_bytes
         #: Handlers that have ended since the start.
         self.ended = 0
+        self._share = 0
+        self._share_done: Callable[[], object] = _nothing
         #: Whether a `KeyboardInterrupt` can only be a handler's own.
         self.own_signals = False
         self._running: dict[Held, Run] = {}
         self._timeouts = Timeouts(loop, threads, self._running.values, self._abandon, log)
+
+    def count(self, share: int, done: Callable[[], object]) -> None:
+        """Call it when so many handlers have ended."""
+        self._share, self._share_done = share, done
 
     @property
     def running(self) -> int:
@@ -250,6 +256,8 @@ class Executor:
         # The coroutine's context variables know the run: a circle, that only the garbage collector would break.
         run.coroutine = None
         self.ended += 1
+        if self.ended == self._share:
+            self._share_done()
         held.over = True
         if not held.leased:
             self._consumer.leave(held)

@@ -21,7 +21,7 @@ from redisq.troubles import Troubles
 from redisq.types import check_name
 from redisq.worker.board import Board
 from redisq.worker.consumer import CLAIM, Consumer
-from redisq.worker.control import Answer, Control
+from redisq.worker.control import SIGN_OFF, Answer, Control
 from redisq.worker.executor import Executor
 from redisq.worker.exits import Exit
 from redisq.worker.fitness import NO_LIMITS, Fitness, Limits
@@ -38,6 +38,9 @@ __all__ = ["Worker"]
 
 #: Seconds for the last settlements to reach Redis when all is over.
 LAST_TRIP = 5.0
+
+#: The same when it was told to stop now; none when Redis is away.
+HASTY_TRIP = 1.0
 
 
 class Worker:
@@ -230,6 +233,8 @@ class Worker:
             )
             watchdog = readiness.watchdog = Watchdog(loop, executor.hard_limit, self.log)
             fitness = Fitness(self._limits, loop, lambda: executor.ended, lambda: executor.leaks, self._recycle)
+            if fitness.share:
+                executor.count(fitness.share, fitness.look)
             about, answers = partial(self._about, executor), self._answers(executor)
             control = Control(connector, self._app.registry, self.name, about, answers, troubles, self.log)
             renewer.start()
@@ -238,9 +243,9 @@ class Worker:
             fitness.start()
             try:
                 await self._work(consumer)
-                await self._drain(consumer, executor)
+                await self._drain(consumer, executor, outage)
             finally:
-                await control.stop()
+                await control.stop(0.0 if self._hurry.is_set() and outage.is_away else SIGN_OFF)
                 fitness.stop()
                 watchdog.stop()
                 renewer.stop()
@@ -289,7 +294,7 @@ class Worker:
             consumer.idle.clear()
             await consumer.idle.wait()
 
-    async def _drain(self, consumer: Consumer, executor: Executor) -> None:
+    async def _drain(self, consumer: Consumer, executor: Executor, outage: Outage) -> None:
         consumer.stop()
         if executor.running:
             self.log.info("Stopping: %d handlers have %g s to finish", executor.running, self._shutdown_timeout)
@@ -298,12 +303,18 @@ class Worker:
         unfinished = executor.give_back()
         for held in unfinished:
             consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
-        await self._first(LAST_TRIP, consumer.idle.wait())
-        if consumer.idle.is_set():
-            self.log.info("Stopped, gave %d messages back", len(unfinished))
+        if not self._hurry.is_set():
+            await self._first(LAST_TRIP, consumer.idle.wait(), self._hurry.wait())
+        if self._hurry.is_set() and not outage.is_away:
+            await self._first(HASTY_TRIP, consumer.idle.wait())
+        # What is held without a lease was settled before its handler ended.
+        left = [held.leased for held in consumer.held()]
+        if leases := sum(left):
+            self.log.warning("Stopped without an answer from Redis: the leases of %d messages will expire", leases)
+        elif left:
+            self.log.warning("Stopped, gave %d messages back, %d handlers did not end", len(unfinished), len(left))
         else:
-            left = len(consumer.held())
-            self.log.warning("Stopped without an answer from Redis: the leases of %d messages will expire", left)
+            self.log.info("Stopped, gave %d messages back", len(unfinished))
 
     async def _first(self, seconds: float, *events: Coroutine[Any, Any, Any]) -> None:
         tasks = [asyncio.ensure_future(event) for event in events]

@@ -12,7 +12,9 @@ import pytest
 import redis
 
 from redisq import RedisQ
+from tests.integration import bot
 from tests.integration.processes import Ledger, WorkerProcess, wait_until
+from tests.servers import RedisServer
 
 Start = Callable[..., WorkerProcess]
 
@@ -56,6 +58,24 @@ def test_a_second_signal_ends_the_worker_now(start_worker: Start, producer: Redi
     worker.signal_again(signal.SIGTERM, told)
     assert worker.wait(5) == 0
     assert raw.zcard("slow:queue:main") == 1
+
+
+def test_now_is_now_also_without_redis(start_worker: Start, tmp_path: Path) -> None:
+    with RedisServer() as server:
+        app = bot.app.at(url=server.url())
+        worker = start_worker("-Q", "slow", url=server.url()).ready()
+        app.send("sleep", (1, 60.0))
+        wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "the handler started")
+        app.close()
+        server.kill()
+        worker.wait_for_log("Lost Redis connection")
+        told = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        worker.signal_again(signal.SIGTERM, told)
+        again = time.monotonic()
+        assert worker.wait(5) == 0
+        assert time.monotonic() - again < 2
+        assert "Stopped without an answer from Redis: the leases of 1 messages will expire" in worker.text()
 
 
 @pytest.mark.parametrize("options", [(), ("-w", "1")], ids=["one process", "supervised"])
