@@ -6,12 +6,14 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import redis
 
 from redisq import RedisQ
+from redisq.cli.worker import MAX_LEAKS
 from redisq.worker.supervisor import how_it_ended
 from tests.integration.processes import Ledger, WorkerProcess, wait_until
 
@@ -170,6 +172,36 @@ def test_a_process_that_uses_too_much_memory_is_replaced(start_worker: Start) ->
     worker.wait_for_log(r"\d+ MiB of memory are more than 1")
     wait_until(lambda: started(worker) >= 2, "another one")
     assert worker.terminate() == 0
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("task", ["stubborn", "stubborn_sync"])
+def test_a_process_that_lost_too_many_slots_is_replaced(task: str, start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
+    worker = start_worker("-Q", "slow", "-w", "1", "-t", "6", "--shutdown-timeout", "0.5").ready()
+    producer.tasks[task].delay_many([(number, 60.0) for number in range(MAX_LEAKS)])
+    worker.wait_for_log(f"ends for another: {MAX_LEAKS} slots are lost to handlers that do not stop")
+    worker.wait_for_log(r"recycled itself \(exit code 75\), starting another in 0.0 s")
+    wait_until(lambda: started(worker) == 2, "another one")
+    assert raw.zcard("slow:queue:dlq") == MAX_LEAKS, "each is settled as failed"
+    producer.tasks["sleep"].delay(99, 0.0)
+    wait_until(lambda: raw.hget("slow:stats", "processed_requests") == b"1", "it has all its slots")
+    assert worker.terminate() == 0
+
+
+def test_the_fast_loop_is_used_where_it_is_installed(tmp_path: Path, redis_url: str, raw: redis.Redis) -> None:
+    (tmp_path / "looped.py").write_text(
+        "import asyncio\nfrom redisq import RedisQ\napp = RedisQ('bot')\n"
+        "@app.task(result_ttl=60)\nasync def which(): return type(asyncio.get_running_loop()).__module__\n"
+    )
+    worker = WorkerProcess(redis_url, tmp_path, app="looped:app", folder_to_run_in=tmp_path)
+    app = RedisQ("bot", url=redis_url)
+    try:
+        loop = app.send("which").get(timeout=20)
+        assert loop.startswith("uvloop") if find_spec("uvloop") else loop.startswith("asyncio")
+        assert worker.terminate() == 0
+    finally:
+        worker.kill()
+        app.close()
 
 
 def test_a_burst_of_several_processes_ends(start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
