@@ -30,6 +30,7 @@ HEARS_WITHIN = 2.0
 SIGN_OFF = 1.0
 
 _SHOW = "show a sign of life (`redisq workers`)"
+_ANSWER = "answer questions"
 _LISTEN = "hear questions (`redisq workers`, `cancel`, `shutdown`)"
 
 
@@ -120,6 +121,9 @@ class Control:
             reply = self._answer(raw)
             if reply is not None:
                 await self._connector.execute(reply)
+                self._troubles.over(_ANSWER)
+        except BrokerError as error:
+            self._troubles.met(_ANSWER, error)
         except RedisqError as error:
             self._log.warning("Could not answer a question: %s", error)
         except Exception:  # noqa: BLE001 - logged
