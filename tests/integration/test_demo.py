@@ -166,7 +166,7 @@ def test_a_worker_that_does_not_start_ends_the_demo_with_its_log(tmp_path: Path)
         return False
 
     try:
-        with pytest.raises(DemoFailed, match=r"(?s)worker-\d ended with code 1; its log ends:.*ConfigError"):
+        with pytest.raises(DemoFailed, match=r"(?s)worker-\d ended with code 78; its log ends:.*ConfigError"):
             wait_until(has_ended, "a worker ended")
     finally:
         workers.close()
