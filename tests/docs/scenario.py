@@ -284,5 +284,8 @@ def check_syntax(path: Path) -> None:
             parser = configparser.RawConfigParser(strict=False)
             parser.read_string(text)
             assert parser.sections()
+        case ".acl":
+            for line in text.splitlines():
+                assert re.fullmatch(r"user \w+ on( (>\w+|[~&][\w:*]+|[+-]@?\w+))+", line), line
         case _:
             assert path.name in ("Dockerfile", "bot.env"), f"no check for {path.name}: add one to tests/docs/scenario.py"
