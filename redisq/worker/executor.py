@@ -176,7 +176,7 @@ class Executor:
 
     def _finish_apart(self, run: Run, settlement: Settlement | None, line: str) -> None:
         """A child answered, or died."""
-        if settlement is None and run.phase >= Phase.STOPPED:
+        if settlement is None and (run.dropped or run.phase >= Phase.STOPPED):  # it died of our own hand
             self._finish(run, None, asyncio.CancelledError())
             return
         if settlement is None:
@@ -203,9 +203,12 @@ class Executor:
             self._finish(run, returned, None)
 
     def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
-        if error is not None and run.phase > Phase.IN_TIME and isinstance(error, _TOLD):
-            error = self._why_stopped(run)
         held, task = run.held, run.task
+        if isinstance(error, _TOLD):
+            if held.lost:
+                held.leased = False  # whoever has it now says how it ends
+            elif run.phase > Phase.IN_TIME:
+                error = self._why_stopped(run)
         settlement = None
         if held.leased and not held.settled:
             settlement = self._success(held, task, returned) if error is None else self._failure(run, error)
@@ -247,7 +250,9 @@ class Executor:
     def _abandon(self, run: Run) -> None:
         """Settle a run that does not stop as failed. Its slot is not free before it has ended."""
         held = run.held
-        if held.leased and not held.settled:
+        if held.lost:
+            held.leased = False
+        elif held.leased and not held.settled:
             self._consumer.acknowledge_first(held, self._failure(run, self._why_stopped(run)), _nothing)
 
     def cancel(self, job_id: str) -> bool:
@@ -274,19 +279,25 @@ class Executor:
         ]
 
     def lose(self, held: Held) -> None:
-        """Its lease is another's, or nobody's: a coroutine is cancelled, its work is not wanted any more.
+        """Its lease is another's, or nobody's: its work is not wanted any more.
 
-        A thread cannot be stopped. When it ends it says so, and is believed as long as nobody else got the message.
+        A coroutine is cancelled, a child process killed. A thread is told; if it ends well all the same it says so, and is
+        believed as long as nobody else got the message.
         """
         run = self._running.get(held)
         if run is None or held.settled or not held.leased:
             return
-        held.lost = True
+        held.lost = run.dropped = True
         self._observers.lost(held)
         self._log.warning("Lost the lease of task %s[%s] of queue %s", run.task.name, held.delivery.id, held.keys.queue)
         if run.coroutine:
             held.leased = False
             run.coroutine.cancel()
+        elif run.apart:
+            held.leased = False
+            self._timeouts.stop(run, time.monotonic())
+        else:
+            self._threads.tell(run, TaskCancelled)
 
     def _success(self, held: Held, task: Task[..., Any], returned: Any) -> Settlement:
         try:
@@ -313,21 +324,23 @@ class Executor:
     def give_back(self) -> list[Held]:
         """Cancel what runs in the loop, and return all that is not finished; their ends are not reported any more.
 
-        A thread cannot be stopped: its handler runs on until the process ends.
+        A thread cannot be stopped: its handler runs on until the process ends. What waits for a thread or a process is
+        not begun.
         """
         self._timeouts.close()
         unfinished = []
         for run in list(self._running.values()):
             held = run.held
-            if run.coroutine:
-                run.coroutine.cancel()
-            elif run.apart:
-                run.apart.kill(run)
+            run.dropped = True
             if not held.leased:
                 self._consumer.leave(held)
             elif not held.settled:
                 held.settled = True
                 unfinished.append(held)
+            if run.coroutine:
+                run.coroutine.cancel()
+            elif run.apart:
+                run.apart.kill(run)
         return unfinished
 
 

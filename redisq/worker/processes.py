@@ -141,10 +141,10 @@ class ProcessPool:
             self._idle.remove(child)
 
     def kill(self, run: Run) -> None:
-        """End the child that works on a run; the run ends by that. One that waits for a child is not begun if it was cancelled."""
-        for asked in [asked for asked in self._waiting if asked.run is run and run.cancelled]:
+        """End the child that works on a run; the run ends by that. One that waits for a child is not begun any more."""
+        for asked in [asked for asked in self._waiting if asked.run is run]:
             self._waiting.remove(asked)
-            asked.done(run, None, "cancelled")
+            asked.done(run, None, "not begun")
         for child in self._children:
             if child.asked and child.asked.run is run:
                 child.process.kill()

@@ -95,6 +95,11 @@ async def too_long(number: int) -> None:
         note("X", number)
 
 
+@app.task(queue="slow", timeout=None)
+def until_told(number: int) -> None:
+    _until_told(number)
+
+
 @app.task(queue="slow", timeout=0.5, max_retries=0)
 def too_long_sync(number: int) -> None:
     _until_told(number)
@@ -195,7 +200,7 @@ def sleep_in_steps(number: int, seconds: float) -> None:
     note("E", number)
 
 
-@app.task(queue="apart", pool="process")
+@app.task(queue="apart", pool="process", timeout=None)
 def sleep_in_a_process(number: int) -> None:
     note("S", number)
     time.sleep(60)

@@ -11,7 +11,7 @@ import redis
 
 from redisq import RedisQ
 from tests.integration import bot
-from tests.integration.processes import WorkerProcess, wait_until
+from tests.integration.processes import Ledger, WorkerProcess, has_died, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -68,10 +68,22 @@ def test_the_children_of_a_killed_worker_die_with_it(start_worker: Start, app: R
     worker = start_worker("-Q", "apart").ready()
     pid = app.send("in_a_process", (1,)).get(timeout=20)
     worker.kill()
+    wait_until(lambda: has_died(pid), "the child died")
+    app.close()
 
-    def gone() -> bool:
-        stat = Path(f"/proc/{pid}/stat")
-        return not stat.exists() or ") Z " in stat.read_text()
 
-    wait_until(gone, "the child died")
+def test_after_the_shutdown_timeout_nothing_that_waits_for_a_process_is_begun(
+    start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    worker = start_worker("-Q", "apart", "--shutdown-timeout", "0.5").ready()
+    room = os.cpu_count() or 1
+    for number in range(room + 4):
+        app.send("sleep_in_a_process", (number,))
+    wait_until(lambda: raw.zcard("apart:queue:processing") == room + 4, "all are held")
+    wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) == room, "all processes are busy")
+    raw.execute_command("CLIENT", "PAUSE", 3000, "WRITE")  # a slow Redis: the worker waits for it with all given back
+    assert worker.terminate() == 0
+    assert len(Ledger(tmp_path / "ledger").starts) == room
+    assert raw.zcard("apart:queue:main") == room + 4
+    assert "SIGKILL" not in worker.text(), "it killed them itself"
     app.close()
