@@ -98,6 +98,11 @@ class Executor:
         return len(self._running)
 
     @property
+    def unfinished(self) -> int:
+        """How many of them a drain waits for."""
+        return self.running - self.leaks
+
+    @property
     def leaks(self) -> int:
         """How many slots are lost, for now, to handlers that do not stop."""
         return sum(run.phase is Phase.ABANDONED for run in self._running.values())
@@ -248,12 +253,25 @@ class Executor:
         return TaskTimeout(f"timeout of {options.timeout:g} s")
 
     def _abandon(self, run: Run) -> None:
-        """Settle a run that does not stop as failed. Its slot is not free before it has ended."""
+        """Settle a run that does not stop as failed. Its slot is not free before it has ended; in a drain none is needed."""
         held = run.held
         if held.lost:
             held.leased = False
         elif held.leased and not held.settled:
             self._consumer.acknowledge_first(held, self._failure(run, self._why_stopped(run)), _nothing)
+        if self._consumer.stopping:
+            self._leave_slot(held)
+
+    def leave_lost_slots(self) -> None:
+        """The worker claims no more: what was abandoned is not waited for. `consumer.stop` first."""
+        for run in self._running.values():
+            if run.phase is Phase.ABANDONED:
+                self._leave_slot(run.held)
+
+    def _leave_slot(self, held: Held) -> None:
+        held.then = None
+        if not held.leased:
+            self._consumer.leave(held)
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: cooperatively, and by force where that is possible. False: it does not run here."""
