@@ -29,15 +29,25 @@ from redisq.errors import (
 from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.board import Board
-from redisq.worker.child import address_of, address_of_app
 from redisq.worker.consumer import Consumer
 from redisq.worker.held import Held
 from redisq.worker.observers import Observers
+from redisq.worker.places import Home, home_of, place_of
 from redisq.worker.processes import ProcessPool
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
 from redisq.worker.timeouts import Timeouts
-from redisq.worker.verdict import after_crash, after_failure, after_success, done, suspected, unreadable
+from redisq.worker.verdict import (
+    NO_ROOM,
+    NOT_IMPORTABLE,
+    after_crash,
+    after_failure,
+    after_success,
+    done,
+    not_begun,
+    suspected,
+    unreadable,
+)
 
 __all__ = ["Executor"]
 
@@ -90,6 +100,8 @@ class Executor:
         #: Handlers that have ended since the start.
         self.ended = 0
         self._running: dict[Held, Run] = {}
+        #: Tasks that a process of its own did not find, and why: they run here.
+        self._only_here: dict[str, str] = {}
         self._timeouts = Timeouts(loop, threads, self._running.values, self._abandon, log)
 
     @property
@@ -146,36 +158,57 @@ class Executor:
             crashes = held.delivery.meta.crashes
             self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
         self._running[held] = run
+        try:
+            self._launch(run, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - no thread is to be had, e.g.: the worker goes on, the message is kept
+            self._log.error("Task %s[%s] could not be begun: %s", task.name, held.delivery.id, error_text(error))
+            reason = NOT_IMPORTABLE if isinstance(error, ConfigError) else NO_ROOM
+            self._settle(run, not_begun(held.delivery, reason, error_text(error), random))
+        self._timeouts.watch()
+
+    def _launch(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        task = run.task
         if run.apart:
-            run.apart.submit(run, self._home, self._finish_apart)
+            run.apart.submit(run, place_of(task, self._home), self._hooks_at, self._finish_apart)
         elif task.is_async:
             run.begin()
             run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
         else:
             self._threads.submit(run, partial(call, self._hooks, task, run.context, args, kwargs), self._finish)
-        self._timeouts.watch()
 
     @cached_property
-    def _home(self) -> tuple[str, str] | None:
-        """Where a child process finds the app, for its hooks; None: nobody needs it, or it cannot be found."""
-        home = address_of_app(self._app.original) if self._hooks.run else None
-        if self._hooks.run and not home:
+    def _home(self) -> Home | None:
+        """Where a child process finds the app; None: it cannot."""
+        return home_of(self._app.original)
+
+    @cached_property
+    def _hooks_at(self) -> Home | None:
+        """Where it finds the app for its hooks; None: nobody needs that, or it cannot."""
+        if self._hooks.run and not self._home:
             self._log.warning("The middleware's run hooks are not called in child processes: the app is no global of a module")
-        return home
+        return self._home if self._hooks.run else None
 
     def _refuse_poison(self, task: Task[..., Any], delivery: Delivery) -> Settlement | None:
         """What crashed too often, and would take this worker with it once more, is not run again."""
         crashes = delivery.meta.crashes
-        if crashes < SUSPECT or task.definition.pool == "process" or not (why := _bound_here(task)):
+        if crashes < SUSPECT or task.definition.pool == "process" or not (why := self._bound_here(task)):
             return None
         self._log.warning("Message %s may have killed %d workers, and cannot run apart: %s", delivery.id, crashes, why)
         return suspected(delivery, why) if crashes >= self._app.settings.max_deliveries else None
+
+    def _bound_here(self, task: Task[..., Any]) -> str:
+        """Why no other process can run it; empty if one can, as far as that is known."""
+        try:
+            place_of(task, self._home)
+        except ConfigError as error:
+            return str(error)
+        return self._only_here.get(task.name, "")
 
     def _pool_of(self, run: Run) -> ProcessPool | None:
         """The processes in which it has to run; None: in this one."""
         if run.task.definition.pool == "process":
             return self._processes
-        if run.held.delivery.meta.crashes < SUSPECT or _bound_here(run.task):
+        if run.held.delivery.meta.crashes < SUSPECT or self._bound_here(run.task):
             return None
         return self._quarantine
 
@@ -184,6 +217,10 @@ class Executor:
         if settlement is None and (run.dropped or run.phase >= Phase.STOPPED):  # it died of our own hand
             self._finish(run, None, asyncio.CancelledError())
             return
+        if settlement and settlement.reason == NOT_IMPORTABLE and run.apart is self._quarantine:
+            # It was not its wish to run apart: it runs here, as all that cannot.
+            self._only_here[run.task.name] = line
+            settlement = Settlement("release", run.held.delivery.id, run.held.delivery.fence)
         if settlement is None:
             settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
         if line and settlement.op != "dead":
@@ -360,15 +397,6 @@ class Executor:
             elif run.apart:
                 run.apart.kill(run)
         return unfinished
-
-
-def _bound_here(task: Task[..., Any]) -> str:
-    """Why no other process can run it; empty if one can."""
-    try:
-        address_of(task)
-    except ConfigError as error:
-        return str(error)
-    return ""
 
 
 def _nothing() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import redis
 
 from redisq import RedisQ
 from tests.integration import bot
-from tests.integration.processes import Ledger, WorkerProcess, has_died, wait_until
+from tests.integration.processes import ROOT, Ledger, WorkerProcess, has_died, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -86,4 +88,56 @@ def test_after_the_shutdown_timeout_nothing_that_waits_for_a_process_is_begun(
     assert len(Ledger(tmp_path / "ledger").starts) == room
     assert raw.zcard("apart:queue:main") == room + 4
     assert "SIGKILL" not in worker.text(), "it killed them itself"
+    app.close()
+
+
+def test_what_a_process_cannot_import_is_put_aside_and_is_no_crash(start_worker: Start, app: RedisQ, raw: redis.Redis) -> None:
+    worker = start_worker("-Q", "apart", BOT_FAILS_APART="the port is taken").ready()
+    job = app.send("in_a_process", (1,))
+    wait_until(lambda: raw.zcard("apart:queue:retry") == 1, "put aside")
+    meta = raw.hget("apart:meta", job.id)
+    assert b"reason=not_importable" in meta
+    assert b"parks=1" in meta
+    assert b"RuntimeError: the port is taken" in meta
+    assert not raw.hget("apart:stats", "crashes")
+    assert worker.process.poll() is None
+    app.close()
+
+
+def test_a_process_that_cannot_even_start_is_no_crash_of_the_message(redis_url: str, raw: redis.Redis, tmp_path: Path) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import asyncio\n"
+        "from redisq import RedisQ, Worker\n"
+        "if __name__ != '__main__': raise RuntimeError('main is for one process')\n"
+        "app = RedisQ('bot')\n"
+        "@app.task(pool='process')\n"
+        "def work() -> None: ...\n"
+        "async def main() -> None:\n"
+        "    await work.adelay()\n"
+        "    await Worker(app).run()\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen([sys.executable, script], env={**os.environ, "REDISQ_URL": redis_url, "PYTHONPATH": str(ROOT)})
+    try:
+        wait_until(lambda: raw.zcard("bot:queue:retry") == 1, "put aside")
+        [meta] = raw.hvals("bot:meta")
+        assert b"reason=not_importable" in meta
+        assert b"before its modules were imported: failed (exit code 1)" in meta
+        assert not raw.hget("bot:stats", "crashes")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("kind", ["python", "C"])
+def test_a_dead_process_is_replaced_even_if_what_it_forked_lives_on(
+    kind: str, start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    start_worker("-Q", "apart").ready()
+    for number in range(os.cpu_count() or 1):
+        app.send("dies_and_leaves_a_fork", (number, kind))
+    wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) == (os.cpu_count() or 1), "all processes have had one")
+    app.send("in_a_process", (9,)).get(timeout=20)
+    wait_until(lambda: raw.hget("apart:stats", "crashes"), "the deaths are noticed")
     app.close()
