@@ -147,7 +147,7 @@ class ProcessPool:
             asked = self._waiting.popleft()
             try:
                 child = child or self._start()
-            except (OSError, RuntimeError) as error:
+            except Exception as error:  # noqa: BLE001 - too many processes or open files, which may show as an ImportError too
                 text = f"no process could be started: {error_text(error)}"
                 asked.done(asked.run, not_begun(asked.run.held.delivery, NO_ROOM, text, random), text)
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,4 +141,20 @@ def test_a_dead_process_is_replaced_even_if_what_it_forked_lives_on(
     wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) == (os.cpu_count() or 1), "all processes have had one")
     app.send("in_a_process", (9,)).get(timeout=20)
     wait_until(lambda: raw.hget("apart:stats", "crashes"), "the deaths are noticed")
+    app.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+def test_a_worker_that_can_start_no_process_puts_the_message_aside_and_goes_on(
+    start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    worker = start_worker("-Q", "apart,slow").ready()
+    limits = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (3, 1000))
+    job = app.send("in_a_process", (1,))
+    wait_until(lambda: raw.zcard("apart:queue:retry") == 1, "put aside")
+    assert b"reason=no_room text=no process could be started: " in raw.hget("apart:meta", job.id)
+    app.send("sleep_sync", (2, 0.0))
+    wait_until(lambda: Ledger(tmp_path / "ledger").ends["2"], "the worker goes on")
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (limits[0], 1000))
+    assert job.get(timeout=20), "it runs once there is room"
     app.close()
