@@ -149,12 +149,14 @@ def test_a_worker_that_can_start_no_process_puts_the_message_aside_and_goes_on(
     start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:
     worker = start_worker("-Q", "apart,slow").ready()
-    limits = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (3, 1000))
+    wait_until(lambda: any(client["name"] == "redisq:worker-idle" for client in raw.client_list()), "it has its connections")
+    limits = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     job = app.send("in_a_process", (1,))
     wait_until(lambda: raw.zcard("apart:queue:retry") == 1, "put aside")
     assert b"reason=no_room text=no process could be started: " in raw.hget("apart:meta", job.id)
     app.send("sleep_sync", (2, 0.0))
     wait_until(lambda: Ledger(tmp_path / "ledger").ends["2"], "the worker goes on")
-    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (limits[0], 1000))
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, limits)
     assert job.get(timeout=20), "it runs once there is room"
     app.close()
