@@ -75,12 +75,13 @@ class Hooks:
             call = other
         return call
 
-    def tell(self, name: str, hooks: Iterable[Hook], *what: Any) -> None:
-        """Call observers. None of their errors reaches the message, or the next observer."""
+    def tell(self, name: str, hooks: Iterable[Hook], *what: Any, also: tuple[type[BaseException], ...] = ()) -> None:
+        """Call observers. None of their errors, `also` among them, reaches the message, or the next observer."""
+        errors: tuple[type[BaseException], ...] = (Exception, SystemExit, asyncio.CancelledError, *also)
         for hook in hooks:
             try:
                 hook.call(*what)
-            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - logged; any code may stand in a hook
+            except errors as error:  # any code may stand in a hook
                 self.failed(name, hook, error)
 
     def failed(self, name: str, hook: Hook, error: BaseException) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from random import random
 from typing import Any
@@ -99,10 +99,18 @@ class Executor:
         self._max_bytes = app.settings.max_bytes
         #: Handlers that have ended since the start.
         self.ended = 0
+        self._share = 0
+        self._share_done: Callable[[], object] = _nothing
+        #: Whether a `KeyboardInterrupt` can only be a handler's own.
+        self.own_signals = False
         self._running: dict[Held, Run] = {}
         #: Tasks that a process of its own did not find, and why: they run here.
         self._only_here: dict[str, str] = {}
         self._timeouts = Timeouts(loop, threads, self._running.values, self._abandon, log)
+
+    def count(self, share: int, done: Callable[[], object]) -> None:
+        """Call it when so many handlers have ended."""
+        self._share, self._share_done = share, done
 
     @property
     def running(self) -> int:
@@ -252,8 +260,10 @@ class Executor:
             else:  # the same, without a coroutine in between
                 begin_run(run.context)
                 returned = await task.handler(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise
+        except KeyboardInterrupt as error:
+            if not self.own_signals:
+                raise  # Ctrl-C, for whoever runs this loop
+            self._finish(run, None, error)
         except BaseException as error:  # noqa: BLE001 - also SystemExit, and a cancellation of the handler's own making
             self._finish(run, None, error)
         else:
@@ -282,6 +292,8 @@ class Executor:
         # The coroutine's context variables know the run: a circle, that only the garbage collector would break.
         run.coroutine = None
         self.ended += 1
+        if self.ended == self._share:
+            self._share_done()
         held.over = True
         if not held.leased:
             self._consumer.leave(held)

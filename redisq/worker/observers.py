@@ -40,21 +40,23 @@ class Observers:
 
     Args:
         hooks: Of the app.
+        own_signals: Whether a `KeyboardInterrupt` can only be a hook's own.
 
     Attributes:
         watch_claims: Whether anybody listens to claims.
         watch_ends: Whether anybody listens to ends.
     """
 
-    def __init__(self, hooks: Hooks) -> None:
+    def __init__(self, hooks: Hooks, own_signals: bool = False) -> None:
         self._hooks = hooks
+        self._also: tuple[type[BaseException], ...] = (KeyboardInterrupt,) if own_signals else ()
         self.watch_claims = bool(hooks.claim)
         self.watch_ends = bool(hooks.settle or hooks.retry or hooks.dead or hooks.lost)
 
     def claimed(self, keys: QueueKeys, deliveries: Sequence[Delivery]) -> None:
         """These came."""
         for delivery in deliveries:
-            self._hooks.tell("claim", self._hooks.claim, keys.queue, delivery)
+            self._hooks.tell("claim", self._hooks.claim, keys.queue, delivery, also=self._also)
 
     def settled(self, ended: Sequence[Ended], stale: Collection[str]) -> None:
         """Redis took these ends, all but the stale ones."""
@@ -66,15 +68,15 @@ class Observers:
 
     def end(self, end: End) -> None:
         """Redis took this end."""
-        self._hooks.tell("settle", self._hooks.settle, end)
+        self._hooks.tell("settle", self._hooks.settle, end, also=self._also)
         if end.op == "retry":
-            self._hooks.tell("retry", self._hooks.retry, end)
+            self._hooks.tell("retry", self._hooks.retry, end, also=self._also)
         elif end.op == "dead":
-            self._hooks.tell("dead", self._hooks.dead, end)
+            self._hooks.tell("dead", self._hooks.dead, end, also=self._also)
 
     def lost(self, held: Held) -> None:
         """Its lease is another's, or nobody's; told once."""
         if self._hooks.lost and not held.told_lost:
             held.told_lost = True
             end = End(held.delivery.id, held.keys.queue, held.task, held.delivery.meta.attempt, "lost", "lease")
-            self._hooks.tell("lost", self._hooks.lost, end)
+            self._hooks.tell("lost", self._hooks.lost, end, also=self._also)

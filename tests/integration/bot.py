@@ -234,3 +234,9 @@ def dies_and_leaves_a_fork(number: int, kind: str) -> None:
         os._exit(0)
     note("S", number)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(queue="slow", max_retries=0)
+async def interrupts(number: int) -> None:
+    note("S", number)
+    raise KeyboardInterrupt

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from redisq.worker.signals import TOGETHER
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -48,7 +50,7 @@ class WorkerProcess:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "redisq", "worker", app, *options],
-                cwd=folder_to_run_in, stdout=output, stderr=output,
+                cwd=folder_to_run_in, stdout=output, stderr=output, start_new_session=True,
                 env={**os.environ, "REDISQ_URL": url, "BOT_LEDGER": str(self.ledger), **environment},
             )  # fmt: skip
 
@@ -69,6 +71,12 @@ class WorkerProcess:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def signal_again(self, number: signal.Signals, told: float) -> None:
+        """A second signal, which counts as one: the first was sent at that monotonic time, and heard somewhat later."""
+        wait_until(lambda: time.monotonic() > told + TOGETHER + 0.5, "a time after which a signal is another one")
+        assert self.process.poll() is None, f"it ended before: {self.text()}"
+        self.signal(number)
 
     def wait(self, seconds: float = 30) -> int:
         return self.process.wait(seconds)

@@ -9,8 +9,11 @@ import threading
 import pytest
 import redis
 
-from redisq import RedisQ, Worker
+from redisq import Middleware, RedisQ, Worker
+from redisq.app.middleware import End
 from redisq.errors import QueueConflict
+from redisq.worker.exits import Exit
+from redisq.worker.fitness import Limits
 from redisq.worker.run import Run
 
 
@@ -164,3 +167,58 @@ def test_a_worker_that_can_start_no_thread_puts_the_message_aside_and_goes_on(
     assert raw.zcard("bot:queue:retry") == 1
     assert b"parks=1" in next(iter(raw.hvals("bot:meta")))
     assert b"reason=no_room text=RuntimeError: can't start new thread" in next(iter(raw.hvals("bot:meta")))
+
+
+def test_a_worker_runs_no_more_than_its_share(app: RedisQ, raw: redis.Redis) -> None:
+    ran = []
+
+    @app.task
+    async def hello(number: int) -> None:
+        ran.append(number)
+
+    async def bot() -> Worker:
+        await hello.adelay_many([(number,) for number in range(2000)])
+        worker = Worker(app, concurrency=10, limits=Limits(max_tasks=100))
+        await worker.run()
+        await app.aclose()
+        return worker
+
+    worker = asyncio.run(bot())
+    assert worker.exit is Exit.RECYCLE
+    assert 100 <= len(ran) <= 110 + 10, "a tenth more, so that not all processes end at once; and what ran then"
+    assert raw.zcard("bot:queue:main") == 2000 - len(ran)
+    assert raw.zcard("bot:queue:processing") == 0
+
+
+@pytest.mark.parametrize("task", ["coroutine", "function", "hook"])
+def test_a_keyboard_interrupt_that_is_no_ctrl_c_is_a_failure(task: str, redis_url: str, raw: redis.Redis) -> None:
+    class Interrupts(Middleware):
+        def settle(self, end: End) -> None:
+            if task == "hook":
+                raise KeyboardInterrupt
+
+    app = RedisQ("bot", url=redis_url, middleware=[Interrupts()])
+    ran = []
+
+    @app.task
+    async def coroutine(number: int) -> None:
+        raise KeyboardInterrupt
+
+    @app.task
+    def function(number: int) -> None:
+        raise KeyboardInterrupt
+
+    @app.task
+    async def hook(number: int) -> None:
+        ran.append(number)
+
+    async def bot() -> None:
+        await app.tasks[task].adelay(1)
+        await Worker(app, burst=True, own_signals=True).run()
+        await hook.adelay(2)
+        await Worker(app, burst=True, own_signals=True).run()
+        await app.aclose()
+
+    asyncio.run(bot())
+    assert ran[-1:] == [2]
+    assert raw.zcard("bot:queue:dlq") == (0 if task == "hook" else 1)
