@@ -10,7 +10,7 @@
     │   └── ArgumentsError        arguments that do not fit the task's signature
     ├── CallRefused               a middleware did not let a call be sent
     ├── Retry, Reject             what a handler raises to be tried again, or not any more
-    ├── TaskCancelled             what a handler in a thread is told by when its job is cancelled
+    ├── TaskCancelled             tells a handler in a thread that its job is cancelled, or its lease lost
     ├── TaskTimeout               a handler passed its timeout
     │   └── SoftTimeout           ... its soft one; what a handler in a thread is told by
     ├── JobFailed                 the job is a dead letter
@@ -124,7 +124,7 @@ class Reject(RedisqError):
 
 
 class TaskCancelled(RedisqError):
-    """The job was cancelled while it ran. Raised inside a handler that runs in a thread; a coroutine is cancelled instead."""
+    """The job was cancelled while it ran, or its lease lost. Raised inside a handler in a thread; a coroutine is cancelled."""
 
 
 class TaskTimeout(RedisqError, TimeoutError):

@@ -29,15 +29,25 @@ from redisq.errors import (
 from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.board import Board
-from redisq.worker.child import address_of, address_of_app
 from redisq.worker.consumer import Consumer
 from redisq.worker.held import Held
 from redisq.worker.observers import Observers
+from redisq.worker.places import Home, home_of, place_of
 from redisq.worker.processes import ProcessPool
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
 from redisq.worker.timeouts import Timeouts
-from redisq.worker.verdict import after_crash, after_failure, after_success, done, suspected, unreadable
+from redisq.worker.verdict import (
+    NO_ROOM,
+    NOT_IMPORTABLE,
+    after_crash,
+    after_failure,
+    after_success,
+    done,
+    not_begun,
+    suspected,
+    unreadable,
+)
 
 __all__ = ["Executor"]
 
@@ -94,6 +104,8 @@ class Executor:
         #: Whether a `KeyboardInterrupt` can only be a handler's own.
         self.own_signals = False
         self._running: dict[Held, Run] = {}
+        #: Tasks that a process of its own did not find, and why: they run here.
+        self._only_here: dict[str, str] = {}
         self._timeouts = Timeouts(loop, threads, self._running.values, self._abandon, log)
 
     def count(self, share: int, done: Callable[[], object]) -> None:
@@ -104,6 +116,11 @@ class Executor:
     def running(self) -> int:
         """How many handlers run, or wait for a thread."""
         return len(self._running)
+
+    @property
+    def unfinished(self) -> int:
+        """How many of them a drain waits for."""
+        return self.running - self.leaks
 
     @property
     def leaks(self) -> int:
@@ -123,8 +140,14 @@ class Executor:
         """Run one delivery. Never raises: what cannot be run is settled so that it is kept."""
         try:
             self._start(held)
-        except Exception as error:  # noqa: BLE001 - no thread or process can be started, say
-            self._not_started(held, error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours, as it seems: others may have it, and this goes on
+            self._running.pop(held, None)
+            self._log.error(
+                "Could not start message %s of queue %s, it is given back: %s%s",
+                held.delivery.id, held.keys.queue, error_text(error), _origin(error),
+            )  # fmt: skip
+            self._consumer.rest(held.keys)
+            self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
 
     def _start(self, held: Held) -> None:
         delivery = held.delivery
@@ -146,25 +169,9 @@ class Executor:
             self._consumer.ended(held, poison, 0)
             return
         if task.definition.ack == "early":
-            self._consumer.acknowledge_first(held, done(delivery), partial(self._begin_acknowledged, held, task, args, kwargs))
+            self._consumer.acknowledge_first(held, done(delivery), partial(self._begin, held, task, args, kwargs))
         else:
             self._begin(held, task, args, kwargs)
-
-    def _not_started(self, held: Held, error: Exception) -> None:
-        """Give it back, for another worker or a later try."""
-        self._running.pop(held, None)
-        self._log.error("Could not start message %s of queue %s: %s", held.delivery.id, held.keys.queue, error_text(error))
-        if held.leased:
-            self._consumer.rest(held.keys)
-            self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
-        else:
-            self._consumer.leave(held)
-
-    def _begin_acknowledged(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        try:
-            self._begin(held, task, args, kwargs)
-        except Exception as error:  # noqa: BLE001 - as in `start`; it is not in Redis any more
-            self._not_started(held, error)
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         run = Run(held, task, self._worker, self._board)
@@ -173,44 +180,70 @@ class Executor:
             crashes = held.delivery.meta.crashes
             self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
         self._running[held] = run
+        try:
+            self._launch(run, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - no thread is to be had, e.g.: the worker goes on, the message is kept
+            self._log.error("Task %s[%s] could not be begun: %s", task.name, held.delivery.id, error_text(error))
+            reason = NOT_IMPORTABLE if isinstance(error, ConfigError) else NO_ROOM
+            self._consumer.rest(held.keys)
+            self._settle(run, not_begun(held.delivery, reason, error_text(error), random))
+        self._timeouts.watch()
+
+    def _launch(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        task = run.task
         if run.apart:
-            run.apart.submit(run, self._home, self._finish_apart)
+            run.apart.submit(run, place_of(task, self._home), self._hooks_at, self._finish_apart)
         elif task.is_async:
             run.begin()
             run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
         else:
             self._threads.submit(run, partial(call, self._hooks, task, run.context, args, kwargs), self._finish)
-        self._timeouts.watch()
 
     @cached_property
-    def _home(self) -> tuple[str, str] | None:
-        """Where a child process finds the app, for its hooks; None: nobody needs it, or it cannot be found."""
-        home = address_of_app(self._app.original) if self._hooks.run else None
-        if self._hooks.run and not home:
+    def _home(self) -> Home | None:
+        """Where a child process finds the app; None: it cannot."""
+        return home_of(self._app.original)
+
+    @cached_property
+    def _hooks_at(self) -> Home | None:
+        """Where it finds the app for its hooks; None: nobody needs that, or it cannot."""
+        if self._hooks.run and not self._home:
             self._log.warning("The middleware's run hooks are not called in child processes: the app is no global of a module")
-        return home
+        return self._home if self._hooks.run else None
 
     def _refuse_poison(self, task: Task[..., Any], delivery: Delivery) -> Settlement | None:
         """What crashed too often, and would take this worker with it once more, is not run again."""
         crashes = delivery.meta.crashes
-        if crashes < SUSPECT or task.definition.pool == "process" or not (why := _bound_here(task)):
+        if crashes < SUSPECT or task.definition.pool == "process" or not (why := self._bound_here(task)):
             return None
         self._log.warning("Message %s may have killed %d workers, and cannot run apart: %s", delivery.id, crashes, why)
         return suspected(delivery, why) if crashes >= self._app.settings.max_deliveries else None
+
+    def _bound_here(self, task: Task[..., Any]) -> str:
+        """Why no other process can run it; empty if one can, as far as that is known."""
+        try:
+            place_of(task, self._home)
+        except ConfigError as error:
+            return str(error)
+        return self._only_here.get(task.name, "")
 
     def _pool_of(self, run: Run) -> ProcessPool | None:
         """The processes in which it has to run; None: in this one."""
         if run.task.definition.pool == "process":
             return self._processes
-        if run.held.delivery.meta.crashes < SUSPECT or _bound_here(run.task):
+        if run.held.delivery.meta.crashes < SUSPECT or self._bound_here(run.task):
             return None
         return self._quarantine
 
     def _finish_apart(self, run: Run, settlement: Settlement | None, line: str) -> None:
         """A child answered, or died."""
-        if settlement is None and run.phase >= Phase.STOPPED:
+        if settlement is None and (run.dropped or run.phase >= Phase.STOPPED):  # it died of our own hand
             self._finish(run, None, asyncio.CancelledError())
             return
+        if settlement and settlement.reason == NOT_IMPORTABLE and run.apart is self._quarantine:
+            # It was not its wish to run apart: it runs here, as all that cannot.
+            self._only_here[run.task.name] = line
+            settlement = Settlement("release", run.held.delivery.id, run.held.delivery.fence)
         if settlement is None:
             settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
         if line and settlement.op != "dead":
@@ -237,9 +270,12 @@ class Executor:
             self._finish(run, returned, None)
 
     def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
-        if error is not None and run.phase > Phase.IN_TIME and isinstance(error, _TOLD):
-            error = self._why_stopped(run)
         held, task = run.held, run.task
+        if isinstance(error, _TOLD):
+            if held.lost:
+                held.leased = False  # whoever has it now says how it ends
+            elif run.phase > Phase.IN_TIME:
+                error = self._why_stopped(run)
         settlement = None
         if held.leased and not held.settled:
             settlement = self._success(held, task, returned) if error is None else self._failure(run, error)
@@ -281,10 +317,25 @@ class Executor:
         return TaskTimeout(f"timeout of {options.timeout:g} s")
 
     def _abandon(self, run: Run) -> None:
-        """Settle a run that does not stop as failed. Its slot is not free before it has ended."""
+        """Settle a run that does not stop as failed. Its slot is not free before it has ended; in a drain none is needed."""
         held = run.held
-        if held.leased and not held.settled:
+        if held.lost:
+            held.leased = False
+        elif held.leased and not held.settled:
             self._consumer.acknowledge_first(held, self._failure(run, self._why_stopped(run)), _nothing)
+        if self._consumer.stopping:
+            self._leave_slot(held)
+
+    def leave_lost_slots(self) -> None:
+        """The worker claims no more: what was abandoned is not waited for. `consumer.stop` first."""
+        for run in self._running.values():
+            if run.phase is Phase.ABANDONED:
+                self._leave_slot(run.held)
+
+    def _leave_slot(self, held: Held) -> None:
+        held.then = None
+        if not held.leased:
+            self._consumer.leave(held)
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: cooperatively, and by force where that is possible. False: it does not run here."""
@@ -310,19 +361,25 @@ class Executor:
         ]
 
     def lose(self, held: Held) -> None:
-        """Its lease is another's, or nobody's: a coroutine is cancelled, its work is not wanted any more.
+        """Its lease is another's, or nobody's: its work is not wanted any more.
 
-        A thread cannot be stopped. When it ends it says so, and is believed as long as nobody else got the message.
+        A coroutine is cancelled, a child process killed. A thread is told; if it ends well all the same it says so, and is
+        believed as long as nobody else got the message.
         """
         run = self._running.get(held)
         if run is None or held.settled or not held.leased:
             return
-        held.lost = True
+        held.lost = run.dropped = True
         self._observers.lost(held)
         self._log.warning("Lost the lease of task %s[%s] of queue %s", run.task.name, held.delivery.id, held.keys.queue)
         if run.coroutine:
             held.leased = False
             run.coroutine.cancel()
+        elif run.apart:
+            held.leased = False
+            self._timeouts.stop(run, time.monotonic())
+        else:
+            self._threads.tell(run, TaskCancelled)
 
     def _success(self, held: Held, task: Task[..., Any], returned: Any) -> Settlement:
         try:
@@ -349,31 +406,24 @@ class Executor:
     def give_back(self) -> list[Held]:
         """Cancel what runs in the loop, and return all that is not finished; their ends are not reported any more.
 
-        A thread cannot be stopped: its handler runs on until the process ends.
+        A thread cannot be stopped: its handler runs on until the process ends. What waits for a thread or a process is
+        not begun.
         """
         self._timeouts.close()
         unfinished = []
         for run in list(self._running.values()):
             held = run.held
-            if run.coroutine:
-                run.coroutine.cancel()
-            elif run.apart:
-                run.apart.kill(run)
+            run.dropped = True
             if not held.leased:
                 self._consumer.leave(held)
             elif not held.settled:
                 held.settled = True
                 unfinished.append(held)
+            if run.coroutine:
+                run.coroutine.cancel()
+            elif run.apart:
+                run.apart.kill(run)
         return unfinished
-
-
-def _bound_here(task: Task[..., Any]) -> str:
-    """Why no other process can run it; empty if one can."""
-    try:
-        address_of(task)
-    except ConfigError as error:
-        return str(error)
-    return ""
 
 
 def _nothing() -> None:

@@ -53,7 +53,7 @@ class ThreadPool:
         """Run the handler in a thread, then `done(run, returned, error or None)` in the loop.
 
         Raises:
-            RuntimeError: The system gives no more threads. Nothing runs.
+            RuntimeError: No thread can be started. Nothing is left of the call.
         """
         if self._busy >= len(self._threads) and len(self._threads) < self._size:
             thread = threading.Thread(target=self._run, name=f"redisq-handler-{len(self._threads)}", daemon=True)
@@ -87,8 +87,8 @@ class ThreadPool:
             item.run.thread = threading.get_ident()
             item.run.begin()
             try:
-                if item.run.cancelled:  # while it waited for this thread
-                    error = TaskCancelled("cancelled")
+                if item.run.cancelled or item.run.dropped:  # while it waited for this thread
+                    error = TaskCancelled("not begun")
                 else:
                     # What one handler, or a hook, sets in a context variable is not there for the thread's next.
                     returned = copy_context().run(item.handler)

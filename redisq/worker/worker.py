@@ -296,9 +296,10 @@ class Worker:
 
     async def _drain(self, consumer: Consumer, executor: Executor, outage: Outage) -> None:
         consumer.stop()
-        if executor.running:
-            self.log.info("Stopping: %d handlers have %g s to finish", executor.running, self._shutdown_timeout)
-        patience = self._shutdown_timeout if executor.running else LAST_TRIP
+        executor.leave_lost_slots()
+        if executor.unfinished:
+            self.log.info("Stopping: %d handlers have %g s to finish", executor.unfinished, self._shutdown_timeout)
+        patience = self._shutdown_timeout if executor.unfinished else LAST_TRIP
         await self._first(patience, consumer.idle.wait(), self._hurry.wait())
         unfinished = executor.give_back()
         for held in unfinished:

@@ -25,6 +25,14 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
         time.sleep(0.005)
 
 
+def has_died(pid: int) -> bool:
+    """Whether the process has ended; its parent may not have asked for its exit code yet."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class WorkerProcess:
     """One `redisq worker` process."""
 
@@ -89,4 +97,5 @@ class Ledger:
         rows = [line.split(" ") for line in path.read_text().splitlines()] if path.exists() else []
         self.starts = Counter(row[1] for row in rows if row[0] == "S")
         self.ends = Counter(row[1] for row in rows if row[0] == "E")
+        self.pids = {row[1]: int(row[2]) for row in rows if row[0] == "S"}
         self.times = {(row[0], row[1]): float(row[3]) for row in rows}
