@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from redisq.broker.keys import FIXED
+from redisq.broker.keys import EXCHANGE, FIXED
 from redisq.testing.clock import CLOCK_KEY
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_leaks"]
 
-_PERMANENT = (*(f":{key.suffix}" for key in FIXED if key.name != "never"), "redisq:workers")
+_PERMANENT = (*(f":{key.suffix}" for key in FIXED if key.name != "never"), f":{EXCHANGE[0].suffix}", "redisq:workers")
 
 
 def check_leaks(client: redis.Redis, *, ignore: tuple[str, ...] = ()) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import redis
 
-from redisq.broker import commands
+from redisq.broker import commands, exchanges
 from redisq.broker.commands import Command, Enqueue, Settlement
-from redisq.broker.keys import QueueKeys
+from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.broker.scripts import Script
 from tests.clock import START as NOW
 
-__all__ = ["CALLS", "KEYS", "LEASED", "NOW", "raw_call"]
+__all__ = ["CALLS", "EXCHANGE", "EXCHANGE_CALLS", "KEYS", "LEASED", "NOW", "raw_call"]
 
 KEYS = QueueKeys("q")
 LEASE = 30_000_000
@@ -46,6 +46,19 @@ CALLS: dict[str, Command[Any]] = {
     "cancel": commands.cancel(KEYS, ["a"]),
     "replay": commands.replay(KEYS, ["dead"]),
     "outcome": commands.outcome(KEYS, "a"),
+    "declare": commands.declare(KEYS, ttl=60_000, message_ttl=5, max_length=9, keep_expired=True),
+    "delete": commands.delete(KEYS),
+    "restore": commands.restore(KEYS, [("a", 7)], limit=20),
+}
+
+EXCHANGE = ExchangeKeys("x")
+
+#: The same for those that work on an exchange of the kombu transport.
+EXCHANGE_CALLS: dict[str, Command[Any]] = {
+    "bind": exchanges.bind(EXCHANGE, [(b"type:topic", 0), (b"bind:a", 60_000_000)]),
+    "broadcast": exchanges.broadcast(EXCHANGE, b"B", length=10, age=60_000_000),
+    "routes": exchanges.routes(EXCHANGE),
+    "unbind": exchanges.unbind(EXCHANGE, [b"bind:a"]),
 }
 
 

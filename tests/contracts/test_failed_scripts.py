@@ -12,7 +12,7 @@ from redisq.broker.commands import Settlement
 from redisq.broker.connector import Connector
 from redisq.broker.faults import classify
 from redisq.broker.keys import FIXED
-from redisq.broker.scripts import SCRIPT_NAMES
+from redisq.broker.scripts import QUEUE_SCRIPTS
 from redisq.errors import ProtocolError, QueueConflict
 from tests.clock import scripts, set_clock
 from tests.contracts.calls import CALLS, KEYS, LEASED, NOW, raw_call
@@ -30,7 +30,9 @@ BLIND = {
     ("browse", "stats"),
     ("outcome", "stats"),
     ("cancel", "stats"),
-    *((name, "never") for name in SCRIPT_NAMES),
+    ("declare", "stats"),
+    ("delete", "stats"),
+    *((name, "never") for name in QUEUE_SCRIPTS),
 }
 
 NUMBERED = [name for name, command in CALLS.items() if command.numbered]
@@ -54,7 +56,7 @@ def _wrong_type(key_type: str, client: redis.Redis, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("script", "key"),
-    [(script, key) for script in SCRIPT_NAMES for key in FIXED if (script, key.name) not in BLIND],
+    [(script, key) for script in QUEUE_SCRIPTS for key in FIXED if (script, key.name) not in BLIND],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_a_key_of_another_type_is_a_conflict(database: redis.Redis, connector: Connector, script: str, key: Any) -> None:
@@ -66,7 +68,7 @@ def test_a_key_of_another_type_is_a_conflict(database: redis.Redis, connector: C
 
 
 def test_every_script_is_called_here() -> None:
-    assert set(CALLS) == set(SCRIPT_NAMES)
+    assert set(CALLS) == set(QUEUE_SCRIPTS)
 
 
 @pytest.mark.parametrize(("script", "key"), sorted(pair for pair in BLIND if pair[1] != "never"))
@@ -89,7 +91,7 @@ def test_a_call_ledger_that_holds_no_call_is_a_conflict(database: redis.Redis, s
     _refused(database, script, CALLS[script].args, QueueConflict)
 
 
-@pytest.mark.parametrize("script", SCRIPT_NAMES)
+@pytest.mark.parametrize("script", QUEUE_SCRIPTS)
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_a_clock_that_is_no_number_is_a_conflict(database: redis.Redis, connector: Connector, script: str, value: str) -> None:
     database.set(KEYS.named("clock"), value)
@@ -99,16 +101,33 @@ def test_a_clock_that_is_no_number_is_a_conflict(database: redis.Redis, connecto
     assert everything(database) == before
 
 
-@pytest.mark.parametrize("script", SCRIPT_NAMES)
-@pytest.mark.parametrize("field", ["grace_until", "lease"])
-@pytest.mark.parametrize("value", ["x", "nan"])
+@pytest.mark.parametrize("script", QUEUE_SCRIPTS)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in ("grace_until", "lease") for value in ("x", "nan")),
+        *(("rules", value) for value in ("", "x", "ttl=1", "ttl=x message_ttl=0 max_length=0 keep_expired=0")),
+    ],
+)
 def test_a_setting_that_is_no_number_is_a_conflict(
     database: redis.Redis, connector: Connector, script: str, field: str, value: str
 ) -> None:
     database.hset(KEYS.named("config"), field, value)
     before = everything(database)
-    with pytest.raises(QueueConflict, match="not a number"):
+    with pytest.raises(QueueConflict, match=r"not a number|not numbers"):
         connector.execute(CALLS[script])
+    assert everything(database) == before
+
+
+@pytest.mark.parametrize("value", ["x", "nan"])
+def test_a_count_of_what_was_dropped_that_is_no_number_is_a_conflict(
+    database: redis.Redis, connector: Connector, value: str
+) -> None:
+    connector.execute(commands.declare(KEYS, max_length=1))
+    database.hset(KEYS.named("stats"), "dropped", value)
+    before = everything(database)
+    with pytest.raises(QueueConflict, match="field dropped of q:stats is not a number"):
+        connector.execute(CALLS["enqueue"])
     assert everything(database) == before
 
 
@@ -117,6 +136,7 @@ COUNTERS = {
     "claim": ("crashes", "dlq_messages", "expired", "cancelled", "parked"),
     "remove": ("cancelled",),
     "replay": ("replayed",),
+    "restore": ("released", "crashes", "dlq_messages", "cancelled", "stale"),
     "settle": (
         "processed_requests", "retry_count", "dlq_messages", "released", "parked", "crashes", "cancelled",
         "stale", "late_acks", "run_time_us",
@@ -151,8 +171,10 @@ BAD = ("", "x", "-1", "0.5", "nan", "inf", str(2**53))
 
 BAD_ARGUMENTS = {
     "enqueue": [
-        (), ("a",), ("a", "A"), ("b", "B", "", "c"), ("b", "B", "10"), ("b", "B", "x 0"), ("b", "B", "0 x"),
-        ("b", "B", "-1 0"), ("b", "B", "0 -1"), ("b", "B", "0 +-1"), ("b", "B", "0.5 0"), ("b", "B", "0 0 x"),
+        (), ("a",), ("a", "A"), ("b", "B", "", "c"), ("b", "B", "10"), ("b", "B", "x 0"),
+        ("b", "B", "0 x"),
+        ("b", "B", f"-{2**52 + 1} 0"), ("b", "B", "--1 0"), ("b", "B", "0 -1"), ("b", "B", "0 +-1"),
+        ("b", "B", "0.5 0"), ("b", "B", "0 0 x"), ("b", "B", f"-{2**52} {2**53 - 1}"),
         ("b", "B", "0 0 0 0"),
         ("b", "B", f"{2**53} 0"), ("b", "B", f"0 {2**53}"), ("b", "B", f"0 +{2**53 - 1}"), ("c", "C", "", "b", "B", "bad"),
     ],
@@ -189,6 +211,12 @@ BAD_ARGUMENTS = {
     ],
     "replay": [("dead",) * 1001],
     "cancel": [("a",) * 1001],
+    "declare": [
+        (), (0, 0, 0), (0, 0, 0, ""), (0, 0, 0, 2), (2**52, 0, 0, 0), (0, 2**53 - 1, 0, 0),
+        *((bad, 0, 0, 0) for bad in BAD), *((0, bad, 0, 0) for bad in BAD), *((0, 0, bad, 0) for bad in BAD),
+    ],
+    "delete": [(), ("",), (2,)],
+    "restore": [(), (0, "a"), (0, *("a", 7) * 1001), *((bad, "a", 7) for bad in BAD)],
 }  # fmt: skip
 
 

@@ -7,8 +7,8 @@
 --- ARGV[4..] (id, body, options)*
 ---   id       string
 ---   body     bytes    opaque
----   options  string   '' or "head due" or "head due expires": head: head start by priority, us; due: '0' now, '+n' n us
----                     from now, 'n' at that time, us; expires: dropped if not leased by then, as due
+---   options  string   '' or "head due" or "head due expires": head: head start by priority, us, or "-n" to stand back;
+---                     due: '0' now, '+n' n us from now, 'n' at that time, us; expires: dropped if not leased by then, as due
 --- Returns: list of the ids that were there already
 --- @include queue
 --- @include ledger
@@ -55,6 +55,10 @@ if queue.main + queue.delayed + queue.retry + queue.processing + queue.dead > qu
     end
   end
 end
+local message_ttl, max_length = 0, 0
+if queue.rules then
+  message_ttl, max_length = queue.rules.message_ttl, queue.rules.max_length
+end
 local first = take_ticks(queue, count)
 local duplicates, seen = {}, {}
 local bodies, ready, delayed, metas = {}, {}, {}, {}
@@ -66,23 +70,31 @@ for i = 1, count do
   else
     seen[id] = true
     local options, tick = ARGV[3 + 3 * i], first + i - 1
-    local head, due, meta = 0, nil, nil
+    local head, due, expires, meta = 0, nil, nil, nil
     if options ~= '' then
-      local head_text, sign, due_text, expires_sign, expires_text = string.match(options, '^(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
-      head, due = natural(head_text), moment(queue, sign, due_text, i - 1)
-      local expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
+      local head_sign, head_text, sign, due_text, expires_sign, expires_text = string.match(options, '^(%-?)(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
+      head, due = head_sign == '' and natural(head_text) or duration(head_text), moment(queue, sign, due_text, i - 1)
+      expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
       if not head or not due or (expires_text ~= '' and not expires) then
         return refuse('ARGUMENT', 'head start, due time or expiry of message ' .. id)
       end
-      if expires then
-        meta = 'expires=' .. int(expires)
+      head = head_sign == '' and head or -head
+      if due - head > 9007199254740991 then
+        return refuse('ARGUMENT', 'message ' .. id .. ' stands back beyond the end of time')
       end
+    end
+    if message_ttl > 0 then
+      local last = math.max(due or 0, queue.now) + message_ttl
+      expires = math.min(expires or last, last)
+    end
+    if expires then
+      meta = 'expires=' .. int(expires)
     end
     bodies[#bodies + 1], bodies[#bodies + 2] = id, ARGV[2 + 3 * i]
     if due and due > queue.now then
       delayed[#delayed + 1], delayed[#delayed + 2] = due, id
       earliest = math.min(earliest or due, due)
-      if head > 0 then
+      if head ~= 0 then
         meta = 'score=' .. int(due - head) .. (meta and ' ' .. meta or '')
       end
     else
@@ -94,6 +106,13 @@ for i = 1, count do
   end
 end
 
+local before = 0
+if max_length > 0 then
+  before = natural(redis.call('HGET', STATS, 'dropped') or 0)
+end
+if not before then
+  return refuse('CORRUPT', 'field dropped of ' .. STATS .. ' is not a number')
+end
 if #bodies > 0 then
   local next_due = #delayed > 0 and redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
   -- The first write: it fails on a field that is not a number, or on a full server, while nothing is changed yet.
@@ -111,6 +130,16 @@ if #bodies > 0 then
   if #ready > 0 or not next_due or earliest < tonumber(next_due) then
     wake_worker()
   end
+end
+-- Too many wait: the first of them go, a thousand a call, as they do in other brokers.
+local over = max_length > 0 and math.min(queue.main + #ready / 2 - max_length, 1000) or 0
+if over > 0 then
+  local dropped = redis.call('ZRANGE', MAIN, 0, over - 1)
+  for _, key in ipairs({ MESSAGES, META, LEASES }) do
+    redis.call('HDEL', key, unpack(dropped))
+  end
+  redis.call('ZREM', MAIN, unpack(dropped))
+  redis.call('HSET', STATS, 'dropped', int(before + #dropped))
 end
 close_queue(queue)
 remember(caller, number, duplicates)
