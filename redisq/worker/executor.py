@@ -38,7 +38,6 @@ from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
 from redisq.worker.timeouts import Timeouts
 from redisq.worker.verdict import (
-    NO_ROOM,
     NOT_IMPORTABLE,
     after_crash,
     after_failure,
@@ -140,14 +139,8 @@ class Executor:
         """Run one delivery. Never raises: what cannot be run is settled so that it is kept."""
         try:
             self._start(held)
-        except Exception as error:  # noqa: BLE001 - a fault of ours, as it seems: others may have it, and this goes on
-            self._running.pop(held, None)
-            self._log.error(
-                "Could not start message %s of queue %s, it is given back: %s%s",
-                held.delivery.id, held.keys.queue, error_text(error), _origin(error),
-            )  # fmt: skip
-            self._consumer.rest(held.keys)
-            self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
+        except Exception as error:  # noqa: BLE001 - no thread or process can be started, say
+            self._not_started(held, error_text(error))
 
     def _start(self, held: Held) -> None:
         delivery = held.delivery
@@ -165,6 +158,10 @@ class Executor:
         except TypeError as error:
             self._finish(Run(held, task, self._worker, self._board), None, error)
             return
+        if task.definition.pool == "process" and (why := self._bound_here(task)):
+            self._log.error("Task %s[%s] is kept: %s", task.name, delivery.id, why)
+            self._consumer.ended(held, not_begun(delivery, NOT_IMPORTABLE, why, random), 0)
+            return
         if poison := self._refuse_poison(task, delivery):
             self._consumer.ended(held, poison, 0)
             return
@@ -173,6 +170,22 @@ class Executor:
         else:
             self._begin(held, task, args, kwargs)
 
+    def _not_started(self, held: Held, why: str) -> None:
+        """Give it back, for another worker or a later try."""
+        self._running.pop(held, None)
+        self._log.error("Could not start message %s of queue %s: %s", held.delivery.id, held.keys.queue, why)
+        if held.leased:
+            self._consumer.rest(held.keys)
+            self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
+        else:
+            self._consumer.leave(held)
+
+    def _begin_acknowledged(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        try:
+            self._begin(held, task, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - as in `start`; it is not in Redis any more
+            self._not_started(held, error_text(error))
+
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         run = Run(held, task, self._worker, self._board)
         run.apart = self._pool_of(run)
@@ -180,17 +193,6 @@ class Executor:
             crashes = held.delivery.meta.crashes
             self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
         self._running[held] = run
-        try:
-            self._launch(run, args, kwargs)
-        except Exception as error:  # noqa: BLE001 - no thread is to be had, e.g.: the worker goes on, the message is kept
-            self._log.error("Task %s[%s] could not be begun: %s", task.name, held.delivery.id, error_text(error))
-            reason = NOT_IMPORTABLE if isinstance(error, ConfigError) else NO_ROOM
-            self._consumer.rest(held.keys)
-            self._settle(run, not_begun(held.delivery, reason, error_text(error), random))
-        self._timeouts.watch()
-
-    def _launch(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        task = run.task
         if run.apart:
             run.apart.submit(run, place_of(task, self._home), self._hooks_at, self._finish_apart)
         elif task.is_async:
@@ -198,6 +200,7 @@ class Executor:
             run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
         else:
             self._threads.submit(run, partial(call, self._hooks, task, run.context, args, kwargs), self._finish)
+        self._timeouts.watch()
 
     @cached_property
     def _home(self) -> Home | None:
@@ -236,9 +239,12 @@ class Executor:
         return self._quarantine
 
     def _finish_apart(self, run: Run, settlement: Settlement | None, line: str) -> None:
-        """A child answered, or died."""
+        """A child answered, or died, or could not be started."""
         if settlement is None and (run.dropped or run.phase >= Phase.STOPPED):  # it died of our own hand
             self._finish(run, None, asyncio.CancelledError())
+            return
+        if settlement and settlement.op == "release":
+            self._not_started(run.held, line)
             return
         if settlement and settlement.reason == NOT_IMPORTABLE and run.apart is self._quarantine:
             # It was not its wish to run apart: it runs here, as all that cannot.

@@ -21,7 +21,7 @@ from redisq.worker.child import Said, Stage, child_main, pack_request, unpack_an
 from redisq.worker.places import Home, Place
 from redisq.worker.run import Run
 from redisq.worker.supervisor import how_it_ended
-from redisq.worker.verdict import NO_ROOM, NOT_IMPORTABLE, not_begun
+from redisq.worker.verdict import NOT_IMPORTABLE, not_begun
 
 __all__ = ["ProcessPool"]
 
@@ -128,6 +128,8 @@ class ProcessPool:
     def submit(self, run: Run, place: Place, hooks_at: Home | None, done: Done) -> None:
         """Run the delivery in a child, then `done(run, settlement, line)`; or `done(run, None, how it died)`.
 
+        When no child can be started the settlement is its release.
+
         Args:
             run: The delivery and its task.
             place: Where the child finds the task.
@@ -148,8 +150,9 @@ class ProcessPool:
             try:
                 child = child or self._start()
             except Exception as error:  # noqa: BLE001 - too many processes or open files, which may show as an ImportError too
-                text = f"no process could be started: {error_text(error)}"
-                asked.done(asked.run, not_begun(asked.run.held.delivery, NO_ROOM, text, random), text)
+                delivery = asked.run.held.delivery
+                release = Settlement("release", delivery.id, delivery.fence)
+                asked.done(asked.run, release, f"no process of its own: {error_text(error)}")
                 continue
             child.ask(asked)
         if self._timer is None and self._children:

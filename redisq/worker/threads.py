@@ -53,7 +53,7 @@ class ThreadPool:
         """Run the handler in a thread, then `done(run, returned, error or None)` in the loop.
 
         Raises:
-            RuntimeError: No thread can be started. Nothing is left of the call.
+            RuntimeError: The system gives no more threads. Nothing runs.
         """
         if self._busy >= len(self._threads) and len(self._threads) < self._size:
             thread = threading.Thread(target=self._run, name=f"redisq-handler-{len(self._threads)}", daemon=True)

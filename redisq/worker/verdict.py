@@ -17,7 +17,6 @@ from redisq.redact import error_text
 __all__ = [
     "MAX_PARKS",
     "NOT_IMPORTABLE",
-    "NO_ROOM",
     "after_crash",
     "after_failure",
     "after_success",
@@ -29,9 +28,6 @@ __all__ = [
 
 #: The reason of a message whose task a process of its own could not import.
 NOT_IMPORTABLE = "not_importable"
-
-#: That of one for which the worker could start no thread or process.
-NO_ROOM = "no_room"
 
 #: A message that no worker could make sense of so many times is a dead letter: after some twenty minutes.
 MAX_PARKS = 10

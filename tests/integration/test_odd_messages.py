@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -129,6 +130,29 @@ def test_an_error_without_words_is_a_failed_attempt(app: RedisQ, raw: redis.Redi
     work(app, lambda: raw.zcard("odd:queue:dlq") == 1)
     [meta] = raw.hvals("odd:meta")
     assert b"reason=exhausted text=Unspeakable" in meta
+
+
+def test_a_worker_that_cannot_start_a_thread_gives_the_message_back_and_goes_on(
+    app: RedisQ, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task
+    def answer() -> None:
+        pass
+
+    start, refused = threading.Thread.start, []
+
+    def refuse_handlers(thread: threading.Thread) -> None:
+        if thread.name.startswith("redisq-handler") and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_handlers)
+    answer.delay()
+    work(app, lambda: raw.hget("odd:stats", "processed_requests") == b"1", threads=1)
+    assert refused
+    assert raw.hget("odd:stats", "released") == b"1"
+    assert "can't start new thread" in caplog.text
 
 
 def test_a_queue_that_is_refused_does_not_slow_the_others(app: RedisQ, raw: redis.Redis) -> None:

@@ -145,7 +145,7 @@ def test_a_dead_process_is_replaced_even_if_what_it_forked_lives_on(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
-def test_a_worker_that_can_start_no_process_puts_the_message_aside_and_goes_on(
+def test_a_worker_that_can_start_no_process_gives_the_message_back_and_goes_on(
     start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:
     worker = start_worker("-Q", "apart,slow").ready()
@@ -153,8 +153,8 @@ def test_a_worker_that_can_start_no_process_puts_the_message_aside_and_goes_on(
     limits = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     job = app.send("in_a_process", (1,))
-    wait_until(lambda: raw.zcard("apart:queue:retry") == 1, "put aside")
-    assert b"reason=no_room text=no process could be started: " in raw.hget("apart:meta", job.id)
+    worker.wait_for_log("Could not start message .* no process of its own: ")
+    wait_until(lambda: raw.hget("apart:stats", "released"), "given back")
     app.send("sleep_sync", (2, 0.0))
     wait_until(lambda: Ledger(tmp_path / "ledger").ends["2"], "the worker goes on")
     resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, limits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 
 import pytest
 import redis
@@ -137,36 +136,6 @@ def test_it_may_be_stopped_within_the_block(app: RedisQ, raw: redis.Redis) -> No
             await asyncio.sleep(0.01)
 
     asyncio.run(bot())
-
-
-def test_a_worker_that_can_start_no_thread_puts_the_message_aside_and_goes_on(
-    app: RedisQ, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran = []
-    start, refused = threading.Thread.start, []
-
-    def start_at_second_try(thread: threading.Thread) -> None:
-        if thread.name.startswith("redisq-handler") and not refused:
-            refused.append(thread)
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    @app.task
-    def work(number: int) -> None:
-        ran.append(number)
-
-    async def bot() -> None:
-        for number in (1, 2):
-            await work.adelay(number)
-            await Worker(app, threads=1, burst=True).run()
-        await app.aclose()
-
-    monkeypatch.setattr(threading.Thread, "start", start_at_second_try)
-    asyncio.run(bot())
-    assert ran == [2]
-    assert raw.zcard("bot:queue:retry") == 1
-    assert b"parks=1" in next(iter(raw.hvals("bot:meta")))
-    assert b"reason=no_room text=RuntimeError: can't start new thread" in next(iter(raw.hvals("bot:meta")))
 
 
 def test_a_worker_runs_no_more_than_its_share(app: RedisQ, raw: redis.Redis) -> None:
