@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from redisq.app.job import Job
 from redisq.app.settings import SendOptions, Settings, TaskOptions
-from redisq.broker.commands import MAX_BATCH, Command, Enqueue, enqueue
+from redisq.broker.commands import MAX_BATCH, Command, Enqueue, Enqueued, enqueue
 from redisq.broker.keys import QueueKeys
 from redisq.codec.hints import Shape
 from redisq.codec.msgpack import decode, encode
@@ -47,7 +47,7 @@ class Outbox:
             Enqueue(new, _encoded(message, shape, settings.max_bytes), *way)
             for new, message, way in zip(ids, messages, ways, strict=True)
         ]
-        self.commands: list[Command[list[str]]] = [
+        self.commands: list[Command[Enqueued]] = [
             enqueue(keys, stored[at : at + MAX_BATCH]) for at in range(0, len(stored), MAX_BATCH)
         ]
         self._jobs = [job(new) for new in ids]

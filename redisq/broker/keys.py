@@ -75,6 +75,40 @@ class QueueKeys:
         """The fixed key of that short name, e.g. `main`."""
         return next(f"{self.prefix}:{key.suffix}" for key in FIXED if key.name == name)
 
+    @property
+    def limits(self) -> str:
+        """The rules of its limits, by class, and by gate where an operator set one."""
+        return f"{self.prefix}:limits"
+
+    @property
+    def pauses(self) -> str:
+        """Gates, classes and lanes that are paused; score: until when, us."""
+        return f"{self.prefix}:pauses"
+
+    @property
+    def slots(self) -> str:
+        """Gate -> slots that leases hold."""
+        return f"{self.prefix}:slots"
+
+    @property
+    def tat(self) -> str:
+        """Gates of rates; score: when the bucket is full again, us."""
+        return f"{self.prefix}:tat"
+
+    @property
+    def gates(self) -> str:
+        """Gates where flows wait; score: when it opens by itself, us."""
+        return f"{self.prefix}:gates"
+
+    @property
+    def blocked(self) -> str:
+        """Flow -> gate where it waits."""
+        return f"{self.prefix}:blocked"
+
+    def flow(self, flow: str) -> str:
+        """What waits in a lane (`@42`), or in a set of limits without lane."""
+        return f"{self.prefix}:flow:{flow}"
+
     def call(self, caller: str) -> str:
         """The ledger of one caller; expires by itself."""
         return f"{self.prefix}:call:{caller}"
