@@ -295,12 +295,12 @@ def pause_gate(keys: QueueKeys, gate: str, microseconds: int | None) -> Command[
     return Command("pause_gate", keys, (gate, "inf" if microseconds is None else microseconds), _nothing)
 
 
-def set_limit(keys: QueueKeys, name: str, definition: str) -> Command[None]:
-    """Set an operator's rule for a limit's class (`chat`) or one gate (`chat:42`); empty: that of the code holds again.
+def set_limit(keys: QueueKeys, name: str, definition: str, whose: Literal["operator", "code"] = "operator") -> Command[None]:
+    """Set the rule of a limit's class (`chat`) or, if it is an operator's, of one gate (`chat:42`); empty: take it away.
 
     What that very gate has given out counts by the new rule; other gates of a class: see `redisq.broker.gates`.
     """
-    return Command("set_limit", keys, (name, definition), _nothing, numbered=True)
+    return Command("set_limit", keys, (whose, name, definition), _nothing, numbered=True)
 
 
 def kick(keys: QueueKeys, gates: Sequence[str]) -> Command[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from redisq.broker import commands
@@ -17,7 +17,7 @@ from redisq.broker.keys import QueueKeys
 from redisq.broker.queues import Steps
 from redisq.errors import BrokerError
 
-__all__ = ["GateView", "clear_limit", "pause", "read_limits", "resume", "set_limit"]
+__all__ = ["GateView", "clear_limit", "define_limits", "pause", "read_limits", "resume", "set_limit"]
 
 #: Fields that one page of a scan asks for.
 _PAGE = 500
@@ -73,6 +73,20 @@ def set_limit(keys: QueueKeys, name: str, definition: str) -> Steps[None]:
     if _is_class(name):
         yield from _kick_waiting(keys, name)
         yield from _kick_indebted(keys, name)
+
+
+def define_limits(keys: QueueKeys, definitions: Mapping[str, str]) -> Steps[None]:
+    """Make the code's rules those of the code that runs: of each class that has another one now. Operators' go before them."""
+    if not definitions:
+        return
+    found: list[str | None] = yield Command("", keys, ("HMGET", keys.limits, *definitions), _texts_or_none)
+    for (name, definition), known in zip(definitions.items(), found, strict=True):
+        if known == definition:
+            continue
+        yield commands.set_limit(keys, name, definition, "code")
+        if known is not None:
+            yield from _kick_waiting(keys, name)
+            yield from _kick_indebted(keys, name)
 
 
 def clear_limit(keys: QueueKeys, name: str) -> Steps[None]:
@@ -206,6 +220,10 @@ def _text(raw: Any) -> str:
 def _texts(reply: Any) -> dict[str, str]:
     texts = [_text(value) for value in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _texts_or_none(reply: Any) -> list[str | None]:
+    return [None if value is None else _text(value) for value in reply]
 
 
 def _numbers(reply: Any) -> dict[str, int]:

@@ -18,12 +18,18 @@
 --- @include meta
 --- @include lease
 --- @include done
+--- @include dedupe
+--- @include flows
+--- @include take
 
 -- What has to run apart and finds no room is tried again after so many us, each a little later than the one before it.
 local TURN, STEP = 500000, 10000
 
 -- Promotions and take-backs of one call, each: keeps the script short, the next call goes on.
 local SWEEP = 100
+
+-- Where there are gates: leases, refusals, and messages without gates that get a ticket, of one call at most.
+local LEASES_AT_GATES, REFUSALS, TOLD = 100, 50, 200
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local worker, limit, lease, max_crashes = ARGV[4], natural(ARGV[5]), duration(ARGV[6]), natural(ARGV[7])
@@ -41,13 +47,19 @@ queue, refused = open_queue()
 if not queue then
   return refused
 end
+local gates = queue.gated and open_gates(queue)
+
+--- has_work: whether a claim would find something.
+local function has_work()
+  return not queue.paused and (gates and gates.left() or not gates and queue.main > 0)
+end
 
 --- next_due: us until there is something to do, as text.
 local function next_due()
-  if queue.main > 0 and not queue.paused then
+  if has_work() then
     return '0'
   end
-  local soonest = nil
+  local soonest = gates and gates.next_opening() or nil
   for _, key in ipairs({ DELAYED, RETRY, PROCESSING }) do
     local at = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
     if at and key == PROCESSING then
@@ -86,6 +98,10 @@ if not stats then
 end
 local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0 }
 redis.call('DEL', NEVER)
+if gates then
+  add_flows(queue, gates)
+  add_take(queue, gates)
+end
 if queue.lease ~= lease then
   local config = queue.config
   config[#config + 1], config[#config + 2] = 'lease', int(lease)
@@ -98,10 +114,14 @@ local function promote(source)
   for i = 1, #rows, 2 do
     ids[#ids + 1] = rows[i]
   end
-  local metas = metas_of(queue, ids)
+  local metas, raws = metas_of(queue, ids), gates and gates.of(ids)
   for i, id in ipairs(ids) do
     local score = metas[i] and read_meta(metas[i]).score
-    scored[#scored + 1], scored[#scored + 2] = score and int(score) or rows[2 * i], id
+    score = score and int(score) or rows[2 * i]
+    scored[#scored + 1], scored[#scored + 2] = score, id
+    if gates then
+      gates.admit(id, score, raws[i])
+    end
   end
   if #ids > 0 then
     redis.call('ZADD', MAIN, unpack(scored))
@@ -117,11 +137,13 @@ local function bury(id, meta, reason, text)
   redis.call('ZADD', DLQ, int(queue.now), id)
   grown.dlq_messages = grown.dlq_messages + 1
   queue.meta = queue.meta + 1
+  dedupe_end(id, meta.dedupe and 'dedupe=' .. meta.dedupe, queue.now)
   tell_done(id)
 end
 
---- forget: a message that is not wanted any more. Its place in a sorted set is the caller's to clear.
-local function forget(id)
+--- forget: a message that is not wanted any more. Its place in a sorted set, and in a flow, is the caller's to clear.
+local function forget(id, raw)
+  dedupe_end(id, raw, queue.now)
   redis.call('HDEL', MESSAGES, id)
   redis.call('HDEL', META, id)
   redis.call('HDEL', LEASES, id)
@@ -134,7 +156,7 @@ local function drop_expired(id, raw)
   if not expires or expires > queue.now then
     return false
   end
-  forget(id)
+  forget(id, raw)
   grown.expired = grown.expired + 1
   return true
 end
@@ -163,16 +185,25 @@ local function take_back()
   if #ids == 0 then
     return
   end
-  local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
+  local leases, metas, raws = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids), gates and gates.of(ids)
   for i, id in ipairs(ids) do
-    local meta = read_meta(metas[i])
+    local meta, needs = read_meta(metas[i]), raws and raws[i]
     local fence, score = read_lease(leases[i])
     meta.crashes = meta.crashes + 1
     meta.score = tonumber(score) or queue.now
+    if needs then
+      gates.free(needs)
+    end
     if is_cancelled(leases[i]) then
-      forget(id)
+      forget(id, metas[i])
       grown.cancelled = grown.cancelled + 1
+      if needs then
+        gates.forget(id, needs, false)
+      end
     elseif meta.crashes >= max_crashes then
+      if needs then
+        gates.dead(id, needs)
+      end
       bury(id, meta, 'crashed', 'the worker died or lost its lease ' .. int(meta.crashes) .. ' times')
       redis.call('HDEL', LEASES, id)
     else
@@ -183,6 +214,9 @@ local function take_back()
       end
       redis.call('ZADD', MAIN, int(meta.score), id)
       queue.main = queue.main + 1
+      if gates then
+        gates.admit(id, int(meta.score), needs)
+      end
     end
   end
   redis.call('ZREM', PROCESSING, unpack(ids))
@@ -199,25 +233,63 @@ if queue.processing > 0 and queue.now >= queue.grace then
   take_back()
 end
 
+local most = limit
+if gates then
+  gates.open_due(SWEEP)
+  gates.sweep(SWEEP)
+  gates.arrange()
+  most = math.min(limit, LEASES_AT_GATES)
+end
+
+--- next_ids: what is tried now: ids, their places in main, and ids that left instead.
+local function next_ids()
+  if gates then
+    gates.tell_old(TOLD)
+    return gates.take(most, REFUSALS, function(id)
+      local raw = queue.meta > 0 and redis.call('HGET', META, id)
+      return raw and drop_expired(id, raw)
+    end)
+  end
+  local rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
+  local ids, places = {}, {}
+  for i = 1, #rows, 2 do
+    local count = #ids + 1
+    ids[count], places[count] = rows[i], rows[i + 1]
+  end
+  return ids, places
+end
+
+--- give_up: a message that passed its gates is not leased after all: its slots are free; it keeps its lane, unless it is dead.
+local function give_up(id, is_dead)
+  local needs = gates and gates.of({ id })[1]
+  if needs then
+    gates.free(needs)
+    if is_dead then
+      gates.dead(id, needs)
+    end
+  end
+end
+
 local fence = int(take_ticks(queue, 1))
 local reply, given = { fence, '' }, { fence }
 if limit > 0 and queue.main > 0 and not queue.paused then
-  local rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
-  local ids = {}
-  for i = 1, #rows, 2 do
-    ids[#ids + 1] = rows[i]
+  local ids, places, gone = next_ids()
+  local bodies, metas = {}, {}
+  if #ids > 0 then
+    bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
   end
-  local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
   local leases, deadlines, deadline = {}, {}, int(queue.now + lease)
   local before, behind = fence .. ' ', ' ' .. worker
   local count = 0
   for i = 1, #ids do
     local id, body, meta = ids[i], bodies[i], metas[i]
-    if meta and (drop_expired(id, meta) or body and put_aside(id, meta)) then
+    if meta and drop_expired(id, meta) then
       body = nil
+    elseif meta and body and put_aside(id, meta) then
+      give_up(id, false)
     elseif body then
       local pair, triple = 2 * count, 2 + 3 * count
-      leases[pair + 1], leases[pair + 2] = id, before .. rows[2 * i] .. behind
+      leases[pair + 1], leases[pair + 2] = id, before .. places[i] .. behind
       deadlines[pair + 1], deadlines[pair + 2] = deadline, id
       reply[triple + 1], reply[triple + 2], reply[triple + 3] = id, body, meta or ''
       count = count + 1
@@ -226,19 +298,33 @@ if limit > 0 and queue.main > 0 and not queue.paused then
       -- Somebody deleted the body, or the server evicts keys. Kept, so that an operator sees it.
       bury(id, read_meta(metas[i]), 'body_missing', 'the message has no body in ' .. MESSAGES)
       redis.call('HDEL', LEASES, id)
+      give_up(id, true)
     end
   end
   if count > 0 then
     redis.call('HSET', LEASES, unpack(leases))
     redis.call('ZADD', PROCESSING, unpack(deadlines))
   end
-  redis.call('ZREMRANGEBYRANK', MAIN, 0, #ids - 1)
+  if gates then
+    for i = 1, #gone do
+      ids[#ids + 1] = gone[i]
+    end
+    if #ids > 0 then
+      redis.call('ZREM', MAIN, unpack(ids))
+    end
+  else
+    redis.call('ZREMRANGEBYRANK', MAIN, 0, #ids - 1)
+  end
   queue.main = queue.main - #ids
+end
+if gates then
+  gates.arrange()
+  gates.close()
 end
 
 reply[2] = next_due()
 -- Work remains; or the caller is full, and does not sleep towards the next due time: an idle one must.
-if (queue.main > 0 and not queue.paused) or (reply[2] ~= '' and #given - 1 == limit) then
+if has_work() or (reply[2] ~= '' and #given - 1 == limit) then
   wake_worker()
 end
 add_stats(stats, grown)

@@ -7,20 +7,20 @@
 --- ARGV[4..] (id, body, options)*
 ---   id       string
 ---   body     bytes    opaque
----   options  string   '' or "timing|descriptor|cap|dedupe|definitions", as far as needed
+---   options  string   '' or timing or "timing|descriptor|cap|dedupe|definitions"
 ---   timing       "head due" or "head due expires": head: head start by priority, us; due: '0' now, '+n' n us from now,
 ---                'n' at that time, us; expires: dropped if not leased by then, as due
----   descriptor   what it waits for besides its turn: see include/gates.lua; '' for nothing
----   cap          integer, most messages of its lane that wait or run; '' for no limit
----   dedupe       "mode window key": see include/dedupe.lua; '' for none
+---   descriptor   what it waits for besides its turn: see include/descriptor.lua; '' for nothing
+---   cap          integer: it is refused when so many of its lane wait or run; '' for no limit
+---   dedupe       "mode window key": see include/dedupe.lua; window: us; mode: ignore, the new one is; replace, it gives
+---                its body to the one that waits; extend, that, and its due time, when both are due later; '' for none
 ---   definitions  "class=limit;"*: limits that are written where none of that class is known
 --- Returns: list of what was not stored as a message of its own: "id", it was there already; "id=owner", the message
----   `owner` stands for it. A lane with its cap, or a dedupe key that refuses, refuses the whole call: REDISQ_LANE_FULL,
----   REDISQ_DUPLICATE
+---   `owner` stands for it; "id=", its lane has `cap` messages
 --- @include queue
 --- @include ledger
 --- @include meta
---- @include gates
+--- @include flows
 --- @include dedupe
 
 --- moment: the time that '+n' or 'n' means, or nil. Messages of one call that are due together keep their order: the
@@ -65,93 +65,133 @@ if queue.main + queue.delayed + queue.retry + queue.processing + queue.dead > qu
   end
 end
 local first = take_ticks(queue, count)
-local duplicates, seen = {}, {}
+local unsent, seen, stored = {}, {}, 0
 local bodies, ready, delayed, metas = {}, {}, {}, {}
-local needs, admitted, definitions, lengths, owners = {}, {}, {}, {}, {}
-local gates = queue.gated and open_gates(queue)
 local earliest = nil
+local gates = queue.gated and open_gates(queue)
+local needs, admitted, definitions, lengths, owners, disowned = {}, {}, {}, {}, {}, {}
 
---- stand_in: what a waiting message takes over from a new one of its kind; false when it does not wait any more.
-local function stand_in(owner, body, mode, due)
-  local delayed_till = redis.call('ZSCORE', DELAYED, owner)
-  if not delayed_till and not redis.call('ZSCORE', MAIN, owner) and not redis.call('ZSCORE', RETRY, owner) then
+--- hand_over: a message that waits takes the body, and perhaps the due time, of a new one of its kind; false: none waits.
+local function hand_over(owner, body, mode, due)
+  local was_due = tonumber(redis.call('ZSCORE', DELAYED, owner))
+  if not was_due and not redis.call('ZSCORE', MAIN, owner) and not redis.call('ZSCORE', RETRY, owner) then
     return false
   end
   bodies[#bodies + 1], bodies[#bodies + 2] = owner, body
-  if mode == 'e' and delayed_till and due and due > queue.now then
+  disowned[#disowned + 1] = owner
+  if mode == 'extend' and was_due and due and due > queue.now then
     delayed[#delayed + 1], delayed[#delayed + 2] = due, owner
+    local meta = read_meta(redis.call('HGET', META, owner))
+    if meta.score then
+      meta.score = meta.score + due - was_due
+      metas[#metas + 1], metas[#metas + 2] = owner, write_meta(meta)
+    end
   end
   return true
 end
 
-local stored = 0
+--- stand_in: the id of the message that stands for a new one, or nil.
+local function stand_in(id, body, dedupe, due)
+  local own = owners[dedupe.key]
+  if not own then
+    local owner = dedupe_owner(dedupe.key)
+    return owner and owner ~= id and (dedupe.mode == 'ignore' or hand_over(owner, body, dedupe.mode, due)) and owner or nil
+  end
+  -- Both came in this call: the last one counts.
+  if dedupe.mode ~= 'ignore' then
+    bodies[#bodies + 1], bodies[#bodies + 2] = own.id, body
+    if dedupe.mode == 'extend' and own.is_delayed and due and due > queue.now then
+      delayed[#delayed + 1], delayed[#delayed + 2] = due, own.id
+    end
+  end
+  return own.id
+end
+
+--- read_gates: descriptor, cap, dedupe of a message; a word that says what is wrong.
+local function read_gates(id, text)
+  local raw, cap_text, dedupe_text, defined = string.match(text, '^([^|]*)|(%d*)|([^|]*)|([^|]*)$')
+  if not raw then
+    return nil, nil, nil, 'options'
+  end
+  local descriptor, dedupe = nil, nil
+  if raw ~= '' then
+    descriptor = read_descriptor(raw)
+    if not is_descriptor(descriptor) or string.find(id, '^[~!]') then
+      return nil, nil, nil, 'descriptor'
+    end
+    descriptor.raw = raw
+    for class, limit in string.gmatch(defined, '([^=;]+)=([^;]+);') do
+      definitions[class] = limit
+    end
+  end
+  if dedupe_text ~= '' then
+    local mode, window, key = string.match(dedupe_text, '^(%l+) (%d+) (%S+)$')
+    dedupe = { mode = mode, window = duration(window), key = key }
+    if not dedupe.window or not (mode == 'ignore' or mode == 'replace' or mode == 'extend') then
+      return nil, nil, nil, 'dedupe'
+    end
+  end
+  return descriptor, natural(cap_text), dedupe
+end
+
+--- has_room: whether a lane takes one more.
+local function has_room(flow, cap)
+  gates = gates or open_gates(queue)
+  local length = (lengths[flow] or gates.lane_length(flow)) + 1
+  if length > cap then
+    return false
+  end
+  lengths[flow] = length
+  return true
+end
+
 for i = 1, count do
   local id, body = ids[i], ARGV[2 + 3 * i]
   if present[i] or seen[id] then
-    duplicates[#duplicates + 1] = id
+    unsent[#unsent + 1] = id
   else
     seen[id] = true
     local options, tick = ARGV[3 + 3 * i], first + i - 1
     local head, due, meta, descriptor, stands = 0, nil, nil, nil, nil
     if options ~= '' then
-      local timing, raw, cap, dedupe, defined = string.match(options, '^([^|]*)|?([^|]*)|?([^|]*)|?([^|]*)|?([^|]*)$')
-      local head_text, sign, due_text, expires_sign, expires_text = string.match(timing or '', '^(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
-      head, due = natural(head_text), moment(queue, sign, due_text, i - 1)
-      local expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
-      if not head or not due or (expires_text ~= '' and not expires) then
-        return refuse('ARGUMENT', 'head start, due time or expiry of message ' .. id)
+      local timing, cap, dedupe = options, nil, nil
+      local bar = string.find(options, '|', 1, true)
+      if bar then
+        local wrong
+        descriptor, cap, dedupe, wrong = read_gates(id, string.sub(options, bar + 1))
+        if wrong then
+          return refuse('ARGUMENT', wrong .. ' of message ' .. id)
+        end
+        timing = string.sub(options, 1, bar - 1)
       end
-      if expires then
-        meta = 'expires=' .. int(expires)
-      end
-      if raw ~= '' then
-        descriptor = read_descriptor(raw)
-        if not descriptor or string.find(id, '^[~!]') then
-          return refuse('ARGUMENT', 'descriptor of message ' .. id)
+      if timing ~= '' then
+        local head_text, sign, due_text, expires_sign, expires_text = string.match(timing, '^(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
+        head, due = natural(head_text), moment(queue, sign, due_text, i - 1)
+        local expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
+        if not head or not due or (expires_text ~= '' and not expires) then
+          return refuse('ARGUMENT', 'head start, due time or expiry of message ' .. id)
         end
-        for class, limit in string.gmatch(defined, '([^=;]+)=([^;]+);') do
-          definitions[class] = limit
-        end
-      end
-      if dedupe ~= '' then
-        local mode, window, key = string.match(dedupe, '^([ipre]) (%d+) (%S+)$')
-        local length = duration(window)
-        if not length then
-          return refuse('ARGUMENT', 'dedupe of message ' .. id)
-        end
-        local owner = owners[key] and owners[key].id or dedupe_owner(key)
-        if owner and owner ~= id then
-          if mode == 'r' then
-            return refuse('DUPLICATE', 'message ' .. owner .. ' stands for dedupe key ' .. key)
-          end
-          -- Of one call, the last body counts: both are written, in order.
-          stands = (mode == 'i' or owners[key] or stand_in(owner, body, mode, due)) and owner
-          if stands and mode ~= 'i' and owners[key] then
-            bodies[#bodies + 1], bodies[#bodies + 2] = owner, body
-          end
-        end
-        if not stands then
-          owners[key] = { id = id, till = length > 0 and queue.now + length or 0 }
-          meta = (meta and meta .. ' ' or '') .. 'dedupe=' .. key
+        if expires then
+          meta = 'expires=' .. int(expires)
         end
       end
-      if descriptor and not stands and cap ~= '' and descriptor.kind ~= 'F' then
-        gates = gates or open_gates(queue)
-        local length = (lengths[descriptor.flow] or gates.lane_length(descriptor.flow)) + 1
-        if length > (natural(cap) or 0) then
-          return refuse('LANE_FULL', 'lane ' .. descriptor.flow .. ' has its ' .. cap .. ' messages')
-        end
-        lengths[descriptor.flow] = length
+      stands = dedupe and stand_in(id, body, dedupe, due)
+      if not stands and cap and descriptor and descriptor.kind ~= 'F' and not has_room(descriptor.flow, cap) then
+        stands = ''
+      end
+      if dedupe and not stands then
+        local till = dedupe.window > 0 and queue.now + dedupe.window or 0
+        owners[dedupe.key] = { id = id, till = till, is_delayed = due and due > queue.now }
+        meta = (meta and meta .. ' ' or '') .. 'dedupe=' .. dedupe.key
       end
     end
     if stands then
-      duplicates[#duplicates + 1] = id .. '=' .. stands
+      unsent[#unsent + 1] = id .. '=' .. stands
     else
       stored = stored + 1
       bodies[#bodies + 1], bodies[#bodies + 2] = id, body
-      local raw = descriptor and int(descriptor.head) .. ' ' .. descriptor.kind .. ' ' .. descriptor.flow .. descriptor.rest
-      if raw then
-        needs[#needs + 1], needs[#needs + 2] = id, raw
+      if descriptor then
+        needs[#needs + 1], needs[#needs + 2] = id, descriptor.raw
       end
       if due and due > queue.now then
         delayed[#delayed + 1], delayed[#delayed + 2] = due, id
@@ -161,7 +201,7 @@ for i = 1, count do
         end
       else
         ready[#ready + 1], ready[#ready + 2] = tick - head, id
-        admitted[#admitted + 1] = raw or false
+        admitted[#admitted + 1] = descriptor and descriptor.raw or false
       end
       if meta then
         metas[#metas + 1], metas[#metas + 2] = id, meta
@@ -170,11 +210,29 @@ for i = 1, count do
   end
 end
 
+--- to_gates: what is new goes where its gates say. Gives whether something may be tried now.
+local function to_gates()
+  if not queue.gated then
+    local config = queue.config
+    config[#config + 1], config[#config + 2] = 'gated', '1'
+    if queue.main > 0 then
+      config[#config + 1], config[#config + 2] = 'untold', '-inf ' .. int(first - 1)
+    end
+  end
+  for class, limit in pairs(definitions) do
+    redis.call('HSETNX', gates.limits, class, limit)
+  end
+  gates.need(needs)
+  for i = 1, #admitted do
+    gates.admit(ready[2 * i], int(ready[2 * i - 1]), admitted[i])
+  end
+  gates.arrange()
+  return gates.woken
+end
+
 if #bodies > 0 then
   local next_due = #delayed > 0 and redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
-  if #needs > 0 and not queue.gated then
-    gates = gates or open_gates(queue)
-  end
+  gates = gates or #needs > 0 and open_gates(queue)
   -- The first write: it fails on a field that is not a number, or on a full server, while nothing is changed yet.
   redis.call('HINCRBY', STATS, 'total_messages', stored)
   redis.call('HSET', MESSAGES, unpack(bodies))
@@ -187,34 +245,22 @@ if #bodies > 0 then
   if #ready > 0 then
     redis.call('ZADD', MAIN, unpack(ready))
   end
+  if #disowned > 0 then
+    -- Who lost its lease on the old body has nothing to acknowledge any more: the new one has to run.
+    redis.call('HDEL', LEASES, unpack(disowned))
+  end
   for key, owner in pairs(owners) do
     dedupe_own(key, owner.id, owner.till)
   end
-  if #needs > 0 then
-    for class, limit in pairs(definitions) do
-      redis.call('HSETNX', LIMITS, class, limit)
-    end
-    if not queue.gated then
-      local config = queue.config
-      config[#config + 1], config[#config + 2] = 'gated', '1'
-      if queue.main > 0 then
-        config[#config + 1], config[#config + 2] = 'untold', '-inf ' .. int(first - 1)
-      end
-    end
-    gates.need(needs)
-  end
   local woken = #ready > 0
   if gates and (queue.gated or #needs > 0) then
-    for i, raw in ipairs(admitted) do
-      gates.admit(ready[2 * i], ready[2 * i - 1], raw)
-    end
-    gates.arrange()
-    woken = gates.woken
+    add_flows(queue, gates)
+    woken = to_gates()
   end
   if woken or (earliest and (not next_due or earliest < tonumber(next_due))) then
     wake_worker()
   end
 end
 close_queue(queue)
-remember(caller, number, duplicates)
-return duplicates
+remember(caller, number, unsent)
+return unsent

@@ -1,0 +1,229 @@
+--- take: which messages of a queue with gates run next.
+--- @include gates
+--- @include limits
+
+--- add_take: gates.tell_old, gates.take.
+local function add_take(queue, gates)
+  --- gates.tell_old: messages that came before the queue's first gate get their tickets, `most` a call, first ones first.
+  function gates.tell_old(most)
+    local from, till = string.match(queue.untold, '^(%S+) (%S+)$')
+    if not from then
+      return
+    end
+    local rows = redis.call('ZRANGEBYSCORE', MAIN, from, till, 'WITHSCORES', 'LIMIT', 0, most)
+    local last = #rows == 2 * most and rows[#rows]
+    if last then
+      -- All with the last score: the next call begins behind it.
+      for _, value in ipairs(redis.call('ZRANGEBYSCORE', MAIN, last, last, 'WITHSCORES')) do
+        rows[#rows + 1] = value
+      end
+    end
+    local ids, told = {}, {}
+    for i = 1, #rows, 2 do
+      ids[#ids + 1] = rows[i]
+    end
+    for at = 1, #ids, 1000 do
+      local page = { unpack(ids, at, math.min(at + 999, #ids)) }
+      local raws = gates.of(page)
+      for i, id in ipairs(page) do
+        if not raws[i] then
+          told[#told + 1], told[#told + 2] = rows[2 * (at + i - 1)], id
+        end
+      end
+    end
+    for i = 1, #told, 2000 do
+      redis.call('ZADD', gates.run, unpack(told, i, math.min(i + 1999, #told)))
+    end
+    queue.untold = last and '(' .. last .. ' ' .. till or ''
+    if last then
+      redis.call('HSET', CONFIG, 'untold', queue.untold)
+    else
+      redis.call('HDEL', CONFIG, 'untold')
+    end
+  end
+
+  --- gates.take: up to `limit` messages that may run now, after at most `tries` that may not: ids, their scores.
+  --- is_gone(id): whether it is not wanted any more, and has left the queue, but for main.
+  --- Third: ids that are gone.
+  function gates.take(limit, tries, is_gone)
+    local ids, scores, gone = {}, {}, {}
+    local rows, at = {}, 1
+    local heads, needs = {}, {} -- what was read ahead: flow -> {id, score} of its first message; id -> descriptor
+
+    local function next_score()
+      return tonumber(rows[at + 3] or redis.call('ZRANGE', gates.run, 0, 0, 'WITHSCORES')[2] or 'inf')
+    end
+
+    --- read_ahead: what the flows among the tickets need, in few calls.
+    local function read_ahead()
+      local flows, wanted = {}, {}
+      for i = 1, #rows, 2 do
+        if string.sub(rows[i], 1, 1) == '~' then
+          flows[#flows + 1] = string.sub(rows[i], 2)
+        end
+      end
+      gates.look_up(flows)
+      for _, flow in ipairs(flows) do
+        local id = gates.holder(flow)
+        if not id then
+          local head = redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
+          heads[flow], id = head, head[1]
+        end
+        wanted[#wanted + 1] = id
+      end
+      if #wanted > 0 then
+        local raws = redis.call('HMGET', gates.needs, unpack(wanted))
+        for i, id in ipairs(wanted) do
+          needs[id] = raws[i]
+        end
+      end
+    end
+
+    --- try: the first message of a flow. 'granted', kind; 'refused', gate, when it opens; 'gone'; 'empty'.
+    local function try(flow, score, via)
+      local id, place = gates.holder(flow), nil
+      local started = id
+      if id then
+        place = redis.call('ZSCORE', MAIN, id)
+      else
+        local head = heads[flow] or redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
+        heads[flow] = nil
+        id, place = head[1], head[2]
+      end
+      if not id or not place then
+        return 'empty'
+      end
+      local raw = needs[id]
+      if raw == nil then
+        raw = redis.call('HGET', gates.needs, id)
+      end
+      local descriptor = raw and gates.parsed(raw) or { kind = 'F', flow = flow, rest = '' }
+      if is_gone(id) then
+        if started then
+          gates.hold(flow, false)
+        else
+          redis.call('ZREM', gates.flow .. flow, id)
+        end
+        redis.call('HDEL', gates.needs, id)
+        gone[#gone + 1] = id
+        return 'gone'
+      end
+      local gate, opens = gates.refusal(descriptor, score, via)
+      if gate then
+        return 'refused', gate, opens
+      end
+      gates.grant()
+      if not started then
+        redis.call('ZREM', gates.flow .. flow, id)
+        if descriptor.kind ~= 'F' then
+          gates.hold(flow, id)
+        end
+      end
+      ids[#ids + 1], scores[#scores + 1] = id, place
+      return 'granted', descriptor.kind
+    end
+
+    --- wait_at: a flow waits at a gate. When it is the first there, the gate opens when it says.
+    local function wait_at(gate, opens, flow, score)
+      local waiting = gates.waiting .. gate
+      redis.call('HSET', gates.blocked, flow, gate)
+      redis.call('ZADD', waiting, score, flow)
+      gates.some_blocked = true
+      if opens > 0 and redis.call('ZRANGE', waiting, 0, 0)[1] == flow then
+        gates.opens_at(gate, opens)
+      end
+    end
+
+    --- follower: the score of the message that comes next in a flow without lane; nil when there is none.
+    local function follower(flow)
+      return redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')[2]
+    end
+
+    local function serve_flow(flow, score)
+      while true do
+        local how, what, opens = try(flow, tonumber(score))
+        if how == 'refused' then
+          tries = tries - 1
+          wait_at(what, opens, flow, score)
+          return
+        end
+        if how == 'gone' then
+          tries = tries - 1
+        else
+          score = how == 'granted' and what == 'F' and follower(flow)
+          if not score then
+            return
+          end
+        end
+        if #ids >= limit or tries <= 0 or tonumber(score) > next_score() then
+          redis.call('ZADD', gates.run, score, '~' .. flow)
+          return
+        end
+      end
+    end
+
+    local function serve_gate(gate)
+      local waiting = gates.waiting .. gate
+      while true do
+        local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
+        local flow, score = first[1], first[2]
+        if not flow then
+          return
+        end
+        if #ids >= limit or tries <= 0 or tonumber(score) > next_score() then
+          redis.call('ZADD', gates.run, score, '!' .. gate)
+          return
+        end
+        local how, what, opens = try(flow, tonumber(score), gate)
+        if how == 'refused' and what == gate then
+          gates.opens_at(gate, opens)
+          return
+        end
+        if how == 'gone' then
+          tries = tries - 1
+        else
+          local again = how == 'granted' and what == 'F' and follower(flow)
+          if again then
+            redis.call('ZADD', waiting, again, flow)
+          else
+            redis.call('ZREM', waiting, flow)
+            redis.call('HDEL', gates.blocked, flow)
+            if how == 'refused' then
+              tries = tries - 1
+              wait_at(what, opens, flow, score)
+            end
+          end
+        end
+      end
+    end
+
+    while #ids < limit and tries > 0 do
+      rows, at = redis.call('ZPOPMIN', gates.run, math.min(limit - #ids, 100)), 1
+      if #rows == 0 then
+        break
+      end
+      read_ahead()
+      while at <= #rows do
+        local name, score = rows[at], rows[at + 1]
+        if #ids >= limit or tries <= 0 then
+          local back = {}
+          for i = at, #rows, 2 do
+            back[#back + 1], back[#back + 2] = rows[i + 1], rows[i]
+          end
+          redis.call('ZADD', gates.run, unpack(back))
+          break
+        end
+        local mark = string.sub(name, 1, 1)
+        if mark == '~' then
+          serve_flow(string.sub(name, 2), score)
+        elseif mark == '!' then
+          serve_gate(string.sub(name, 2))
+        else
+          ids[#ids + 1], scores[#scores + 1] = name, score
+        end
+        at = at + 2
+      end
+    end
+    return ids, scores, gone
+  end
+end
