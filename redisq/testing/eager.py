@@ -16,6 +16,7 @@ from functools import partial
 from unittest.mock import patch
 
 from redisq.app.app import RedisQ
+from redisq.app.gating import Gating
 from redisq.app.job import Job
 from redisq.app.settings import SendOptions, TaskOptions
 from redisq.broker.commands import MAX_BATCH, Settlement, claim, settle
@@ -55,23 +56,29 @@ class Eager:
         self._propagate = propagate
         self._lock = threading.Lock()
 
-    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    def enqueue(
+        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+    ) -> list[Job]:
         """Store messages, and run each at once."""
-        jobs = self._store(options, send, messages, shape)
+        jobs = self._store(options, send, messages, shape, gating)
         for attempt in self._attempts(options, send, jobs):
             attempt.run()
         return jobs
 
-    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    async def aenqueue(
+        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+    ) -> list[Job]:
         """Store messages, and run each at once, from async code. As `enqueue`."""
-        jobs = self._store(options, send, messages, shape)
+        jobs = self._store(options, send, messages, shape, gating)
         for attempt in self._attempts(options, send, jobs):
             await attempt.arun()
         return jobs
 
-    def _store(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    def _store(
+        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+    ) -> list[Job]:
         # No `countdown`, no `eta`: at once.
-        return RedisQ.enqueue(self._app, options, replace(send, due="0"), messages, shape)
+        return RedisQ.enqueue(self._app, options, replace(send, due="0"), messages, shape, gating)
 
     def _attempts(self, options: TaskOptions, send: SendOptions, jobs: Sequence[Job]) -> Generator[Attempt, None, None]:
         """Give one attempt after the other, each to be run; raise the first error of the calls that failed for good."""
