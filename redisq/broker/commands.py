@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from redisq.broker.keys import QueueKeys
@@ -130,9 +129,9 @@ class Enqueued(NamedTuple):
         refused: Ids whose lane had as many messages as their `lane_cap`.
     """
 
-    present: Sequence[str] = ()
-    owners: Mapping[str, str] = MappingProxyType({})
-    refused: Sequence[str] = ()
+    present: list[str]
+    owners: dict[str, str]
+    refused: list[str]
 
 
 class Claimed(NamedTuple):
@@ -205,9 +204,6 @@ class Outcome(NamedTuple):
     state: str
     result: bytes = b""
     meta: Meta = PLAIN
-
-
-_ALL_STORED = Enqueued()
 
 
 def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[Enqueued]:
@@ -372,9 +368,9 @@ def _texts(reply: Any) -> list[str]:
 
 
 def _enqueued(reply: Any) -> Enqueued:
-    if not reply:
-        return _ALL_STORED
-    present, refused, owners = [], [], {}
+    present: list[str] = []
+    refused: list[str] = []
+    owners: dict[str, str] = {}
     for text in _texts(reply):
         ident, mark, owner = text.partition("=")
         if not mark:

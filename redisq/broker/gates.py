@@ -79,7 +79,7 @@ def define_limits(keys: QueueKeys, definitions: Mapping[str, str]) -> Steps[None
     """Make the code's rules those of the code that runs: of each class that has another one now. Operators' go before them."""
     if not definitions:
         return
-    found: list[str | None] = yield Command("", keys, ("HMGET", keys.limits, *definitions), _texts_or_none)
+    found: list[str | None] = yield Command("", keys, ("HMGET", keys.named("limits"), *definitions), _texts_or_none)
     for (name, definition), known in zip(definitions.items(), found, strict=True):
         if known == definition:
             continue
@@ -98,10 +98,10 @@ def read_limits(keys: QueueKeys) -> Steps[list[GateView]]:
     """Return how each class stands, and each gate and lane that is paused, waited at, in use or has a rule of its own, by name."""
     read: list[Any] = yield (
         Command("", keys, ("TIME",), _microseconds),
-        Command("", keys, ("HGETALL", keys.limits), _texts),
-        Command("", keys, ("ZRANGE", keys.pauses, 0, -1, "WITHSCORES"), _scores),
-        Command("", keys, ("HGETALL", keys.slots), _numbers),
-        Command("", keys, ("ZRANGE", keys.gates, 0, _PAGE - 1, "WITHSCORES"), _scores),
+        Command("", keys, ("HGETALL", keys.named("limits")), _texts),
+        Command("", keys, ("ZRANGE", keys.named("pauses"), 0, -1, "WITHSCORES"), _scores),
+        Command("", keys, ("HGETALL", keys.named("slots")), _numbers),
+        Command("", keys, ("ZRANGE", keys.named("gates"), 0, _PAGE - 1, "WITHSCORES"), _scores),
     )
     now, definitions, pauses, slots, opens = _sound(read)
     flows, messages = yield from _waiting(keys)
@@ -111,7 +111,7 @@ def read_limits(keys: QueueKeys) -> Steps[list[GateView]]:
     full_at: dict[str, float] = {}
     for at in range(0, len(rates), _PAGE):
         page = rates[at : at + _PAGE]
-        found = yield tuple(Command("", keys, ("ZSCORE", keys.tat, name), _score) for name in page)
+        found = yield tuple(Command("", keys, ("ZSCORE", keys.named("tat"), name), _score) for name in page)
         full_at |= dict(zip(page, _sound(found), strict=True))
     views = []
     for name in sorted(names):
@@ -138,7 +138,7 @@ def _waiting(keys: QueueKeys) -> Steps[tuple[dict[str, int], dict[str, int]]]:
     gate_of: dict[str, str] = {}
     cursor = 0
     while True:
-        cursor, page = yield Command("", keys, ("HSCAN", keys.blocked, cursor, "COUNT", _PAGE), _page)
+        cursor, page = yield Command("", keys, ("HSCAN", keys.named("blocked"), cursor, "COUNT", _PAGE), _page)
         gate_of |= page
         if cursor == 0:
             break
@@ -158,7 +158,7 @@ def _kick_waiting(keys: QueueKeys, name: str) -> Steps[None]:
     """Tell who waits at the gates of a class."""
     cursor = 0
     while True:
-        cursor, page = yield Command("", keys, ("HSCAN", keys.blocked, cursor, "COUNT", _PAGE), _page)
+        cursor, page = yield Command("", keys, ("HSCAN", keys.named("blocked"), cursor, "COUNT", _PAGE), _page)
         yield from _kick(keys, name, page.values())
         if cursor == 0:
             return
@@ -168,7 +168,7 @@ def _kick_indebted(keys: QueueKeys, name: str) -> Steps[None]:
     """Make what the gates of a class have given out count by the present rule."""
     cursor = 0
     while True:
-        cursor, page = yield Command("", keys, ("ZSCAN", keys.tat, cursor, "MATCH", f"{name}:*", "COUNT", _PAGE), _page)
+        cursor, page = yield Command("", keys, ("ZSCAN", keys.named("tat"), cursor, "MATCH", f"{name}:*", "COUNT", _PAGE), _page)
         yield from _kick(keys, name, page)
         if cursor == 0:
             return

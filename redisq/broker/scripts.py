@@ -14,8 +14,8 @@ from importlib.resources import files
 __all__ = ["SCRIPT_NAMES", "Script", "Scripts"]
 
 SCRIPT_NAMES = (
-    "browse", "cancel", "claim", "enqueue", "extend", "find", "inspect", "kick", "outcome", "pause", "pause_gate", "remove", "replay",
-    "set_limit", "settle", "wake",
+    "browse", "cancel", "claim", "enqueue", "extend", "find", "inspect", "kick", "outcome", "pause", "pause_gate", "remove",
+    "replay", "set_limit", "settle", "wake",
 )  # fmt: skip
 
 _INCLUDE = re.compile(r"^--- @include (\w+)\n", re.MULTILINE)

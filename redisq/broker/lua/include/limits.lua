@@ -4,7 +4,8 @@
 
 --- add_limits: gates.refusal, gates.grant, and what they look up.
 local function add_limits(queue, gates)
-  local classes, overridden, shut = {}, nil, {}
+  local classes, overridden = {}, nil
+  local shut, shut_for = {}, {} -- gate -> when it opens; for which cost, at least
   local due, due_count = {}, 0
 
   local function class_of(gate)
@@ -82,7 +83,7 @@ local function add_limits(queue, gates)
   --- gates.refusal: the gate that refuses a flow, and when it opens, us (0: when something is given back); nil: none does.
   --- via: the gate where it waited. What a grant would change is kept for gates.grant.
   function gates.refusal(descriptor, score, via)
-    local refusing, opens, now = nil, -1, queue.now
+    local refusing, opens, wanted, now = nil, -1, 0, queue.now
     due_count = 0
     if gates.some_paused then
       local till = gates.paused_until(descriptor.flow, descriptor.flow)
@@ -94,7 +95,7 @@ local function add_limits(queue, gates)
     for i = 1, #needs, 3 do
       local kind, gate, cost = needs[i], needs[i + 1], needs[i + 2]
       local known = shut[gate]
-      if known and gate ~= via then
+      if known and gate ~= via and cost >= shut_for[gate] then
         -- Found shut in this call: nobody behind who waits there needs to look further.
         return gate, known
       end
@@ -133,11 +134,11 @@ local function add_limits(queue, gates)
         end
       end
       if at and at > opens then
-        refusing, opens = gate, at
+        refusing, opens, wanted = gate, at, till > now and 0 or cost
       end
     end
-    if refusing and opens > 0 then
-      shut[refusing] = opens
+    if opens > 0 then
+      shut[refusing], shut_for[refusing] = opens, wanted
     end
     return refusing, opens
   end

@@ -4,6 +4,8 @@
 
 --- add_take: gates.tell_old, gates.take.
 local function add_take(queue, gates)
+  add_limits(queue, gates)
+
   --- gates.tell_old: messages that came before the queue's first gate get their tickets, `most` a call, first ones first.
   function gates.tell_old(most)
     local from, till = string.match(queue.untold, '^(%S+) (%S+)$')
