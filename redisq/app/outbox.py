@@ -74,10 +74,14 @@ class Outbox:
             LaneFull: The lanes of some were full.
             DuplicateJob: Others stand for some, and that is an error.
         """
+        for result in results:
+            if isinstance(result, BrokerError) or result.owners or result.refused:
+                return self._sorted_out(results)
+        return self._jobs
+
+    def _sorted_out(self, results: Sequence[Any]) -> list[Job]:
         failed = {at: result for at, result in enumerate(results) if isinstance(result, BrokerError)}
-        unsent = [result for result in results if isinstance(result, Enqueued) and (result.owners or result.refused)]
-        if not failed and not unsent:
-            return self._jobs
+        unsent = [result for result in results if isinstance(result, Enqueued)]
         owners = {own: self._job(owner) for result in unsent for own, owner in result.owners.items()}
         duplicates = owners if self._gating and self._gating.refuses else {}
         refused = {own for result in unsent for own in result.refused}
