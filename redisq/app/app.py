@@ -22,7 +22,7 @@ from redisq.app.middleware import Middleware, OutgoingCall
 from redisq.app.outbox import Outbox
 from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_options
 from redisq.app.shared import SHARED
-from redisq.app.task import Task, TaskDecorator
+from redisq.app.task import Task, TaskDecorator, definitions_of
 from redisq.broker.connection import Server, timeout_from_environment, url_from_environment
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
@@ -134,6 +134,14 @@ class RedisQ:
     def queue_of(self, options: TaskOptions, send: SendOptions = NOW) -> str:
         """Where a call goes: where the call says, else its task, else the app's own queue."""
         return send.queue or options.queue or self.settings.default_queue
+
+    def limits_of(self, queue: str) -> dict[str, str]:
+        """The rules of the limits of the tasks that are sent to a queue, by name.
+
+        Raises:
+            ConfigError: Two tasks give one limit two rules.
+        """
+        return definitions_of(task for task in self.tasks.values() if self.queue_of(task.definition) == queue)
 
     def keys(self, queue: str) -> QueueKeys:
         """The keys of one queue."""

@@ -118,6 +118,9 @@ local APPLY = {
         places.pause(op.gate, till)
       end
     end
+    if op.gate == '' then
+      meta.parks = meta.parks + 1 -- nothing but the message itself waits: whoever settles can bound that
+    end
     op.delay = op.delay + op.jitter
     wait_again(id, meta, op)
     grown.limited = grown.limited + 1
