@@ -48,6 +48,8 @@ class Gating:
 
     def __init__(self, options: TaskOptions, gates: Gates, function: Callable[..., Any]) -> None:
         self.gates = gates
+        self._options = options
+        self._function = function
         self.refuses = options.dedupe == "raise"
         self._prefix = f"{options.name}:"
         self._mode: Literal["ignore", "replace", "extend"] = "ignore"
@@ -58,6 +60,11 @@ class Gating:
         if options.dedupe_key is not None:
             where = f"task {options.name}: dedupe_key={options.dedupe_key!r}"
             self._name = compile_name(options.dedupe_key, inspect.signature(function), where)
+
+    def at_the_door_alone(self, *, lane: bool) -> Gating | None:
+        """The same without limits, and without a lane unless it is to be kept; None: nothing is left of it."""
+        options = self._options if lane else replace(self._options, key=None, on_dead="continue", lane_cap=None)
+        return gating_of(replace(options, limits=(), cost=None), self._function)
 
     @property
     def definitions(self) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from redisq.app.task import Task
@@ -40,13 +41,25 @@ class Refusal(NamedTuple):
 
 
 def after_refusal(
-    task: Task[..., Any], delivery: Delivery, error: BaseException, blame: Blame, max_bytes: int, random: Callable[[], float]
+    task: Task[..., Any],
+    delivery: Delivery,
+    error: BaseException,
+    blame: Blame,
+    max_bytes: int,
+    random: Callable[[], float],
+    *,
+    pausing: bool = True,
 ) -> Settlement | None:
-    """Return how the delivery ends if a platform had enough; None: the handler failed for another reason."""
+    """Return how the delivery ends if a platform had enough; None: the handler failed for another reason.
+
+    With `pausing=False` no gate is paused, only the message itself waits.
+    """
     limit = limited_by(error)
     if limit is None:
         return None
     verdict = blame.judge(limit, _counted(task, delivery, max_bytes), task.name)
+    if not pausing:
+        verdict = replace(verdict, gate="")
     if not verdict.gate and delivery.meta.parks >= MAX_REFUSALS:
         return Settlement("dead", delivery.id, delivery.fence, 0, "limited", error_text(error))
     jitter = random() * min(verdict.seconds * _SHARE, _MOST)
