@@ -143,6 +143,11 @@ class RedisQ:
         """
         return definitions_of(task for task in self.tasks.values() if self.queue_of(task.definition) == queue)
 
+    def limit_names(self, queue: str) -> set[str]:
+        """The names of the limits of the tasks that are sent to a queue, also of those without a rule."""
+        tasks = [task for task in self.tasks.values() if self.queue_of(task.definition) == queue]
+        return {limit.name for task in tasks if task.gating for limit in task.gating.gates.limits}
+
     def keys(self, queue: str) -> QueueKeys:
         """The keys of one queue."""
         keys = self._keys.get(queue)

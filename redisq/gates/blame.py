@@ -17,7 +17,7 @@ from time import monotonic
 
 from redisq.gates.limit import Limit
 from redisq.gates.limited import RateLimit, Scope
-from redisq.gates.template import encode_name
+from redisq.gates.template import gate_name
 
 __all__ = ["Blame", "Verdict"]
 
@@ -70,7 +70,7 @@ class Blame:
             alone: What stands for the gate when there is none: the task's name.
         """
         now = self._now()
-        gate = _named(limit.key) if limit.key else self._of_scope(limit.scope, counted, now)
+        gate = gate_name(limit.key) if limit.key else self._of_scope(limit.scope, counted, now)
         known = self._shut.get(gate or f"={alone}")
         seconds = limit.seconds
         row = 1
@@ -113,9 +113,3 @@ class Blame:
 
 def _class(gate: str) -> str:
     return gate.partition(":")[0]
-
-
-def _named(key: str) -> str:
-    """A key of a handler's, as gates are named."""
-    name, colon, instance = key.partition(":")
-    return encode_name(name) + colon + (encode_name(instance) if instance else "")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from redisq.broker.keys import FIXED
+from redisq.broker.keys import FIXED, GATES
 from redisq.testing.clock import CLOCK_KEY
 
 if TYPE_CHECKING:
@@ -12,11 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["check_leaks"]
 
-_PERMANENT = (*(f":{key.suffix}" for key in FIXED if key.name != "never"), "redisq:workers")
+#: What an operator says of limits stays until he says otherwise.
+_SAID = ("limits", "pauses")
+_PERMANENT = (*(f":{key.suffix}" for key in FIXED if key.name != "never"), *(f":{name}" for name in _SAID), "redisq:workers")
+#: What a queue has as long as there are messages in it.
+_WITH_MESSAGES = re.compile(
+    rf"(.+?):(?:{'|'.join(key.suffix for key in GATES if key.name not in _SAID)}|(?:flow|waiting|dedupe):.+)"
+)
 
 
 def check_leaks(client: redis.Redis, *, ignore: tuple[str, ...] = ()) -> None:
-    """Fail when a key would stay for ever without being one that a queue has.
+    """Fail when a key would stay for ever without being one that a queue has, or has while messages are in it.
 
     Args:
         client: A sync client of the database.
@@ -27,6 +34,8 @@ def check_leaks(client: redis.Redis, *, ignore: tuple[str, ...] = ()) -> None:
     """
     keys = [key.decode() for key in client.scan_iter()]
     leaked = [key for key in keys if not key.endswith(_PERMANENT) and not key.startswith((CLOCK_KEY, *ignore))]
+    queues = {key.removesuffix(":messages") for key in keys if key.endswith(":messages")}
+    leaked = [key for key in leaked if not ((match := _WITH_MESSAGES.fullmatch(key)) and match[1] in queues)]
     leaked = sorted(key for key in leaked if client.ttl(key) == -1)
     if leaked:
         raise AssertionError(f"keys that nobody will ever delete: {', '.join(leaked)}")
