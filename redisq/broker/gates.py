@@ -54,7 +54,10 @@ def pause(keys: QueueKeys, gate: str, microseconds: int | None) -> Steps[None]:
 
     What runs goes on.
     """
+    was_paused: float = yield Command("", keys, ("ZSCORE", keys.named("pauses"), gate), _score)
     yield commands.pause_gate(keys, gate, microseconds)
+    if was_paused and _is_class(gate):
+        yield from _kick_waiting(keys, gate)  # it may open sooner than they were told
 
 
 def resume(keys: QueueKeys, gate: str) -> Steps[None]:

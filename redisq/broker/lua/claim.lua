@@ -51,7 +51,7 @@ local gates = queue.gated and open_gates(queue)
 
 --- has_work: whether a claim would find something.
 local function has_work()
-  return not queue.paused and (gates and gates.left() or not gates and queue.main > 0)
+  return queue.main > 0 and not queue.paused and (not gates or gates.left())
 end
 
 --- next_due: us until there is something to do, as text.

@@ -62,11 +62,6 @@ local function add_flows(queue, gates)
     end
   end
 
-  --- gates.lane_length: how many messages of a lane wait or run.
-  function gates.lane_length(flow)
-    return redis.call('ZCARD', gates.flow .. flow) + (gates.holder(flow) and 1 or 0)
-  end
-
   --- gates.arrange: what happened takes effect.
   function gates.arrange()
     if #stale > 0 then

@@ -103,6 +103,11 @@ local function open_gates(queue)
     return descriptor and descriptor.kind ~= 'F' and gates.holder(descriptor.flow) == id
   end
 
+  --- gates.lane_length: how many messages of a lane wait or run.
+  function gates.lane_length(flow)
+    return redis.call('ZCARD', gates.flow .. flow) + (gates.holder(flow) and 1 or 0)
+  end
+
   --- gates.slots_of: how many slots of a gate are in use.
   function gates.slots_of(gate)
     local count = slots[gate]
@@ -179,6 +184,8 @@ local function open_gates(queue)
     if first[1] then
       redis.call('ZADD', gates.run, first[2], '!' .. gate)
       gates.woken = true
+    else
+      redis.call('ZREM', gates.run, '!' .. gate)
     end
   end
 
