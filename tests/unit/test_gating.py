@@ -35,7 +35,7 @@ class Door:
         (command,) = commands
         sent = [Enqueue(*command.args[at : at + 2], descriptor=command.args[at + 2]) for at in range(0, len(command.args), 3)]
         self.sent += sent
-        return [self.answers.pop(0)(sent) if self.answers else Enqueued()]
+        return [self.answers.pop(0)(sent) if self.answers else Enqueued([], {}, [])]
 
     @property
     def options(self) -> list[str]:
@@ -205,11 +205,11 @@ def test_arguments_that_give_no_name_send_nothing(app: RedisQ, door: Door) -> No
 
 
 def refuse(*places: int) -> Callable[[list[Enqueue]], Enqueued]:
-    return lambda sent: Enqueued(refused=[sent[at].id for at in places])
+    return lambda sent: Enqueued([], {}, [sent[at].id for at in places])
 
 
 def stand_in(*places: int, owner: str = "first") -> Callable[[list[Enqueue]], Enqueued]:
-    return lambda sent: Enqueued(owners={sent[at].id: owner for at in places})
+    return lambda sent: Enqueued([], {sent[at].id: owner for at in places}, [])
 
 
 def test_a_full_lane_is_an_error_of_the_one_call(app: RedisQ, door: Door) -> None:
@@ -264,7 +264,7 @@ def test_of_two_reasons_none_is_lost(app: RedisQ, door: Door) -> None:
     @app.task(key="{chat_id}", lane_cap=1, dedupe_key="{chat_id}", dedupe="raise")
     async def ask(chat_id: int) -> None: ...
 
-    door.answers = [lambda sent: Enqueued(refused=[sent[0].id], owners={sent[1].id: "first"})]
+    door.answers = [lambda sent: Enqueued([], {sent[1].id: "first"}, [sent[0].id])]
     with pytest.raises(LaneFull) as caught:
         ask.delay_many([(1,), (2,), (3,)])
     assert caught.value.refused == [0]

@@ -19,8 +19,6 @@
 --- @include lease
 --- @include done
 --- @include dedupe
---- @include flows
---- @include take
 
 -- What has to run apart and finds no room is tried again after so many us, each a little later than the one before it.
 local TURN, STEP = 500000, 10000
@@ -47,16 +45,20 @@ queue, refused = open_queue()
 if not queue then
   return refused
 end
-local gates = queue.gated and open_gates(queue)
 
---- has_work: whether a claim would find something.
-local function has_work()
-  return queue.main > 0 and not queue.paused and (not gates or gates.left())
+--- to_gates: the gates of a queue that has some.
+local function to_gates()
+--- @include flows
+--- @include take
+  local gates = open_flows(queue)
+  add_take(queue, gates)
+  return gates
 end
+local gates = queue.gated and to_gates()
 
---- next_due: us until there is something to do, as text.
-local function next_due()
-  if has_work() then
+--- next_due: us until there is something to do, as text; has_work: a claim would find something.
+local function next_due(has_work)
+  if has_work then
     return '0'
   end
   local soonest = gates and gates.next_opening() or nil
@@ -78,7 +80,7 @@ if answered then
   for i = 2, #answered do
     ids[#ids + 1] = answered[i]
   end
-  local reply = { fence, next_due() }
+  local reply = { fence, next_due(queue.main > 0 and not queue.paused and (not gates or gates.left())) }
   if #ids > 0 then
     local leases, bodies, metas = redis.call('HMGET', LEASES, unpack(ids)), redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
     for i, id in ipairs(ids) do
@@ -98,10 +100,6 @@ if not stats then
 end
 local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0 }
 redis.call('DEL', NEVER)
-if gates then
-  add_flows(queue, gates)
-  add_take(queue, gates)
-end
 if queue.lease ~= lease then
   local config = queue.config
   config[#config + 1], config[#config + 2] = 'lease', int(lease)
@@ -233,47 +231,29 @@ if queue.processing > 0 and queue.now >= queue.grace then
   take_back()
 end
 
-local most = limit
 if gates then
   gates.open_due(SWEEP)
   gates.sweep(SWEEP)
   gates.arrange()
-  most = math.min(limit, LEASES_AT_GATES)
-end
-
---- next_ids: what is tried now: ids, their places in main, and ids that left instead.
-local function next_ids()
-  if gates then
-    gates.tell_old(TOLD)
-    return gates.take(most, REFUSALS, function(id)
-      local raw = queue.meta > 0 and redis.call('HGET', META, id)
-      return raw and drop_expired(id, raw)
-    end)
-  end
-  local rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
-  local ids, places = {}, {}
-  for i = 1, #rows, 2 do
-    local count = #ids + 1
-    ids[count], places[count] = rows[i], rows[i + 1]
-  end
-  return ids, places
-end
-
---- give_up: a message that passed its gates is not leased after all: its slots are free; it keeps its lane, unless it is dead.
-local function give_up(id, is_dead)
-  local needs = gates and gates.of({ id })[1]
-  if needs then
-    gates.free(needs)
-    if is_dead then
-      gates.dead(id, needs)
-    end
-  end
 end
 
 local fence = int(take_ticks(queue, 1))
 local reply, given = { fence, '' }, { fence }
 if limit > 0 and queue.main > 0 and not queue.paused then
-  local ids, places, gone = next_ids()
+  local rows, gone
+  if gates then
+    gates.tell_old(TOLD)
+    rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, function(id)
+      local raw = queue.meta > 0 and redis.call('HGET', META, id)
+      return raw and drop_expired(id, raw)
+    end)
+  else
+    rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
+  end
+  local ids = {}
+  for i = 1, #rows, 2 do
+    ids[#ids + 1] = rows[i]
+  end
   local bodies, metas = {}, {}
   if #ids > 0 then
     bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
@@ -283,13 +263,14 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   local count = 0
   for i = 1, #ids do
     local id, body, meta = ids[i], bodies[i], metas[i]
-    if meta and drop_expired(id, meta) then
+    if meta and (drop_expired(id, meta) or body and put_aside(id, meta)) then
       body = nil
-    elseif meta and body and put_aside(id, meta) then
-      give_up(id, false)
+      if gates then
+        gates.give_up(id, false)
+      end
     elseif body then
       local pair, triple = 2 * count, 2 + 3 * count
-      leases[pair + 1], leases[pair + 2] = id, before .. places[i] .. behind
+      leases[pair + 1], leases[pair + 2] = id, before .. rows[2 * i] .. behind
       deadlines[pair + 1], deadlines[pair + 2] = deadline, id
       reply[triple + 1], reply[triple + 2], reply[triple + 3] = id, body, meta or ''
       count = count + 1
@@ -298,7 +279,9 @@ if limit > 0 and queue.main > 0 and not queue.paused then
       -- Somebody deleted the body, or the server evicts keys. Kept, so that an operator sees it.
       bury(id, read_meta(metas[i]), 'body_missing', 'the message has no body in ' .. MESSAGES)
       redis.call('HDEL', LEASES, id)
-      give_up(id, true)
+      if gates then
+        gates.give_up(id, true)
+      end
     end
   end
   if count > 0 then
@@ -322,9 +305,10 @@ if gates then
   gates.close()
 end
 
-reply[2] = next_due()
+local has_work = queue.main > 0 and not queue.paused and (not gates or gates.left())
+reply[2] = next_due(has_work)
 -- Work remains; or the caller is full, and does not sleep towards the next due time: an idle one must.
-if has_work() or (reply[2] ~= '' and #given - 1 == limit) then
+if has_work or (reply[2] ~= '' and #given - 1 == limit) then
   wake_worker()
 end
 add_stats(stats, grown)

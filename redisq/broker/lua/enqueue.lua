@@ -20,8 +20,6 @@
 --- @include queue
 --- @include ledger
 --- @include meta
---- @include flows
---- @include dedupe
 
 --- moment: the time that '+n' or 'n' means, or nil. Messages of one call that are due together keep their order: the
 --- few microseconds added are below any clock's error.
@@ -68,82 +66,130 @@ local first = take_ticks(queue, count)
 local unsent, seen, stored = {}, {}, 0
 local bodies, ready, delayed, metas = {}, {}, {}, {}
 local earliest = nil
-local gates = queue.gated and open_gates(queue)
-local needs, admitted, definitions, lengths, owners, disowned = {}, {}, {}, {}, {}, {}
 
---- hand_over: a message that waits takes the body, and perhaps the due time, of a new one of its kind; false: none waits.
-local function hand_over(owner, body, mode, due)
-  local was_due = tonumber(redis.call('ZSCORE', DELAYED, owner))
-  if not was_due and not redis.call('ZSCORE', MAIN, owner) and not redis.call('ZSCORE', RETRY, owner) then
-    return false
-  end
-  bodies[#bodies + 1], bodies[#bodies + 2] = owner, body
-  disowned[#disowned + 1] = owner
-  if mode == 'extend' and was_due and due and due > queue.now then
-    delayed[#delayed + 1], delayed[#delayed + 2] = due, owner
-    local meta = read_meta(redis.call('HGET', META, owner))
-    if meta.score then
-      meta.score = meta.score + due - was_due
-      metas[#metas + 1], metas[#metas + 2] = owner, write_meta(meta)
-    end
-  end
-  return true
-end
+--- open_door: what becomes of messages with gates or a dedupe key, and of all in a queue with gates.
+local function open_door()
+--- @include flows
+--- @include door
+  local gates = open_flows(queue)
+  local door = { woken = false }
+  local needs, lines, definitions, lengths, owners, disowned = {}, {}, {}, {}, {}, {}
 
---- stand_in: the id of the message that stands for a new one, or nil.
-local function stand_in(id, body, dedupe, due)
-  local own = owners[dedupe.key]
-  if not own then
-    local owner = dedupe_owner(dedupe.key)
-    return owner and owner ~= id and (dedupe.mode == 'ignore' or hand_over(owner, body, dedupe.mode, due)) and owner or nil
-  end
-  -- Both came in this call: the last one counts.
-  if dedupe.mode ~= 'ignore' then
-    bodies[#bodies + 1], bodies[#bodies + 2] = own.id, body
-    if dedupe.mode == 'extend' and own.is_delayed and due and due > queue.now then
-      delayed[#delayed + 1], delayed[#delayed + 2] = due, own.id
+  --- hand_over: a message that waits takes the body, and perhaps the due time, of a new one of its kind; false: none waits.
+  local function hand_over(owner, body, mode, due)
+    local was_due = tonumber(redis.call('ZSCORE', DELAYED, owner) or nil)
+    if not was_due and not redis.call('ZSCORE', MAIN, owner) and not redis.call('ZSCORE', RETRY, owner) then
+      return false
     end
+    bodies[#bodies + 1], bodies[#bodies + 2] = owner, body
+    disowned[#disowned + 1] = owner
+    if mode == 'extend' and was_due and due and due > queue.now then
+      delayed[#delayed + 1], delayed[#delayed + 2] = due, owner
+      local meta = read_meta(redis.call('HGET', META, owner))
+      if meta.score then
+        meta.score = meta.score + due - was_due
+        metas[#metas + 1], metas[#metas + 2] = owner, write_meta(meta)
+      end
+    end
+    return true
   end
-  return own.id
-end
 
---- read_gates: descriptor, cap, dedupe of a message; a word that says what is wrong.
-local function read_gates(id, text)
-  local raw, cap_text, dedupe_text, defined = string.match(text, '^([^|]*)|(%d*)|([^|]*)|([^|]*)$')
-  if not raw then
-    return nil, nil, nil, 'options'
-  end
-  local descriptor, dedupe = nil, nil
-  if raw ~= '' then
-    descriptor = read_descriptor(raw)
-    if not is_descriptor(descriptor) or string.find(id, '^[~!]') then
-      return nil, nil, nil, 'descriptor'
+  --- door.read: descriptor, cap and dedupe of a message, each nil without; fourth: what is wrong.
+  function door.read(id, text)
+    local raw, cap, dedupe_text, defined = string.match(text, '^([^|]*)|(%d*)|([^|]*)|([^|]*)$')
+    if not raw then
+      return nil, nil, nil, 'options'
     end
-    descriptor.raw = raw
-    for class, limit in string.gmatch(defined, '([^=;]+)=([^;]+);') do
-      definitions[class] = limit
+    local descriptor, dedupe = nil, nil
+    if raw ~= '' then
+      descriptor = read_descriptor(raw)
+      if not is_descriptor(descriptor) or string.find(id, '^[~!]') then
+        return nil, nil, nil, 'descriptor'
+      end
+      descriptor.line = raw
+      definitions[defined] = true
     end
-  end
-  if dedupe_text ~= '' then
-    local mode, window, key = string.match(dedupe_text, '^(%l+) (%d+) (%S+)$')
-    dedupe = { mode = mode, window = duration(window), key = key }
-    if not dedupe.window or not (mode == 'ignore' or mode == 'replace' or mode == 'extend') then
-      return nil, nil, nil, 'dedupe'
+    if dedupe_text ~= '' then
+      local mode, window, key = string.match(dedupe_text, '^(%l+) (%d+) (%S+)$')
+      dedupe = { mode = mode, window = duration(window), key = key }
+      if not dedupe.window or not (mode == 'ignore' or mode == 'replace' or mode == 'extend') then
+        return nil, nil, nil, 'dedupe'
+      end
     end
+    return descriptor, natural(cap), dedupe
   end
-  return descriptor, natural(cap_text), dedupe
-end
 
---- has_room: whether a lane takes one more.
-local function has_room(flow, cap)
-  gates = gates or open_gates(queue)
-  local length = (lengths[flow] or gates.lane_length(flow)) + 1
-  if length > cap then
-    return false
+  --- door.stand_in: the id of the message that stands for a new one, or nil.
+  function door.stand_in(id, body, dedupe, due)
+    local own = owners[dedupe.key]
+    if not own then
+      local owner = dedupe_owner(dedupe.key)
+      return owner and owner ~= id and (dedupe.mode == 'ignore' or hand_over(owner, body, dedupe.mode, due)) and owner or nil
+    end
+    -- Both came in this call: the last one counts.
+    if dedupe.mode ~= 'ignore' then
+      bodies[#bodies + 1], bodies[#bodies + 2] = own.id, body
+      if dedupe.mode == 'extend' and own.is_delayed and due and due > queue.now then
+        delayed[#delayed + 1], delayed[#delayed + 2] = due, own.id
+      end
+    end
+    return own.id
   end
-  lengths[flow] = length
-  return true
+
+  --- door.own: the message is stored, and stands for its dedupe key.
+  function door.own(id, dedupe, due)
+    local till = dedupe.window > 0 and queue.now + dedupe.window or 0
+    owners[dedupe.key] = { id = id, till = till, is_delayed = due and due > queue.now }
+  end
+
+  --- door.has_room: whether the lane of a message takes one more.
+  function door.has_room(descriptor, cap)
+    local flow = descriptor.flow
+    local length = descriptor.kind ~= 'F' and (lengths[flow] or gates.lane_length(flow)) + 1 or 0
+    lengths[flow] = math.min(length, cap)
+    return length <= cap
+  end
+
+  --- door.need: the message is stored, and has gates.
+  function door.need(id, line)
+    needs[#needs + 1], needs[#needs + 2], lines[id] = id, line, line
+  end
+
+  --- door.close: what was read is written, after all else.
+  function door.close()
+    if #disowned > 0 then
+      -- Who lost its lease on the old body has nothing to acknowledge any more: the new one has to run.
+      redis.call('HDEL', LEASES, unpack(disowned))
+    end
+    for key, owner in pairs(owners) do
+      dedupe_own(key, owner.id, owner.till)
+    end
+    if #needs > 0 then
+      for defined in pairs(definitions) do
+        for class, limit in string.gmatch(defined, '([^=;]+)=([^;]+);') do
+          redis.call('HSETNX', gates.limits, class, limit)
+        end
+      end
+      gates.need(needs)
+    end
+    if not queue.gated and #needs == 0 then
+      door.woken = #ready > 0
+      return
+    end
+    if not queue.gated then
+      local config = queue.config
+      config[#config + 1], config[#config + 2] = 'gated', queue.main > 0 and '-inf ' .. int(first - 1) or '1'
+    end
+    for i = 1, #ready, 2 do
+      gates.admit(ready[i + 1], int(ready[i]), lines[ready[i + 1]])
+    end
+    gates.arrange()
+    door.woken = gates.woken
+  end
+
+  return door
 end
+local door = queue.gated and open_door()
 
 for i = 1, count do
   local id, body = ids[i], ARGV[2 + 3 * i]
@@ -157,8 +203,9 @@ for i = 1, count do
       local timing, cap, dedupe = options, nil, nil
       local bar = string.find(options, '|', 1, true)
       if bar then
+        door = door or open_door()
         local wrong
-        descriptor, cap, dedupe, wrong = read_gates(id, string.sub(options, bar + 1))
+        descriptor, cap, dedupe, wrong = door.read(id, string.sub(options, bar + 1))
         if wrong then
           return refuse('ARGUMENT', wrong .. ' of message ' .. id)
         end
@@ -175,13 +222,12 @@ for i = 1, count do
           meta = 'expires=' .. int(expires)
         end
       end
-      stands = dedupe and stand_in(id, body, dedupe, due)
-      if not stands and cap and descriptor and descriptor.kind ~= 'F' and not has_room(descriptor.flow, cap) then
+      stands = dedupe and door.stand_in(id, body, dedupe, due)
+      if not stands and cap and descriptor and not door.has_room(descriptor, cap) then
         stands = ''
       end
       if dedupe and not stands then
-        local till = dedupe.window > 0 and queue.now + dedupe.window or 0
-        owners[dedupe.key] = { id = id, till = till, is_delayed = due and due > queue.now }
+        door.own(id, dedupe, due)
         meta = (meta and meta .. ' ' or '') .. 'dedupe=' .. dedupe.key
       end
     end
@@ -191,7 +237,7 @@ for i = 1, count do
       stored = stored + 1
       bodies[#bodies + 1], bodies[#bodies + 2] = id, body
       if descriptor then
-        needs[#needs + 1], needs[#needs + 2] = id, descriptor.raw
+        door.need(id, descriptor.line)
       end
       if due and due > queue.now then
         delayed[#delayed + 1], delayed[#delayed + 2] = due, id
@@ -201,7 +247,6 @@ for i = 1, count do
         end
       else
         ready[#ready + 1], ready[#ready + 2] = tick - head, id
-        admitted[#admitted + 1] = descriptor and descriptor.raw or false
       end
       if meta then
         metas[#metas + 1], metas[#metas + 2] = id, meta
@@ -210,29 +255,8 @@ for i = 1, count do
   end
 end
 
---- to_gates: what is new goes where its gates say. Gives whether something may be tried now.
-local function to_gates()
-  if not queue.gated then
-    local config = queue.config
-    config[#config + 1], config[#config + 2] = 'gated', '1'
-    if queue.main > 0 then
-      config[#config + 1], config[#config + 2] = 'untold', '-inf ' .. int(first - 1)
-    end
-  end
-  for class, limit in pairs(definitions) do
-    redis.call('HSETNX', gates.limits, class, limit)
-  end
-  gates.need(needs)
-  for i = 1, #admitted do
-    gates.admit(ready[2 * i], int(ready[2 * i - 1]), admitted[i])
-  end
-  gates.arrange()
-  return gates.woken
-end
-
 if #bodies > 0 then
   local next_due = #delayed > 0 and redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
-  gates = gates or #needs > 0 and open_gates(queue)
   -- The first write: it fails on a field that is not a number, or on a full server, while nothing is changed yet.
   redis.call('HINCRBY', STATS, 'total_messages', stored)
   redis.call('HSET', MESSAGES, unpack(bodies))
@@ -245,17 +269,10 @@ if #bodies > 0 then
   if #ready > 0 then
     redis.call('ZADD', MAIN, unpack(ready))
   end
-  if #disowned > 0 then
-    -- Who lost its lease on the old body has nothing to acknowledge any more: the new one has to run.
-    redis.call('HDEL', LEASES, unpack(disowned))
-  end
-  for key, owner in pairs(owners) do
-    dedupe_own(key, owner.id, owner.till)
-  end
   local woken = #ready > 0
-  if gates and (queue.gated or #needs > 0) then
-    add_flows(queue, gates)
-    woken = to_gates()
+  if door then
+    door.close()
+    woken = door.woken
   end
   if woken or (earliest and (not next_due or earliest < tonumber(next_due))) then
     wake_worker()

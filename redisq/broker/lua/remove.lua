@@ -15,7 +15,6 @@
 --- @include done
 --- @include meta
 --- @include dedupe
---- @include flows
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local answered, refused = recall(caller, number)
@@ -41,12 +40,15 @@ local ids = {}
 for i = 6, #ARGV do
   ids[#ids + 1] = ARGV[i]
 end
-local gates, metas = queue.gated and open_gates(queue), metas_of(queue, ids)
+
+--- to_gates: the gates of a queue that has some.
+local function to_gates()
+--- @include flows
+  return open_flows(queue)
+end
+local gates, metas = queue.gated and to_gates(), metas_of(queue, ids)
 local needs = gates and gates.of(ids)
 redis.call('DEL', NEVER)
-if gates then
-  add_flows(queue, gates)
-end
 local removed = {}
 for i, id in ipairs(ids) do
   for _, zset in ipairs(states) do

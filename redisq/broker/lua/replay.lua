@@ -10,8 +10,7 @@
 --- @include ledger
 --- @include stats
 --- @include meta
---- @include dedupe
---- @include flows
+--- @include door
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local answered, refused = recall(caller, number)
@@ -35,11 +34,14 @@ local ids = {}
 for i = 4, #ARGV do
   ids[#ids + 1] = ARGV[i]
 end
-local gates = queue.gated and open_gates(queue)
-local needs = gates and gates.of(ids)
-if gates then
-  add_flows(queue, gates)
+
+--- to_gates: the gates of a queue that has some.
+local function to_gates()
+--- @include flows
+  return open_flows(queue)
 end
+local gates = queue.gated and to_gates()
+local needs = gates and gates.of(ids)
 local replayed, scored, seen, owned, kept = {}, {}, {}, {}, {}
 for i, id in ipairs(ids) do
   if not seen[id] and redis.call('ZSCORE', DLQ, id) and redis.call('HEXISTS', MESSAGES, id) == 1 then

@@ -25,7 +25,6 @@
 --- @include lease
 --- @include done
 --- @include dedupe
---- @include flows
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local answered, refused = recall(caller, number)
@@ -37,7 +36,7 @@ local others = acks and (#ARGV - 5 - 2 * acks) / 6
 if not run_time or not acks or others < 0 or others ~= math.floor(others) or acks + others > 1000 then
   return refuse('ARGUMENT', 'settle takes run_time, acks, (id, fence)*acks, (op, id, fence, delay, reason, text)*, 1000 at most')
 end
-local ids, fences, ops = {}, {}, {}
+local ids, fences, ops, pauses = {}, {}, {}, false
 for i = 1, acks do
   ids[i], fences[i] = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
 end
@@ -54,6 +53,7 @@ for i = 1, others do
     if not op.jitter then
       return refuse('ARGUMENT', 'gate or jitter of message ' .. tostring(ARGV[at + 1]))
     end
+    pauses = pauses or gate ~= ''
   end
   ids[acks + i], fences[acks + i], ops[acks + i] = ARGV[at + 1], ARGV[at + 2], op
 end
@@ -72,20 +72,15 @@ if #ids == 0 then
 end
 
 local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
-local gates = queue.gated and open_gates(queue)
-local pauses = nil
-for i = 1, others do
-  local op = ops[acks + i]
-  pauses = pauses or op.name == 'limited' and op.gate ~= ''
+
+--- to_gates: the gates of a queue that has some, or gets a pause.
+local function to_gates()
+--- @include flows
+  return open_flows(queue)
 end
-if pauses and not gates then
-  pauses = open_gates(queue)
-end
+local gates = (queue.gated or pauses) and to_gates()
 local needs = gates and gates.of(ids)
 redis.call('DEL', NEVER)
-if gates then
-  add_flows(queue, gates)
-end
 local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, limited = 0, crashes = 0, cancelled = 0, stale = 0, late_acks = 0, run_time_us = run_time }
 local stale, settled, done, waiting_again = {}, {}, {}, {}
 local ended, wake = {}, false
@@ -107,40 +102,41 @@ local APPLY = {
     grown.retry_count = grown.retry_count + 1
   end,
   park = function(id, meta, op)
-    meta.parks = meta.parks + 1
-    wait_again(id, meta, op)
-    grown.parked = grown.parked + 1
-  end,
-  limited = function(id, meta, op)
-    if op.gate ~= '' then
-      local till, places = queue.now + op.delay, gates or pauses
-      if till > places.paused_until(op.gate, op.gate) then
-        places.pause(op.gate, till)
+    if op.jitter then -- it is limited
+      if op.gate ~= '' then
+        gates.pause_longer(op.gate, queue.now + op.delay)
       end
+      op.delay = op.delay + op.jitter
+      grown.limited = grown.limited + 1
+    else
+      meta.parks = meta.parks + 1
+      grown.parked = grown.parked + 1
     end
+<<<<<<< HEAD
     if op.gate == '' then
       meta.parks = meta.parks + 1 -- nothing but the message itself waits: whoever settles can bound that
     end
     op.delay = op.delay + op.jitter
+=======
+>>>>>>> gates
     wait_again(id, meta, op)
-    grown.limited = grown.limited + 1
   end,
   crash = function(id, meta, op)
     meta.crashes = meta.crashes + 1
     wait_again(id, meta, op)
     grown.crashes = grown.crashes + 1
   end,
-  release = function(id, meta, _, raw)
+  release = function(id, meta, _, need)
     redis.call('ZADD', MAIN, int(meta.score), id)
-    if gates then
-      gates.admit(id, int(meta.score), raw)
+    if queue.gated then
+      gates.admit(id, int(meta.score), need)
     end
     grown.released = grown.released + 1
     wake = true
   end,
-  dead = function(id, meta, op, raw)
-    if raw then
-      gates.dead(id, raw)
+  dead = function(id, meta, op, need)
+    if need then
+      gates.dead(id, need)
     end
     dedupe_end(id, meta.dedupe and 'dedupe=' .. meta.dedupe, queue.now)
     if op.reason == 'crashed' then -- its last crash, of which no lease tells
@@ -154,6 +150,8 @@ local APPLY = {
     tell_done(id)
   end,
 }
+
+APPLY.limited = APPLY.park
 
 -- What a lease's record begins with; the fences of a batch are few, and mostly one.
 local fence, begins, length
@@ -174,9 +172,9 @@ for i = 1, #ids do
   else
     ended[id] = true
     settled[#settled + 1] = id
-    local raw = needs and needs[i]
-    if raw and held then
-      gates.free(raw)
+    local need = needs and needs[i]
+    if need and held then
+      gates.free(need)
     end
     if not is_done and op.name ~= 'dead' and is_cancelled(raw) then
       op, is_done = { name = 'cancel' }, true -- it must not run again
@@ -185,11 +183,11 @@ for i = 1, #ids do
       local _, score = read_lease(raw)
       local meta = read_meta(metas[i])
       meta.score = tonumber(score) or queue.now
-      APPLY[op.name](id, meta, op, raw)
+      APPLY[op.name](id, meta, op, need)
     else
       done[#done + 1] = id
-      if gates then
-        gates.forget(id, raw, not held)
+      if queue.gated then
+        gates.forget(id, need, not held)
       end
       if metas[i] then
         dedupe_end(id, metas[i], queue.now)

@@ -1,8 +1,9 @@
 --- flows: how messages get into their flows, and what becomes of a flow when one leaves it.
 --- @include gates
 
---- add_flows: gates.admit, gates.forget, gates.dead, and gates.arrange, which makes their tickets.
-local function add_flows(queue, gates)
+--- open_flows: the gates of a queue, with admit, forget, dead, and arrange, which makes their tickets.
+local function open_flows(queue)
+  local gates = open_gates(queue)
   local tickets, stale, needless = {}, {}, {} -- of plain messages, to come and to go; ids without needs from now on
   local flows, listed = {}, {} -- flow -> what happened to it in this call; in the order of events
 
@@ -121,4 +122,6 @@ local function add_flows(queue, gates)
     tickets, stale, needless, flows, listed = {}, {}, {}, {}, {}
     gates.kick_freed()
   end
+
+  return gates
 end

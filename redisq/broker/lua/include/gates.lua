@@ -1,11 +1,15 @@
 --- gates: what a message waits for besides its turn: its lane, and limits. A queue has the keys below only while it has
---- such messages (field gated of its config); then claim takes from `run` what it may try, not from main.
+--- such messages; then claim takes from `run` what it may try, not from main. Field gated of its config says so: "1", or
+--- "from till": messages that came before have no ticket yet, those with these places in main.
 ---
 --- A message without gates is its own ticket in `run`. The others belong to a flow: their lane, or the limits that they
 --- name. A flow has one ticket, "~flow", however many messages wait in it. One whose first message is refused waits at the
 --- gate that refused; an open gate has a ticket, "!gate", with the score of its first flow. So all compete in one order.
 --- A lane's holder is its message that was started and has not ended: leased, in retry, taken back, or dead and held.
 --- It is not in its flow any more.
+---
+--- Scripts that serve all queues include this inside a function that they call when there are gates: to make these many
+--- functions would cost each call on a queue without them 3 us.
 --- @include queue
 --- @include descriptor
 
@@ -19,7 +23,7 @@ local function open_gates(queue)
     run = PREFIX .. ':run', needs = PREFIX .. ':needs', flow = PREFIX .. ':flow:', waiting = PREFIX .. ':waiting:',
     lanes = PREFIX .. ':lanes', slots = PREFIX .. ':slots', tat = PREFIX .. ':tat', pauses = PREFIX .. ':pauses',
     blocked = PREFIX .. ':blocked', opens = PREFIX .. ':gates', limits = PREFIX .. ':limits',
-    tats = {}, tats_changed = {}, woken = false,
+    untold = queue.gated and queue.gated ~= '1' and queue.gated, tats = {}, tats_changed = {}, woken = false,
   }
   local needed = redis.call('HLEN', gates.needs)
   gates.some_paused = redis.call('ZCARD', gates.pauses) > 0
@@ -162,6 +166,13 @@ local function open_gates(queue)
     end
   end
 
+  --- gates.pause_longer: until then, if it is not paused for longer.
+  function gates.pause_longer(gate, till)
+    if till > gates.paused_until(gate, gate) then
+      gates.pause(gate, till)
+    end
+  end
+
   function gates.resume(gate)
     redis.call('ZREM', gates.pauses, gate)
     pauses = {}
@@ -234,7 +245,7 @@ local function open_gates(queue)
 
   --- gates.left: whether something may be tried.
   function gates.left()
-    return queue.untold ~= '' or redis.call('EXISTS', gates.run) == 1
+    return gates.untold or redis.call('EXISTS', gates.run) == 1
   end
 
   --- gates.close: write what changed. The last of all.
@@ -284,8 +295,8 @@ local function open_gates(queue)
     -- No message with gates is left, and none waits: the queue is a plain one again.
     if queue.gated and queue.main == 0 and redis.call('EXISTS', gates.needs) == 0 then
       redis.call('DEL', gates.run, gates.opens)
-      redis.call('HDEL', CONFIG, 'gated', 'untold')
-      queue.untold = ''
+      redis.call('HDEL', CONFIG, 'gated')
+      gates.untold = false
     end
   end
 

@@ -8,10 +8,10 @@ local function add_take(queue, gates)
 
   --- gates.tell_old: messages that came before the queue's first gate get their tickets, `most` a call, first ones first.
   function gates.tell_old(most)
-    local from, till = string.match(queue.untold, '^(%S+) (%S+)$')
-    if not from then
+    if not gates.untold then
       return
     end
+    local from, till = string.match(gates.untold, '^(%S+) (%S+)$')
     local rows = redis.call('ZRANGEBYSCORE', MAIN, from, till, 'WITHSCORES', 'LIMIT', 0, most)
     local last = #rows == 2 * most and rows[#rows]
     if last then
@@ -36,19 +36,26 @@ local function add_take(queue, gates)
     for i = 1, #told, 2000 do
       redis.call('ZADD', gates.run, unpack(told, i, math.min(i + 1999, #told)))
     end
-    queue.untold = last and '(' .. last .. ' ' .. till or ''
-    if last then
-      redis.call('HSET', CONFIG, 'untold', queue.untold)
-    else
-      redis.call('HDEL', CONFIG, 'untold')
+    gates.untold = last and '(' .. last .. ' ' .. till
+    redis.call('HSET', CONFIG, 'gated', gates.untold or '1')
+  end
+
+  --- gates.give_up: a message that passed its gates is not leased after all: its slots are free; it keeps its lane, unless
+  --- it is dead.
+  function gates.give_up(id, is_dead)
+    local raw = gates.of({ id })[1]
+    if raw then
+      gates.free(raw)
+      if is_dead then
+        gates.dead(id, raw)
+      end
     end
   end
 
-  --- gates.take: up to `limit` messages that may run now, after at most `tries` that may not: ids, their scores.
-  --- is_gone(id): whether it is not wanted any more, and has left the queue, but for main.
-  --- Third: ids that are gone.
+  --- gates.take: {(id, place)*} of up to `limit` messages that may run now, after at most `tries` that may not. And the
+  --- ids that are gone: is_gone(id) says whether one is not wanted any more, and has left the queue, but for main.
   function gates.take(limit, tries, is_gone)
-    local ids, scores, gone = {}, {}, {}
+    local taken, count, gone = {}, 0, {}
     local rows, at = {}, 1
     local heads, needs = {}, {} -- what was read ahead: flow -> {id, score} of its first message; id -> descriptor
 
@@ -121,7 +128,7 @@ local function add_take(queue, gates)
           gates.hold(flow, id)
         end
       end
-      ids[#ids + 1], scores[#scores + 1] = id, place
+      taken[2 * count + 1], taken[2 * count + 2], count = id, place, count + 1
       return 'granted', descriptor.kind
     end
 
@@ -157,7 +164,7 @@ local function add_take(queue, gates)
             return
           end
         end
-        if #ids >= limit or tries <= 0 or tonumber(score) > next_score() then
+        if count >= limit or tries <= 0 or tonumber(score) > next_score() then
           redis.call('ZADD', gates.run, score, '~' .. flow)
           return
         end
@@ -172,7 +179,7 @@ local function add_take(queue, gates)
         if not flow then
           return
         end
-        if #ids >= limit or tries <= 0 or tonumber(score) > next_score() then
+        if count >= limit or tries <= 0 or tonumber(score) > next_score() then
           redis.call('ZADD', gates.run, score, '!' .. gate)
           return
         end
@@ -199,15 +206,15 @@ local function add_take(queue, gates)
       end
     end
 
-    while #ids < limit and tries > 0 do
-      rows, at = redis.call('ZPOPMIN', gates.run, math.min(limit - #ids, 100)), 1
+    while count < limit and tries > 0 do
+      rows, at = redis.call('ZPOPMIN', gates.run, math.min(limit - count, 100)), 1
       if #rows == 0 then
         break
       end
       read_ahead()
       while at <= #rows do
         local name, score = rows[at], rows[at + 1]
-        if #ids >= limit or tries <= 0 then
+        if count >= limit or tries <= 0 then
           local back = {}
           for i = at, #rows, 2 do
             back[#back + 1], back[#back + 2] = rows[i + 1], rows[i]
@@ -221,11 +228,11 @@ local function add_take(queue, gates)
         elseif mark == '!' then
           serve_gate(string.sub(name, 2))
         else
-          ids[#ids + 1], scores[#scores + 1] = name, score
+          taken[2 * count + 1], taken[2 * count + 2], count = name, score, count + 1
         end
         at = at + 2
       end
     end
-    return ids, scores, gone
+    return taken, gone
   end
 end
