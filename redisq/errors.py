@@ -34,7 +34,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -183,19 +183,24 @@ class JobFailed(RedisqError):
 
 
 class LaneFull(RedisqError):
-    """The lane has as many messages as its task's `lane_cap` allows. Those named were not sent; others of the call were.
+    """A lane has as many messages as its task's `lane_cap` allows.
+
+    Of several calls (`delay_many`) only those whose lanes are full were not sent. If others of them were refused as
+    duplicates, that error is the `__cause__`.
 
     Attributes:
         task: The task.
-        refused: Ids of the jobs that were not sent.
+        refused: The places, from 0, of the calls that were not sent.
         cap: The task's `lane_cap`.
-        accepted: The jobs of the same call that were sent.
+        accepted: The jobs of the calls that were sent.
     """
 
-    def __init__(self, task: str, refused: Sequence[str], cap: int, accepted: Sequence[Any] = ()) -> None:
+    def __init__(self, task: str, refused: Sequence[int], cap: int, accepted: Sequence[Any] = ()) -> None:
+        calls = "the call was" if len(refused) == 1 and not accepted else f"{len(refused)} calls were"
+        others = f", {len(accepted)} others were" if accepted else ""
         super().__init__(
-            f"task {task}: {len(refused)} of {len(refused) + len(accepted)} messages not sent: their lane has {cap} already "
-            "(lane_cap); wait until it is shorter, tell the user, or raise lane_cap"
+            f"task {task}: {calls} not sent{others}: the lane has {cap} messages already (lane_cap); "
+            "wait until it is shorter, tell the user, or raise lane_cap"
         )
         self.task = task
         self.refused = refused
@@ -204,19 +209,30 @@ class LaneFull(RedisqError):
 
 
 class DuplicateJob(RedisqError):
-    """A job with the same dedupe key waits or runs already, and the call was to raise then. Nothing was sent.
+    """A job with the same dedupe key waits or runs already, and the task says `dedupe="raise"`.
+
+    Of several calls (`delay_many`) only the duplicates were not sent.
 
     Attributes:
         task: The task.
-        key: The dedupe key.
-        job_id: The job that has it.
+        key: The dedupe key of the first duplicate.
+        job: The job that has it.
+        duplicates: The places, from 0, of the calls that were not sent -> the jobs that have their keys.
+        accepted: The jobs of the calls that were sent.
     """
 
-    def __init__(self, task: str, key: str, job_id: str) -> None:
-        super().__init__(f"task {task}: not sent: job {job_id} has the dedupe key {key!r} already; use that job, or another key")
+    def __init__(
+        self, task: str, key: str, job: Any, duplicates: Mapping[int, Any] | None = None, accepted: Sequence[Any] = ()
+    ) -> None:
+        count = len(duplicates or (0,))
+        others = f" and {count - 1} more duplicates" if count > 1 else ""
+        sent = f", {len(accepted)} other calls were" if accepted else ""
+        super().__init__(f"task {task}: not sent{sent}: job {job.id} has the dedupe key {key!r} already{others}")
         self.task = task
         self.key = key
-        self.job_id = job_id
+        self.job = job
+        self.duplicates = duplicates or {0: job}
+        self.accepted = accepted
 
 
 class NoResult(RedisqError):

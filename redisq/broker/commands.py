@@ -210,19 +210,19 @@ def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[Enqueued]:
     """Accept up to `MAX_BATCH` messages, all that nothing speaks against, or none when the command fails."""
     args: list[Any] = []
     for message in messages:
-        args += (message.id, message.body, _options(message))
+        plain = message.head_start == 0 and message.due == "0" and not message.expires
+        options = "" if plain else f"{message.head_start} {message.due} {message.expires}".rstrip()
+        if message.descriptor or message.dedupe is not None:
+            options = _gated(options, message)
+        args += (message.id, message.body, options)
     return Command("enqueue", keys, tuple(args), _enqueued, numbered=True)
 
 
-def _options(message: Enqueue) -> str:
-    plain = message.head_start == 0 and message.due == "0" and not message.expires
-    options = "" if plain else f"{message.head_start} {message.due} {message.expires}".rstrip()
-    if not message.descriptor and message.dedupe is None:
-        return options
+def _gated(timing: str, message: Enqueue) -> str:
     cap = message.lane_cap or ""
     dedupe = "" if message.dedupe is None else f"{message.dedupe.mode} {message.dedupe.window} {message.dedupe.key}"
     definitions = "".join([f"{name}={rule};" for name, rule in (message.definitions or {}).items()])
-    return f"{options}|{message.descriptor}|{cap}|{dedupe}|{definitions}"
+    return f"{timing}|{message.descriptor}|{cap}|{dedupe}|{definitions}"
 
 
 def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int = MAX_BATCH) -> Command[Claimed]:

@@ -234,7 +234,9 @@ def _numbers(reply: Any) -> dict[str, int]:
 
 
 def _scores(reply: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in _texts(reply).items()}
+    # RESP3 answers with pairs, RESP2 with a flat list.
+    flat = [value for pair in reply for value in pair] if reply and isinstance(reply[0], list) else reply
+    return {name: float(value) for name, value in _texts(flat).items()}
 
 
 def _score(reply: Any) -> float:

@@ -119,6 +119,15 @@ class Gates:
             line += need
         return line
 
+    def counted(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[Limit, str]]:
+        """Return the limits that a call is counted in, in the order of the task, each with its gate.
+
+        Raises:
+            ArgumentsError: The arguments give no name or no cost.
+        """
+        pairs = [(limit, need(args, kwargs)) for limit, need in zip(self.limits, self._needs, strict=True)]
+        return [(limit, found[0]) for limit, found in pairs if found]
+
     def lane(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
         """Return the call's lane as it is named in Redis; None: it has none.
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from redisq.errors import ArgumentsError, ConfigError
 
-__all__ = ["MAX_NAME_BYTES", "Get", "compile_argument", "compile_name", "encode_name", "shorten"]
+__all__ = ["MAX_NAME_BYTES", "Get", "compile_argument", "compile_name", "encode_name", "gate_name", "lane_gate", "shorten"]
 
 #: Takes positional and named arguments of a call.
 Get = Callable[[Sequence[Any], Mapping[str, Any]], Any]
@@ -106,6 +106,25 @@ def encode_name(text: str) -> str:
     if _SAFE(text):
         return text
     return shorten(_UNSAFE.sub(lambda byte: b"%%%02X" % byte[0][0], text.encode("utf-8", "surrogatepass")).decode())
+
+
+def gate_name(text: str) -> str:
+    """Return a limit's name as people write it, `bot` or `chat:42`, as gates are named."""
+    name, colon, instance = text.partition(":")
+    return encode_name(name) + colon + (encode_name(instance) if instance else "")
+
+
+def lane_gate(key: Any, where: str) -> str:
+    """Return what a lane is called among gates, of the key of one of its calls.
+
+    Raises:
+        ArgumentsError: The key has no text.
+        ConfigError: It is empty.
+    """
+    text = _text(key, where)
+    if not text:
+        raise ConfigError(f"{where}: it is empty; want the key of a lane, such as 42")
+    return "@" + encode_name(text)
 
 
 def shorten(name: str) -> str:

@@ -24,11 +24,12 @@ _NO_END = (
 
 
 class Drained(NamedTuple):
-    """What came of it: handlers that returned, attempts that failed and will be repeated, new dead letters."""
+    """What came of it: handlers that returned, attempts that failed and will be repeated, new dead letters, refusals (429)."""
 
     done: int = 0
     retried: int = 0
     dead: int = 0
+    limited: int = 0
 
 
 async def drain(app: RedisQ, clock: Clock, to_serve: Callable[[], Iterable[QueueKeys]], *, delayed: bool) -> Drained:
@@ -57,7 +58,7 @@ async def drain(app: RedisQ, clock: Clock, to_serve: Callable[[], Iterable[Queue
         elif not new:
             break
         await _burst(app, before)
-    return Drained(*(sum(_counted(app, keys)[at] - then[at] for keys, then in before.items()) for at in range(3)))
+    return Drained(*(sum(_counted(app, keys)[at] - then[at] for keys, then in before.items()) for at in range(4)))
 
 
 async def _burst(app: RedisQ, queues: Iterable[QueueKeys]) -> None:
@@ -73,4 +74,4 @@ def _next_due(app: RedisQ, queues: Iterable[QueueKeys]) -> int | None:
 
 def _counted(app: RedisQ, keys: QueueKeys) -> Drained:
     stats = app.connector.execute(inspect(keys)).stats
-    return Drained(*(stats.get(counter, 0) for counter in ("processed_requests", "retry_count", "dlq_messages")))
+    return Drained(*(stats.get(counter, 0) for counter in ("processed_requests", "retry_count", "dlq_messages", "limited")))

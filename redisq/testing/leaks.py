@@ -20,7 +20,7 @@ _OF_ONE = (":flow:", ":waiting:")
 
 
 def check_leaks(client: redis.Redis, *, ignore: tuple[str, ...] = ()) -> None:
-    """Fail when a key would stay for ever without being one that a queue has.
+    """Fail when a key would stay for ever without being one that a queue has, or has while messages are in it.
 
     Args:
         client: A sync client of the database.

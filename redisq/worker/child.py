@@ -32,7 +32,9 @@ from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge, SoftTimeout
+from redisq.gates.blame import Blame
 from redisq.message import Delivery, Meta
+from redisq.worker.refusals import after_refusal
 from redisq.worker.speaker import Speaker
 from redisq.worker.verdict import after_failure, after_success, done, unreadable
 
@@ -106,10 +108,10 @@ def child_main(pipe: Connection, parent: int) -> None:
     # Ctrl-C reaches the whole group: the parent decides what becomes of its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    speaker = Speaker(pipe)
+    speaker, blame = Speaker(pipe), Blame()
     with suppress(EOFError, OSError):
         while True:
-            speaker.answer(msgpack.packb(_serve(speaker, *msgpack.unpackb(pipe.recv_bytes()))))
+            speaker.answer(msgpack.packb(_serve(speaker, blame, *msgpack.unpackb(pipe.recv_bytes()))))
 
 
 def _die_with(parent: int) -> None:
@@ -121,7 +123,15 @@ def _die_with(parent: int) -> None:
 
 
 def _serve(
-    speaker: Speaker, module: str, name: str, sent: list[Any], queue: str, worker: str, home: list[str] | None, max_bytes: int
+    speaker: Speaker,
+    blame: Blame,
+    module: str,
+    name: str,
+    sent: list[Any],
+    queue: str,
+    worker: str,
+    home: list[str] | None,
+    max_bytes: int,
 ) -> list[Any]:
     job_id, fence, body, meta = sent
     delivery = Delivery(job_id, fence, body, Meta(*meta))
@@ -136,7 +146,8 @@ def _serve(
     try:
         returned = copy_context().run(_call, hooks, task, lambda: context, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - judged, as in the executor
-        settlement = after_failure(task.definition, delivery, error, random)
+        settlement = after_refusal(task, delivery, error, blame, max_bytes, random)
+        settlement = settlement or after_failure(task.definition, delivery, error, random)
         return [*settlement, settlement.text]
     try:
         return [*after_success(task.definition, delivery, returned, max_bytes), ""]

@@ -188,8 +188,8 @@ def running(platform: ChatPlatform, latency: float = 0.0) -> Iterator[str]:
         connections.add(task)
         try:
             await _serve(platform, latency, reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the bot was killed, or has what it wanted
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the bot was killed, or has what it wanted; or this is the end
         finally:
             connections.discard(task)
             writer.close()

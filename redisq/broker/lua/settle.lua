@@ -105,6 +105,8 @@ local APPLY = {
     if op.jitter then -- it is limited
       if op.gate ~= '' then
         gates.pause_longer(op.gate, queue.now + op.delay)
+      else
+        meta.parks = meta.parks + 1 -- nothing but the message itself waits: whoever settles can bound that
       end
       op.delay = op.delay + op.jitter
       grown.limited = grown.limited + 1
