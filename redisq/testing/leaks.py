@@ -44,8 +44,8 @@ def _is_of_messages(client: redis.Redis, key: str) -> bool:
             return bool(client.exists(f"{before}:needs"))
     before, found, _ = key.partition(":dedupe:")
     if found:
-        owner = (client.get(key) or b"").split(b" ")[0]
-        return bool(client.hexists(f"{before}:messages", owner))
+        owner = bytes(client.get(key) or b"").split(b" ")[0]
+        return bool(client.hexists(f"{before}:messages", owner.decode()))
     if key.endswith(":pauses"):
         return bool(client.zrange(key, -1, -1, withscores=True)[0][1] == float("inf"))
     return key.endswith(_WITH_NEEDS) and bool(client.exists(f"{key.rpartition(':')[0]}:needs"))

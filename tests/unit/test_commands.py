@@ -15,8 +15,8 @@ from redisq.message import PLAIN, Delivery, Meta
 KEYS = QueueKeys("q")
 
 
-def _claim(limit: int = 1) -> Command[Claimed]:
-    return commands.claim(KEYS, worker="w", limit=limit, lease=30, max_crashes=3)
+def _claim(limit: int = 1, apart: int | None = None) -> Command[Claimed]:
+    return commands.claim(KEYS, worker="w", limit=limit, lease=30, max_crashes=3, apart=apart)
 
 
 #: command -> script, args, numbered
@@ -32,11 +32,14 @@ SENT = {
         "enqueue", ("a", b"A", "", "b", b"", "1 2"), True,
     ),
     "enqueue with a lane, limits and a cap": (
-        commands.enqueue(KEYS, [Enqueue("a", b"A", 5, descriptor="5 C @1 Rbot,1", lane_cap=9, definitions={"bot": "1 2 3", "llm": "8"})]),
+        commands.enqueue(
+            KEYS, [Enqueue("a", b"A", 5, descriptor="5 C @1 Rbot,1", lane_cap=9, definitions={"bot": "1 2 3", "llm": "8"})]
+        ),
         "enqueue", ("a", b"A", "5 0|5 C @1 Rbot,1|9||bot=1 2 3;llm=8;"), True,
     ),
     "enqueue once at the door": (
-        commands.enqueue(KEYS, [Enqueue("a", b"A", dedupe=Dedupe("k", "extend", 7))]), "enqueue", ("a", b"A", "|||extend 7 k|"), True,
+        commands.enqueue(KEYS, [Enqueue("a", b"A", dedupe=Dedupe("k", "extend", 7))]),
+        "enqueue", ("a", b"A", "|||extend 7 k|"), True,
     ),
     "limited": (
         commands.settle(KEYS, [commands.limited("a", 1, gate="bot", pause=9, jitter=2, text="Too many")]),
@@ -46,7 +49,8 @@ SENT = {
     "pause of a gate without an end": (commands.pause_gate(KEYS, "@42", None), "pause_gate", ("@42", "inf"), False),
     "a limit": (commands.set_limit(KEYS, "bot", "1 2 3"), "set_limit", ("operator", "bot", "1 2 3"), True),
     "kick": (commands.kick(KEYS, ["bot", "chat:42"]), "kick", ("bot", "chat:42"), False),
-    "claim": (_claim(), "claim", ("w", 1, 30, 3, 1000, 2), True),
+    "claim": (_claim(), "claim", ("w", 1, 30, 3, 1000, 1_000_000), True),
+    "claim by one who runs suspects apart": (_claim(apart=1), "claim", ("w", 1, 30, 3, 1, 2), True),
     "settle of acks": (
         commands.settle(KEYS, [Settlement("ack", "a", 1), Settlement("ack", "b", 2)], 9), "settle", (9, 2, "a", 1, "b", 2), True,
     ),
