@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redisq.broker.keys import FIXED, GATES
 from redisq.testing.clock import CLOCK_KEY
@@ -44,8 +44,8 @@ def _is_of_messages(client: redis.Redis, key: str) -> bool:
             return bool(client.exists(f"{before}:needs"))
     before, found, _ = key.partition(":dedupe:")
     if found:
-        owner = bytes(client.get(key) or b"").split(b" ")[0]
-        return bool(client.hexists(f"{before}:messages", owner.decode()))
+        owner: Any = client.get(key)
+        return bool(client.hexists(f"{before}:messages", owner.decode().split(" ")[0]))
     if key.endswith(":pauses"):
         return bool(client.zrange(key, -1, -1, withscores=True)[0][1] == float("inf"))
     return key.endswith(_WITH_NEEDS) and bool(client.exists(f"{key.rpartition(':')[0]}:needs"))
