@@ -184,7 +184,7 @@ WAITING = [
 @pytest.mark.parametrize("error", WAITING, ids=lambda error: f"{type(error).__name__} {error}"[:40])
 def test_a_fault_that_passes_is_waited_for_and_answered(open_run: Callable[[World], Run], error: Exception) -> None:
     world = World(error, error, [b"a"])
-    assert open_run(world)(ENQUEUE) == [["a"]]
+    assert open_run(world)(ENQUEUE) == [Enqueued(["a"], {}, [])]
     assert len(set(world.callers())) == 1, "a repeated call keeps its caller and number"
     assert len(world.pauses) == 2
     assert 0.5 <= world.pauses[0] <= 1 <= world.pauses[1] <= 2
