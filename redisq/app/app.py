@@ -47,7 +47,8 @@ class RedisQ:
         timeout: Seconds that a call to Redis may take, retries included; else `REDIS_TIMEOUT`, else 5.
         max_connections: Of one process to Redis, for producers.
         priority_step: Seconds of head start that each step of priority gives.
-        max_deliveries: A message whose worker died this often is a dead letter.
+        max_deliveries: A message whose worker died this often is a dead letter. While it runs apart, in a process of its own,
+            only the death of that counts, and twice as many of the worker.
         max_bytes: A message has no more bytes than this, nor a result.
         middleware: Steps of your own on the way of each message; the first is the outermost.
         server: In place of `url`, `timeout`, `max_connections`: a server of your own making, e.g. in tests.

@@ -27,7 +27,8 @@ class Settings:
         default_queue: For tasks that name none.
         lease: Microseconds that a lease lasts unless it is extended.
         priority_step: Microseconds of head start for each step of priority.
-        max_deliveries: A message whose worker died this often is a dead letter.
+        max_deliveries: A message whose worker died this often is a dead letter. While it runs apart, in a process of its own,
+            only the death of that counts, and twice as many of the worker.
         max_bytes: A message, or a result, has no more bytes than this.
     """
 

@@ -58,6 +58,9 @@ MAX_BATCH = 1000
 #: From so many crashes on a message runs apart (I13): when it is the reason, no innocent dies with it.
 SUSPECT = 2
 
+#: More crashes than any message has.
+_NO_SUSPECT = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[T_co]):
@@ -225,9 +228,14 @@ def _gated(timing: str, message: Enqueue) -> str:
     return f"{timing}|{message.descriptor}|{cap}|{dedupe}|{definitions}"
 
 
-def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int = MAX_BATCH) -> Command[Claimed]:
-    """Lease up to `limit` messages for `lease` microseconds; among them up to `apart` that were there at `SUSPECT` crashes."""
-    return Command("claim", keys, (worker, limit, lease, max_crashes, apart, SUSPECT), _claimed, numbered=True)
+def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int | None = None) -> Command[Claimed]:
+    """Lease up to `limit` messages for `lease` microseconds.
+
+    `apart`: up to so many that were there at `SUSPECT` crashes, and are run apart: a lease of theirs that expires is the
+    worker's death and not theirs, up to twice `max_crashes`. None: the caller runs nothing apart.
+    """
+    suspects = (MAX_BATCH, _NO_SUSPECT) if apart is None else (apart, SUSPECT)
+    return Command("claim", keys, (worker, limit, lease, max_crashes, *suspects), _claimed, numbered=True)
 
 
 def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0) -> Command[list[str]]:

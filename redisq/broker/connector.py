@@ -339,9 +339,9 @@ class AsyncConnector(_Carrier):
         except (redis_errors.RedisError, OSError) as error:
             raise BrokerUnavailable(f"publish on {channel}: {_first_line(error)}; {_AWAY}") from error
 
-    def messages(self, channel: str) -> AsyncIterator[bytes]:
-        """Give what is said on a channel, for ever."""
-        return messages(self._client, channel)
+    def messages(self, channel: str, subscribed: asyncio.Event) -> AsyncIterator[bytes]:
+        """Give what is said on a channel, for ever, from when it is `subscribed`."""
+        return messages(self._client, channel, subscribed)
 
     async def aclose(self) -> None:
         """Close all connections."""

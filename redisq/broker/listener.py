@@ -116,15 +116,17 @@ class Listeners:
             await asyncio.wait((self._reader,))
 
 
-async def messages(client: redis.asyncio.Redis, channel: str) -> AsyncIterator[bytes]:
-    """Give what is said on a channel, for ever; what is said while Redis is away is missed."""
+async def messages(client: redis.asyncio.Redis, channel: str, subscribed: asyncio.Event) -> AsyncIterator[bytes]:
+    """Give what is said on a channel, for ever; what is said before it is `subscribed`, or while Redis is away, is missed."""
     while True:
         try:
             async with client.pubsub() as pubsub:
                 await pubsub.subscribe(channel)
                 while True:
-                    message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0)
-                    if message:
+                    message = await pubsub.get_message(timeout=1.0)
+                    if message and message["type"] == "subscribe":
+                        subscribed.set()
+                    elif message:
                         yield message["data"]
         except _TROUBLE:
             await asyncio.sleep(1.0)

@@ -49,6 +49,7 @@ class Control:
         self._about = about
         self._answers = answers
         self._log = log
+        self._hears = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -67,6 +68,8 @@ class Control:
             self._log.debug("Could not sign off, the sign of life expires: %s", error)
 
     async def _show_life(self) -> None:
+        # Who is listed is asked, and would seem not to answer.
+        await self._hears.wait()
         while True:
             results = await self._connector.execute_many(announce(self._registry, self._worker, self._about()))
             for result in results:
@@ -75,7 +78,7 @@ class Control:
             await asyncio.sleep(BEAT)
 
     async def _listen(self) -> None:
-        async for raw in self._connector.messages(self._registry.control):
+        async for raw in self._connector.messages(self._registry.control, self._hears):
             try:
                 reply = self._answer(raw)
                 if reply is not None:

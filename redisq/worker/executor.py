@@ -27,6 +27,7 @@ from redisq.errors import (
     UnknownTask,
 )
 from redisq.gates.blame import Blame
+from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.board import Board
 from redisq.worker.child import address_of, address_of_app
@@ -38,7 +39,7 @@ from redisq.worker.refusals import after_refusal, refusal_of
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
 from redisq.worker.timeouts import Timeouts
-from redisq.worker.verdict import after_crash, after_failure, after_success, done, unreadable
+from redisq.worker.verdict import after_crash, after_failure, after_success, done, suspected, unreadable
 
 __all__ = ["Executor"]
 
@@ -128,6 +129,9 @@ class Executor:
         except TypeError as error:
             self._finish(Run(held, task, self._worker, self._board), None, error)
             return
+        if poison := self._refuse_poison(task, delivery):
+            self._consumer.ended(held, poison, 0)
+            return
         begin = partial(self._begin, held, task, args, kwargs)
         if task.definition.ack == "early":
             self._consumer.acknowledge_first(held, done(delivery), begin)
@@ -158,17 +162,19 @@ class Executor:
             self._log.warning("The middleware's run hooks are not called in child processes: the app is no global of a module")
         return home
 
+    def _refuse_poison(self, task: Task[..., Any], delivery: Delivery) -> Settlement | None:
+        """What crashed too often, and would take this worker with it once more, is not run again."""
+        crashes = delivery.meta.crashes
+        if crashes < SUSPECT or task.definition.pool == "process" or not (why := _bound_here(task)):
+            return None
+        self._log.warning("Message %s may have killed %d workers, and cannot run apart: %s", delivery.id, crashes, why)
+        return suspected(delivery, why) if crashes >= self._app.settings.max_deliveries else None
+
     def _pool_of(self, run: Run) -> ProcessPool | None:
         """The processes in which it has to run; None: in this one."""
-        task, delivery = run.task, run.held.delivery
-        if task.definition.pool == "process":
+        if run.task.definition.pool == "process":
             return self._processes
-        if delivery.meta.crashes < SUSPECT:
-            return None
-        try:
-            address_of(task)
-        except ConfigError as error:
-            self._log.warning("Message %s may have killed %d workers, and cannot run apart: %s", delivery.id, SUSPECT, error)
+        if run.held.delivery.meta.crashes < SUSPECT or _bound_here(run.task):
             return None
         return self._quarantine
 
@@ -346,6 +352,15 @@ class Executor:
                 held.settled = True
                 unfinished.append(held)
         return unfinished
+
+
+def _bound_here(task: Task[..., Any]) -> str:
+    """Why no other process can run it; empty if one can."""
+    try:
+        address_of(task)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _nothing() -> None:

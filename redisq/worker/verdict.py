@@ -14,7 +14,7 @@ from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry
 from redisq.message import Delivery
 from redisq.redact import error_text
 
-__all__ = ["MAX_PARKS", "after_crash", "after_failure", "after_success", "done", "unreadable"]
+__all__ = ["MAX_PARKS", "after_crash", "after_failure", "after_success", "done", "suspected", "unreadable"]
 
 #: A message that no worker could make sense of so many times is a dead letter: after some twenty minutes.
 MAX_PARKS = 10
@@ -71,6 +71,12 @@ def after_crash(delivery: Delivery, max_crashes: int, how: str, random: Callable
         text = f"the worker died or lost its lease {crashes} times; at last: {how}"
         return Settlement("dead", delivery.id, delivery.fence, 0, "crashed", text)
     return Settlement("crash", delivery.id, delivery.fence, _microseconds(_CRASH.delay(crashes, random)), "crashed", how)
+
+
+def suspected(delivery: Delivery, why: str) -> Settlement:
+    """A dead letter: it was there when too many workers died, and cannot run where it would harm no other."""
+    text = f"it was there when {delivery.meta.crashes} workers died, and cannot run apart: {why}"
+    return Settlement("dead", delivery.id, delivery.fence, 0, "suspected", text)
 
 
 def unreadable(delivery: Delivery, error: RedisqError, random: Callable[[], float]) -> Settlement:

@@ -131,8 +131,10 @@ class Model:
         return Enqueued(duplicates, {}, [])
 
     def claim(
-        self, caller: str, number: int, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int = MAX_BATCH
+        self, caller: str, number: int, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int | None = None
     ) -> Claimed:
+        suspect = SUSPECT if apart is not None else 1_000_000
+        apart = MAX_BATCH if apart is None else apart
         answer = self._recall(caller, number)
         if answer is not None:
             fence = int(answer[0])
@@ -149,7 +151,7 @@ class Model:
         if self.now >= self.grace:
             for entry in self.among(State.PROCESSING)[:SWEEP]:
                 if entry.score <= self.now:
-                    self._take_back(entry, max_crashes)
+                    self._take_back(entry, max_crashes, suspect)
         fence = self._ticks(1)
         given: list[Entry] = []
         aside = 0
@@ -157,12 +159,12 @@ class Model:
             if entry.body is None:
                 self.stats["dlq_messages"] += 1
                 entry.die(self.now, "body_missing", f"the message has no body in {self.prefix}:messages")
-            elif entry.crashes >= SUSPECT and apart == 0:
+            elif entry.crashes >= suspect and apart == 0:
                 aside += 1
                 self.stats["parked"] += 1
                 entry.place, entry.state, entry.score = entry.score, State.RETRY, self.now + TURN + aside * STEP
             else:
-                apart -= entry.crashes >= SUSPECT
+                apart -= entry.crashes >= suspect
                 entry.lease = Lease(fence, entry.score, worker)
                 entry.state, entry.score = State.PROCESSING, self.now + lease
                 given.append(entry)
@@ -172,15 +174,16 @@ class Model:
         self.ledger[caller] = number, [str(fence), *(entry.id for entry in given)]
         return self._claimed(fence, given, next_due)
 
-    def _take_back(self, entry: Entry, max_crashes: int) -> None:
+    def _take_back(self, entry: Entry, max_crashes: int, suspect: int) -> None:
         assert entry.lease
+        most = 2 * max_crashes if entry.crashes >= suspect else max_crashes
         entry.crashes += 1
         entry.place = entry.lease.place
         self.stats["crashes"] += 1
         if entry.lease.cancelled:
             self.stats["cancelled"] += 1
             del self.entries[entry.id]
-        elif entry.crashes >= max_crashes:
+        elif entry.crashes >= most:
             self.stats["dlq_messages"] += 1
             entry.die(self.now, "crashed", f"the worker died or lost its lease {entry.crashes} times")
         else:

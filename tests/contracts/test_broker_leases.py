@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from redisq.broker import commands
 from redisq.message import Delivery
 from tests.faces import LEASE, SECOND, Broker
 
@@ -45,6 +46,19 @@ def test_the_third_crash_makes_a_dead_letter(broker: Broker) -> None:
     assert (found.state, found.meta.reason, found.meta.crashes) == ("dead", "crashed", 3)
     stats = broker.stats()
     assert (stats["crashes"], stats["dlq_messages"]) == (3, 1)
+
+
+def test_what_runs_apart_is_not_the_reason_when_its_worker_dies(broker: Broker) -> None:
+    broker.enqueue("a")
+    for _ in range(6):
+        command = commands.claim(broker.keys, worker="w", limit=9, lease=LEASE, max_crashes=3, apart=1)
+        assert [delivery.id for delivery in broker.do(command).deliveries] == ["a"]
+        broker.pass_time_busily(LEASE)
+    # That often, it may be the reason all the same: it may have taken the whole machine with it.
+    assert broker.do(commands.claim(broker.keys, worker="w", limit=9, lease=LEASE, max_crashes=3, apart=1)).deliveries == []
+    found = broker.find("a")
+    assert found
+    assert (found.state, found.meta.reason, found.meta.crashes) == ("dead", "crashed", 6)
 
 
 def test_the_holder_of_a_crashed_dead_letter_comes_too_late(broker: Broker) -> None:

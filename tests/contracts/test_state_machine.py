@@ -212,11 +212,11 @@ class BrokerMachine(RuleBasedStateMachine):
         )
         keyspace.check_enqueue(before, after, [message.id for message in messages], answer.present)
 
-    @rule(worker=workers, limit=st.sampled_from([0, 1, 1, 2, 3, 5]), reply=replies, apart=st.sampled_from([0, 1, 1000]))
-    def claim(self, worker: str, limit: int, reply: str, apart: int) -> None:
+    @rule(worker=workers, limit=st.sampled_from([0, 1, 1, 2, 3, 5]), reply=replies, apart=st.sampled_from([0, 1, 1000, None]))
+    def claim(self, worker: str, limit: int, reply: str, apart: int | None) -> None:
         self._claim(worker, limit, reply, apart)
 
-    def _claim(self, worker: str, limit: int, reply: str, apart: int = 1000) -> tuple[Claimed, Snapshot, Snapshot]:
+    def _claim(self, worker: str, limit: int, reply: str, apart: int | None = None) -> tuple[Claimed, Snapshot, Snapshot]:
         """Take the hint, if there is one, and claim, in one write."""
         self._clients("zpopmin", KEYS.wake)
         self.model.wake = False
@@ -228,7 +228,8 @@ class BrokerMachine(RuleBasedStateMachine):
             lambda name, number: self.model.claim(name, number, **options),
             reply,
         )
-        keyspace.check_claim(before, after, self.model.now, limit, self.max_crashes, self.promised)
+        runs_apart = apart is not None
+        keyspace.check_claim(before, after, self.model.now, limit, self.max_crashes, self.promised, runs_apart)
         assert all(delivery.fence > self.given[-1][1] for delivery in answer.deliveries if self.given), "I7"
         self.given += [(delivery.id, delivery.fence) for delivery in answer.deliveries]
         return answer, before, after

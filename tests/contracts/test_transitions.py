@@ -44,7 +44,7 @@ def enqueue(*messages: Enqueue) -> Command[Any]:
     return commands.enqueue(KEYS, messages)
 
 
-def claim(limit: int = 10, apart: int = 1) -> Command[Any]:
+def claim(limit: int = 10, apart: int | None = None) -> Command[Any]:
     return commands.claim(KEYS, worker="v", limit=limit, lease=LEASE, max_crashes=3, apart=apart)
 
 
@@ -207,6 +207,15 @@ ROWS = [
         claim(),
         {
             "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": f"crashes=3 score=5 {CRASHED}"},
+            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
+        },
+    ),
+    row(
+        "claim", "lease expired too often", "of one that ran apart: twice as often",
+        EXPIRED | {"meta": {"a": "crashes=5 score=5"}},
+        claim(apart=1),
+        {
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": f"crashes=6 score=5 {CRASHED.replace('3', '6')}"},
             "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
         },
     ),

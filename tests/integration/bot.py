@@ -176,15 +176,6 @@ def too_long_in_a_process(number: int) -> None:
             note("X", number)
 
 
-@app.task(queue="pills", timeout=60)
-async def pill_or_innocent(number: int, is_pill: bool) -> None:
-    note("S", number)
-    await asyncio.sleep(0.05)
-    if is_pill:
-        os.kill(os.getpid(), signal.SIGKILL)
-    note("E", number)
-
-
 @app.task(queue="slow")
 async def long_at_first(number: int) -> None:
     ledger = os.environ["BOT_LEDGER"]

@@ -28,6 +28,7 @@ def pids(ledger: Path) -> dict[str, str]:
     return {row[1]: row[2] for row in rows if row[0] == "S"}
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("options", [{}, {"countdown": 1.5}], ids=["now", "delayed"])
 def test_a_token_that_a_frozen_worker_took_keeps_the_other_no_longer_than_a_block(
     options: dict[str, Any], start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
@@ -46,6 +47,7 @@ def test_a_token_that_a_frozen_worker_took_keeps_the_other_no_longer_than_a_bloc
         frozen.signal(signal.SIGCONT)
 
 
+@pytest.mark.chaos
 def test_what_a_worker_of_one_queue_claimed_as_it_froze_is_taken_over_within_the_lease(
     start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:

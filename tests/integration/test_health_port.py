@@ -79,6 +79,7 @@ def test_a_worker_without_redis_from_the_start_is_alive_and_says_what_it_waits_f
     assert worker.terminate() == 0
 
 
+@pytest.mark.chaos
 def test_a_server_that_is_frozen_is_noticed(start_worker: Start, server: RedisServer, port: int, get: Get) -> None:
     start_worker("-Q", "work", *health(port), url=server.url())
     wait_until(lambda: get("/ready")[0] == 200, "ready")
@@ -101,6 +102,7 @@ def test_a_worker_that_drains_is_alive_and_not_ready(
     assert get("/live")[0] == 0
 
 
+@pytest.mark.chaos
 def test_a_handler_that_blocks_the_loop_makes_it_not_ready_and_leaves_it_alive(
     start_worker: Start, producer: RedisQ, port: int, get: Get
 ) -> None:

@@ -106,7 +106,7 @@ def test_a_lost_lease_is_told_once(start: Start, app: RedisQ, raw: redis.Redis, 
     raw.flushall()
 
 
-def test_an_outage_costs_progress_and_no_job(start: Start, app: RedisQ, raw: redis.Redis) -> None:
+def test_connections_that_are_cut_cost_no_job(start: Start, app: RedisQ, raw: redis.Redis) -> None:
     start().ready()
     jobs = [app.send("in_a_thread") for _ in range(5)]
     raw.client_kill_filter(_type="normal", skipme=True)

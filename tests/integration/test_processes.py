@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import redis
 
 from redisq import RedisQ
 from tests.integration import bot
-from tests.integration.processes import Ledger, WorkerProcess, wait_until
+from tests.integration.processes import WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]
 
@@ -75,23 +74,4 @@ def test_the_children_of_a_killed_worker_die_with_it(start_worker: Start, app: R
         return not stat.exists() or ") Z " in stat.read_text()
 
     wait_until(gone, "the child died")
-    app.close()
-
-
-def test_three_pills_among_a_hundred_cost_three_deaths_at_most_and_all_innocents_run(
-    start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
-) -> None:
-    calls = [(number, number in (10, 40, 70)) for number in range(100)]
-    for number, is_pill in calls:
-        app.send("pill_or_innocent", (number, is_pill))
-    worker = start_worker("-Q", "pills", "-w", "1", BOT_LEASE="3")
-    wait_until(lambda: raw.zcard("pills:queue:dlq") == 3, "three dead letters", 60)
-    wait_until(lambda: raw.hlen("pills:messages") == 3, "and nothing else left", 60)
-    assert {number for number in range(100) if not Ledger(tmp_path / "ledger").ends[str(number)]} == {10, 40, 70}
-    starts = Ledger(tmp_path / "ledger").starts
-    assert all(starts[str(number)] <= 3 for number in (10, 40, 70))
-    for meta in raw.hvals("pills:meta"):
-        assert b"reason=crashed" in meta
-    worker.signal(signal.SIGTERM)
-    assert worker.wait() == 0
     app.close()

@@ -14,7 +14,7 @@ from tests.integration.processes import Ledger, WorkerProcess, wait_until
 
 Start = Callable[..., WorkerProcess]
 SLOTS = 4
-QUEUES = ("work", "pills", "slow")
+QUEUES = ("work", "more", "slow")
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def test_a_killed_workers_message_goes_to_another_within_the_lease(
     assert raw.hget("slow:stats", "crashes") == b"1"
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("task", ["sleep", "sleep_sync", "block_the_loop"])
 def test_a_handler_longer_than_its_lease_runs_once(
     task: str, start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path

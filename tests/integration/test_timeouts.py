@@ -41,6 +41,7 @@ def test_a_handler_past_its_soft_timeout_may_still_return(
     assert Ledger(tmp_path / "ledger").ends["1"] == 1
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("task", ["stubborn", "stubborn_sync"])
 def test_a_handler_that_does_not_stop_loses_its_slot_and_its_message_goes_on(
     task: str, start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import redis
 
 from redisq import RedisQ
@@ -19,6 +20,7 @@ def test_a_blocked_loop_is_logged_with_the_place_where_it_hangs(start_worker: St
     wait_until(lambda: raw.hget("slow:stats", "processed_requests") == b"1", "it went on")
 
 
+@pytest.mark.chaos
 def test_a_loop_that_is_blocked_past_the_hard_limit_ends_the_process_and_another_takes_over(
     start_worker: Start, producer: RedisQ, raw: redis.Redis
 ) -> None:

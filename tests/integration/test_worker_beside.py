@@ -61,6 +61,28 @@ def test_what_has_run_is_gone_without_the_garbage_collector(app: RedisQ) -> None
     assert left < 10, "each run would wait for the collector, which costs more than the run"
 
 
+def test_what_crashed_and_cannot_run_apart_is_a_dead_letter_after_the_third_time(app: RedisQ, raw: redis.Redis) -> None:
+    ran = []
+
+    @app.task
+    async def made_in_a_function(number: int) -> None:
+        ran.append(number)
+
+    async def bot() -> None:
+        for crashes in (2, 3):
+            job = await made_in_a_function.adelay(crashes)
+            raw.hset("bot:meta", job.id, f"crashes={crashes}")
+            await Worker(app, burst=True).run()
+        await app.aclose()
+
+    asyncio.run(bot())
+    assert ran == [2]
+    assert raw.zcard("bot:queue:dlq") == 1
+    [meta] = raw.hvals("bot:meta")
+    assert meta.startswith(b"crashes=3 score=")
+    assert b" reason=suspected text=it was there when 3 workers died" in meta
+
+
 def test_its_failure_ends_a_block_that_would_wait_for_ever(app: RedisQ, raw: redis.Redis) -> None:
     app.task(name="hello")(print)
     raw.set("bot:queue:main", "another program's")

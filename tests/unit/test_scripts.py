@@ -19,8 +19,9 @@ INCLUDES = {entry.name.removesuffix(".lua"): entry.read_text() for entry in FOLD
 
 #: All that Redis 5.0 has and the scripts need.
 COMMANDS = {
-    "DEL", "EXISTS", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HLEN", "HMGET", "HSET", "PUBLISH", "SET", "TIME",
-    "ZADD", "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREM", "ZREMRANGEBYRANK", "ZSCORE",
+    "DEL", "EXISTS", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HKEYS", "HLEN", "HMGET", "HSET", "HSETNX", "PERSIST",
+    "PEXPIRE", "PUBLISH", "SET", "TIME", "ZADD", "ZCARD", "ZPOPMIN", "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREM", "ZREMRANGEBYRANK",
+    "ZSCORE",
 }  # fmt: skip
 
 every_script = pytest.mark.parametrize("name", SCRIPT_NAMES)

@@ -7,7 +7,7 @@
 --- ARGV[4] worker       string   the name that the lease is written to
 --- ARGV[5] limit        integer  lease at most this many, 0 to 1000
 --- ARGV[6] lease        integer  us until the lease ends, if nobody extends it
---- ARGV[7] max_crashes  integer  a message that lost its lease this often is dead
+--- ARGV[7] max_crashes  integer  a message that lost its lease this often is dead; one that ran apart, twice as often
 --- ARGV[8] apart        integer  lease at most this many of those with crashes >= ARGV[9]; the others are put aside
 --- ARGV[9] suspect      integer  from so many crashes on a message has to run apart
 --- Returns: {fence, next_due, (id, body, meta)*}: one fence for all; next_due: us until this queue has something to do,
@@ -187,6 +187,8 @@ local function take_back()
   for i, id in ipairs(ids) do
     local meta, needs = read_meta(metas[i]), raws and raws[i]
     local fence, score = read_lease(leases[i])
+    -- One that ran apart did not kill the worker: that would have said so. It may have hung it, so it has a limit too.
+    local most = meta.crashes >= suspect and 2 * max_crashes or max_crashes
     meta.crashes = meta.crashes + 1
     meta.score = tonumber(score) or queue.now
     if needs then
@@ -198,7 +200,7 @@ local function take_back()
       if needs then
         gates.forget(id, needs, false)
       end
-    elseif meta.crashes >= max_crashes then
+    elseif meta.crashes >= most then
       if needs then
         gates.dead(id, needs)
       end

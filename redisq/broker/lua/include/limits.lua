@@ -85,7 +85,7 @@ local function add_limits(queue, gates)
   function gates.refusal(descriptor, score, via)
     local refusing, opens, wanted, now = nil, -1, 0, queue.now
     due_count = 0
-    if gates.some_paused then
+    if gates.some_paused and descriptor.kind ~= 'F' then
       local till = gates.paused_until(descriptor.flow, descriptor.flow)
       if till > now then
         refusing, opens = descriptor.flow, till
