@@ -132,8 +132,8 @@ class Demo:
             self._limited = limited
             paused = [state for state in self._app.control.limits("chat_api") if state.paused_for]
             for state in paused:
-                held = f", and its {TALK - 1} next messages wait in order" if state.name.startswith("chat:") else ""
-                self._say(f"429: the limit {state.name} pauses for {state.paused_for:.1f} s for both workers{held}", "bad")
+                held = f", its {TALK - 1} next messages wait in order" if state.name.startswith("chat:") else ""
+                self._say(f"429: limit {state.name} pauses for {state.paused_for:.1f} s{held}", "bad")
         if view.dead > len(self.dead):
             for row in self._app.connector.execute(browse(self._keys, "dead", offset=len(self.dead), limit=view.dead)):
                 meta = row.meta

@@ -114,7 +114,7 @@ def test_without_a_terminal_it_prints_plain_lines(home: Home) -> None:
         r" +\d+\.\d s  worker-\d was killed by a poison message; worker-3 takes its place",
         r" +\d+\.\d s  \d+ messages? of a killed worker, taken back when the leases ran out",
         r" +\d+\.\d s  chat 12 is a dead letter, crashed: the worker died or lost its lease 3 times.*",
-        r" +\d+\.\d s  429: the limit chat:91 pauses for [12]\.\d s for both workers, and its 5 next messages wait in order",
+        r" +\d+\.\d s  429: limit chat:91 pauses for [12]\.\d s, its 5 next messages wait in order",
         r"answered +197.*",
         r"in order +30  messages of 5 chats, over both workers",
         r"refused \(429\) +1  its chat paused for both, no attempt spent",
