@@ -231,7 +231,9 @@ class GatesMachine(RuleBasedStateMachine):
         leased = [delivery.id for delivery in answer.deliveries]
         due = FAR if answer.next_due is None else self.now + round(answer.next_due * SECOND)
         self.sleeps_until = FAR if len(leased) == limit else due
-        self._observe(served=len(leased) < limit and not before.queue_paused, leased=leased)
+        after = gates_check.read(self.clients[0], KEYS).states
+        aside = {ident for ident, state in after.items() if state == "retry" and before.states.get(ident) != "retry"}
+        self._observe(served=len(leased) + len(aside) < limit and not before.queue_paused, leased=leased)
         self._check_lane_order(before, leased)
         pairs = [(delivery.id, delivery.fence) for delivery in answer.deliveries]
         self.given += pairs

@@ -142,12 +142,18 @@ local function open_door()
     owners[dedupe.key] = { id = id, till = till, is_delayed = due and due > queue.now }
   end
 
-  --- door.has_room: whether the lane of a message takes one more.
-  function door.has_room(descriptor, cap)
+  --- door.has_room: whether the lane of a message takes one more. What is delayed is not in its lane yet.
+  function door.has_room(descriptor, cap, due)
     local flow = descriptor.flow
-    local length = descriptor.kind ~= 'F' and (lengths[flow] or gates.lane_length(flow)) + 1 or 0
-    lengths[flow] = math.min(length, cap)
-    return length <= cap
+    if descriptor.kind == 'F' then
+      return true
+    end
+    local length = lengths[flow] or gates.lane_length(flow)
+    if length >= cap then
+      return false
+    end
+    lengths[flow] = due and due > queue.now and length or length + 1
+    return true
   end
 
   --- door.need: the message is stored, and has gates.
@@ -223,7 +229,7 @@ for i = 1, count do
         end
       end
       stands = dedupe and door.stand_in(id, body, dedupe, due)
-      if not stands and cap and descriptor and not door.has_room(descriptor, cap) then
+      if not stands and cap and descriptor and not door.has_room(descriptor, cap, due) then
         stands = ''
       end
       if dedupe and not stands then

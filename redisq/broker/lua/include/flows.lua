@@ -5,16 +5,9 @@
 local function open_flows(queue)
   local gates = open_gates(queue)
   local tickets, stale, needless = {}, {}, {} -- of plain messages, to come and to go; ids without needs from now on
-  local flows, listed = {}, {} -- flow -> what happened to it in this call; in the order of events
-
-  local function changed(flow)
-    local change = flows[flow]
-    if not change then
-      change = { ids = {}, scored = {} }
-      flows[flow], listed[#listed + 1] = change, flow
-    end
-    return change
-  end
+  -- What happened in this call to a flow: arrived: {ids}; scored: {(score, id)*}; back: its holder waits again; turned:
+  -- its holder ended; headless: its first message left it.
+  local arrived, scored, back, turned, headless, listed = {}, {}, {}, {}, {}, {}
 
   --- gates.admit: a message waits in main now, with that score.
   function gates.admit(id, score, raw)
@@ -22,14 +15,19 @@ local function open_flows(queue)
       tickets[#tickets + 1], tickets[#tickets + 2] = score, id
       return
     end
-    local change = changed(gates.parsed(raw).flow)
+    local flow = gates.parsed(raw).flow
+    listed[#listed + 1] = flow
     if gates.holds(id, raw) then
-      change.back = true
-    else
-      local scored = change.scored
-      scored[#scored + 1], scored[#scored + 2] = score, id
-      change.ids[id] = true
+      back[flow] = true
+      return
     end
+    local flat = scored[flow]
+    if not flat then
+      flat = {}
+      scored[flow], arrived[flow] = flat, {}
+    end
+    flat[#flat + 1], flat[#flat + 2] = score, id
+    arrived[flow][id] = true
   end
 
   --- gates.forget: a message goes for good; `waits`: it was in main until now.
@@ -44,12 +42,12 @@ local function open_flows(queue)
     local flow = gates.parsed(raw).flow
     if gates.holds(id, raw) then
       gates.hold(flow, false)
-      changed(flow).turn = true
+      turned[flow], listed[#listed + 1] = true, flow
     elseif waits then
       local first = redis.call('ZRANGE', gates.flow .. flow, 0, 0)[1]
       redis.call('ZREM', gates.flow .. flow, id)
       if first == id then
-        changed(flow).headless = true
+        headless[flow], listed[#listed + 1] = true, flow
       end
     end
   end
@@ -59,7 +57,7 @@ local function open_flows(queue)
     local descriptor = raw and gates.parsed(raw)
     if descriptor and descriptor.kind == 'C' and gates.holds(id, raw) then
       gates.hold(descriptor.flow, false)
-      changed(descriptor.flow).turn = true
+      turned[descriptor.flow], listed[#listed + 1] = true, descriptor.flow
     end
   end
 
@@ -71,44 +69,55 @@ local function open_flows(queue)
     if #needless > 0 then
       redis.call('HDEL', gates.needs, unpack(needless))
     end
-    local turning, next_ids, emptied = {}, {}, {}
-    for _, flow in ipairs(listed) do
-      local change, first = flows[flow], nil
-      if #change.scored > 0 then
-        redis.call('ZADD', gates.flow .. flow, unpack(change.scored))
-      end
+    local turning, next_ids, emptied, seen = {}, {}, {}, {}
+
+    --- look_at: whether a flow needs a ticket, and with which place in the order.
+    local function look_at(flow)
       local held = gates.holder(flow)
-      if not held then
-        first = redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
-      end
       if held then
-        local score = change.back and redis.call('ZSCORE', MAIN, held)
+        local score = back[flow] and redis.call('ZSCORE', MAIN, held)
         if score then
           gates.unblock(flow)
           tickets[#tickets + 1], tickets[#tickets + 2] = score, '~' .. flow
         end
-      elseif not first[1] then
-        gates.unblock(flow)
+        return
+      end
+      local first = redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
+      local id, score = first[1], first[2]
+      if not id then
         emptied[#emptied + 1] = '~' .. flow
-      elseif change.turn then
+        gates.unblock(flow)
+      elseif turned[flow] then
         -- Behind all that wait now: lanes take turns.
         gates.unblock(flow)
-        turning[#turning + 1], next_ids[#next_ids + 1] = flow, first[1]
-      elseif change.ids[first[1]] then
+        turning[#turning + 1], next_ids[#next_ids + 1] = flow, id
+      elseif arrived[flow] and arrived[flow][id] then
         gates.unblock(flow)
-        tickets[#tickets + 1], tickets[#tickets + 2] = first[2], '~' .. flow
-      elseif change.headless then
+        tickets[#tickets + 1], tickets[#tickets + 2] = score, '~' .. flow
+      elseif headless[flow] then
         -- Its follower may need other things: it is looked at, with the flow's place in the order.
-        local score = gates.unblock(flow)
-        if score then
-          tickets[#tickets + 1], tickets[#tickets + 2] = score, '~' .. flow
+        local place = gates.unblock(flow)
+        if place then
+          tickets[#tickets + 1], tickets[#tickets + 2] = place, '~' .. flow
         end
+      end
+    end
+
+    for i = 1, #listed do
+      local flow = listed[i]
+      if not seen[flow] then
+        seen[flow] = true
+        if scored[flow] then
+          redis.call('ZADD', gates.flow .. flow, unpack(scored[flow]))
+        end
+        look_at(flow)
       end
     end
     if #turning > 0 then
       local raws, tick = redis.call('HMGET', gates.needs, unpack(next_ids)), take_ticks(queue, #turning)
       for i, flow in ipairs(turning) do
-        local head = raws[i] and tonumber(string.match(raws[i], '^%d+')) or 0
+        local raw = raws[i] or '0 '
+        local head = string.sub(raw, 1, 2) == '0 ' and 0 or tonumber(string.match(raw, '^%d+')) or 0
         tickets[#tickets + 1], tickets[#tickets + 2] = int(tick + i - 1 - head), '~' .. flow
       end
     end
@@ -119,7 +128,8 @@ local function open_flows(queue)
       redis.call('ZADD', gates.run, unpack(tickets))
       gates.woken = true
     end
-    tickets, stale, needless, flows, listed = {}, {}, {}, {}, {}
+    tickets, stale, needless = {}, {}, {}
+    arrived, scored, back, turned, headless, listed = {}, {}, {}, {}, {}, {}
     gates.kick_freed()
   end
 

@@ -42,7 +42,7 @@ local function open_gates(queue)
     local found = descriptors[raw]
     if not found then
       -- Somebody wrote another thing there: as good as a message that needs nothing but its turn.
-      found = read_descriptor(raw) or { head = 0, kind = 'F', flow = '?', rest = '' }
+      found = read_descriptor(raw) or { kind = 'F', flow = '?', rest = '' }
       descriptors[raw] = found
     end
     return found

@@ -57,7 +57,8 @@ local function add_take(queue, gates)
   function gates.take(limit, tries, is_gone)
     local taken, count, gone = {}, 0, {}
     local rows, at = {}, 1
-    local heads, needs = {}, {} -- what was read ahead: flow -> {id, score} of its first message; id -> descriptor
+    -- What was read ahead: flow -> {id, score} of its first message; whether it was taken out of the flow; id -> descriptor.
+    local heads, taken_out, needs = {}, {}, {}
 
     local function next_score()
       return tonumber(rows[at + 3] or redis.call('ZRANGE', gates.run, 0, 0, 'WITHSCORES')[2] or 'inf')
@@ -72,11 +73,14 @@ local function add_take(queue, gates)
         end
       end
       gates.look_up(flows)
+      -- With nobody waiting at a gate, as good as all of them pass: they leave their flows at once.
+      local easy = not gates.some_blocked and not gates.some_paused
       for _, flow in ipairs(flows) do
         local id = gates.holder(flow)
         if not id then
-          local head = redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
-          heads[flow], id = head, head[1]
+          local name = gates.flow .. flow
+          local head = easy and redis.call('ZPOPMIN', name) or redis.call('ZRANGE', name, 0, 0, 'WITHSCORES')
+          heads[flow], taken_out[flow], id = head, easy, head[1]
         end
         wanted[#wanted + 1] = id
       end
@@ -88,6 +92,23 @@ local function add_take(queue, gates)
       end
     end
 
+    --- put_back: what was read ahead of a flow is not taken after all.
+    local function put_back(flow)
+      local head = taken_out[flow] and heads[flow]
+      if head and head[1] then
+        redis.call('ZADD', gates.flow .. flow, head[2], head[1])
+      end
+      heads[flow], taken_out[flow] = nil, nil
+    end
+
+    --- leave: the first message of a flow is not in it any more.
+    local function leave(flow, id)
+      if not taken_out[flow] then
+        redis.call('ZREM', gates.flow .. flow, id)
+      end
+      heads[flow], taken_out[flow] = nil, nil
+    end
+
     --- try: the first message of a flow. 'granted', kind; 'refused', gate, when it opens; 'gone'; 'empty'.
     local function try(flow, score, via)
       local id, place = gates.holder(flow), nil
@@ -96,7 +117,6 @@ local function add_take(queue, gates)
         place = redis.call('ZSCORE', MAIN, id)
       else
         local head = heads[flow] or redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
-        heads[flow] = nil
         id, place = head[1], head[2]
       end
       if not id or not place then
@@ -111,7 +131,7 @@ local function add_take(queue, gates)
         if started then
           gates.hold(flow, false)
         else
-          redis.call('ZREM', gates.flow .. flow, id)
+          leave(flow, id)
         end
         redis.call('HDEL', gates.needs, id)
         gone[#gone + 1] = id
@@ -119,11 +139,12 @@ local function add_take(queue, gates)
       end
       local gate, opens = gates.refusal(descriptor, score, via)
       if gate then
+        put_back(flow)
         return 'refused', gate, opens
       end
       gates.grant()
       if not started then
-        redis.call('ZREM', gates.flow .. flow, id)
+        leave(flow, id)
         if descriptor.kind ~= 'F' then
           gates.hold(flow, id)
         end
@@ -218,6 +239,7 @@ local function add_take(queue, gates)
           local back = {}
           for i = at, #rows, 2 do
             back[#back + 1], back[#back + 2] = rows[i + 1], rows[i]
+            put_back(string.sub(rows[i], 2))
           end
           redis.call('ZADD', gates.run, unpack(back))
           break
