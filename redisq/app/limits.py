@@ -25,7 +25,7 @@ class LimitState:
         name: `bot`, `chat:42`; a lane begins with `@`: `@42`.
         rule: What it lets through, e.g. `30/s`; None: any number, until it is paused.
         by_operator: The rule was set by an operator, and goes before the one in the code.
-        free: What it lets through now, pauses aside; None: any number, or it is a name of many instances.
+        free: What it lets through now, pauses aside; of a limit with instances: what a new one does. None: any number.
         in_use: Slots that running jobs hold.
         waiting: Messages that are held back by it.
         lanes: Lanes that these are in; messages without a lane count as one for each set of limits.

@@ -51,7 +51,7 @@ def held_back(queues: Sequence[QueueKeys]) -> Steps[dict[QueueKeys, HeldBack]]:
     commands: list[Command[Any]] = [Command("", None, ("TIME",), _microseconds)]
     for keys in queues:
         commands += (
-            Command("", keys, ("ZREVRANGE", keys.named("pauses"), 0, _MOST - 1, "WITHSCORES"), _scores),
+            Command("", keys, ("ZRANGE", keys.named("pauses"), -_MOST, -1, "WITHSCORES"), _scores),
             Command("", keys, ("HLEN", keys.named("blocked")), int),
         )
     now, *results = yield tuple(commands)

@@ -2,11 +2,11 @@
 
 Named by the handler: that one. Else what the answer says was limited (`chat`, `bot`, `method`, `model`) is looked for among
 the limits that the call is counted in: the limit of that name, then one whose instance has the word in it (`{chat_id}`,
-`{model}`), then, for a chat, the narrowest one, and for all else the widest.
+`{model}`), then, for a chat, the narrowest one, and for all else the widest. When it says nothing: the narrowest.
 
-When the answer says nothing, the narrowest is shut. A second refusal elsewhere, while the first lasts, shows that it was
-not about the one chat alone: then the widest is shut. So a limit of one chat does not stop the bot, and a limit of the bot
-costs two refusals and not one for each chat.
+Platforms say "chat" or nothing also when they mean the bot. When three instances of a limit are refused within a second, it
+was not about the one: then the widest is shut. So a limit of one chat does not stop the bot, and one of the bot costs a
+process three refusals and not one for each chat.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ __all__ = ["Blame", "Verdict"]
 
 #: Seconds to wait when the platform does not say: doubles while it goes on.
 FIRST, MOST = 1.0, 60.0
+#: So many other instances refused within so many seconds show that it is not about the one.
+_OTHERS, _TOGETHER = 2, 1.0
 #: What is known of a gate is forgotten so many seconds after it opened; of the oldest when there are more than so many.
 _REMEMBERED, _MOST_GATES = 60.0, 1_000
 
@@ -42,9 +44,10 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Shut:
-    """A gate that was shut: since which refusal in a row, until when, for how long."""
+    """A gate that was shut: when, since which refusal in a row, until when, for how long."""
 
     gate: str
+    at: float
     row: int
     until: float
     seconds: float
@@ -81,25 +84,26 @@ class Blame:
             row = known.row + 1
         if seconds is None:
             seconds = min(FIRST * 2.0 ** min(row - 1, 10), MOST)
-        self._remember(gate or f"={alone}", _Shut(gate, row, max(now + seconds, known.until if known else 0.0), seconds), now)
+        self._remember(gate or f"={alone}", _Shut(gate, now, row, max(now + seconds, known.until if known else 0.0), seconds), now)
         return Verdict(gate, seconds)
 
     def _of_scope(self, scope: Scope | None, counted: Sequence[tuple[Limit, str]], now: float) -> str:
-        if not counted:
-            return ""
         narrow = [gate for limit, gate in counted if limit.instance]
         wide = [gate for limit, gate in counted if not limit.instance]
-        if scope:
-            named = [gate for limit, gate in counted if limit.name == scope]
-            about = [gate for limit, gate in counted if scope in limit.instance]
-            found = named or about or (narrow[-1:] if scope == "chat" else wide)
-            return found[0] if found else ""
-        if not narrow or not wide:
-            return (narrow[-1:] or wide)[0]
-        gate = narrow[-1]
-        elsewhere = any(shut.gate != gate and ":" in shut.gate and _class(shut.gate) == _class(gate) and now < shut.until
-                        for shut in self._shut.values())  # fmt: skip
-        return wide[0] if elsewhere else gate
+        named = [gate for limit, gate in counted if limit.name == scope]
+        about = [gate for limit, gate in counted if scope and scope in limit.instance]
+        if scope in (None, "chat"):
+            found = named or about or narrow[-1:] or ([] if scope else wide)
+            if found and wide and self._others(found[0], now) >= _OTHERS:
+                found = wide
+        else:
+            found = named or about or wide
+        return found[0] if found else ""
+
+    def _others(self, gate: str, now: float) -> int:
+        """How many other instances of the same limit were refused a moment ago."""
+        same = f"{gate.partition(':')[0]}:"
+        return sum(shut.gate != gate and shut.gate.startswith(same) and now - shut.at <= _TOGETHER for shut in self._shut.values())
 
     def _remember(self, name: str, shut: _Shut, now: float) -> None:
         self._shut.pop(name, None)
@@ -109,7 +113,3 @@ class Blame:
             if len(self._shut) <= _MOST_GATES and now < self._shut[oldest].until + _REMEMBERED:
                 return
             del self._shut[oldest]
-
-
-def _class(gate: str) -> str:
-    return gate.partition(":")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -24,12 +25,11 @@ _NO_END = (
 
 
 class Drained(NamedTuple):
-    """What came of it: handlers that returned, attempts that failed and will be repeated, new dead letters, refusals (429)."""
+    """What came of it: handlers that returned; runs that will be repeated, failed or refused (429); new dead letters."""
 
     done: int = 0
     retried: int = 0
     dead: int = 0
-    limited: int = 0
 
 
 async def drain(app: RedisQ, clock: Clock, to_serve: Callable[[], Iterable[QueueKeys]], *, delayed: bool) -> Drained:
@@ -58,7 +58,7 @@ async def drain(app: RedisQ, clock: Clock, to_serve: Callable[[], Iterable[Queue
         elif not new:
             break
         await _burst(app, before)
-    return Drained(*(sum(_counted(app, keys)[at] - then[at] for keys, then in before.items()) for at in range(4)))
+    return Drained(*(sum(_counted(app, keys)[at] - then[at] for keys, then in before.items()) for at in range(3)))
 
 
 async def _burst(app: RedisQ, queues: Iterable[QueueKeys]) -> None:
@@ -73,5 +73,5 @@ def _next_due(app: RedisQ, queues: Iterable[QueueKeys]) -> int | None:
 
 
 def _counted(app: RedisQ, keys: QueueKeys) -> Drained:
-    stats = app.connector.execute(inspect(keys)).stats
-    return Drained(*(stats.get(counter, 0) for counter in ("processed_requests", "retry_count", "dlq_messages", "limited")))
+    stats = defaultdict(int, app.connector.execute(inspect(keys)).stats)
+    return Drained(stats["processed_requests"], stats["retry_count"] + stats["limited"], stats["dlq_messages"])

@@ -57,9 +57,12 @@ class Rules:
         return cls(Rule(bot, MICROSECONDS, max(1, bot // 20)), Rule(factor, MICROSECONDS), Rule(20 * factor, 60 * MICROSECONDS))
 
     def limits(self) -> list[str]:
-        """The same as a task's `limits=`; its parameters are `chat_id`, and `group_id`, which is None in private chats."""
+        """The same as a task's `limits=`; its parameters are `chat_id`, and `group_id`, which is None in private chats.
+
+        A burst is half of the platform's: the other half is for messages that a busy machine sends late, and then together.
+        """
         names = (("bot", self.bot), ("chat:{chat_id}", self.chat), ("group:{group_id}", self.group))
-        return [f"{name}:{rule.count}/{rule.period / MICROSECONDS:g}s burst {rule.burst}" for name, rule in names]
+        return [f"{name}:{rule.count}/{rule.period / MICROSECONDS:g}s burst {max(1, rule.burst // 2)}" for name, rule in names]
 
     def of(self, chat_id: int) -> list[tuple[str, Rule]]:
         """The limits of a message to a chat, each with the name of what it counts."""

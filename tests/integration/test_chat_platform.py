@@ -85,12 +85,12 @@ def test_a_refusal_that_is_made_up_is_no_violation_unless_it_is_ignored() -> Non
     assert chats.receive(1, "", 4 * SECOND) == 0
 
 
-def test_the_rules_as_a_tasks_limits_are_the_same_rules() -> None:
+def test_the_rules_as_a_tasks_limits_are_the_same_with_half_the_burst() -> None:
     rules = Rules.scaled(10)
-    assert rules.limits() == ["bot:300/1s burst 15", "chat:{chat_id}:10/1s burst 1", "group:{group_id}:200/60s burst 1"]
+    assert rules.limits() == ["bot:300/1s burst 7", "chat:{chat_id}:10/1s burst 1", "group:{group_id}:200/60s burst 1"]
     for text, rule in zip(rules.limits(), (rules.bot, rules.chat, rules.group), strict=True):
         limit = parse_limit(text, "send")
-        assert (limit.count, limit.period, limit.burst) == (rule.count, rule.period, rule.burst)
+        assert (limit.count, limit.period, limit.burst) == (rule.count, rule.period, max(1, rule.burst // 2))
 
 
 def post(url: str, body: bytes) -> tuple[int, Any, str | None]:

@@ -63,14 +63,30 @@ def test_a_handler_names_any_gate() -> None:
     assert blame.judge(refused(key="a b"), (), "send").gate == "a%20b"
 
 
-def test_refusals_of_two_chats_at_a_time_shut_the_bot() -> None:
+@pytest.mark.parametrize("scope", [None, "chat"])
+def test_refusals_of_three_chats_within_a_second_shut_the_bot(scope: Scope | None) -> None:
     clock = Clock()
     blame = Blame(clock)
-    assert blame.judge(refused(), counted(*CHAT, chat_id=1), "send").gate == "chat:1"
-    assert blame.judge(refused(), counted(*CHAT, chat_id=1), "send").gate == "chat:1"
-    assert blame.judge(refused(), counted(*CHAT, chat_id=2), "send").gate == "bot"
-    clock.now += 8
-    assert blame.judge(refused(), counted(*CHAT, chat_id=3), "send").gate == "chat:3"
+    gates = []
+    for chat in (1, 1, 2, 3, 4):
+        gates.append(blame.judge(refused(scope), counted(*CHAT, chat_id=chat), "send").gate)
+        clock.now += 0.2
+    assert gates == ["chat:1", "chat:1", "chat:2", "bot", "bot"]
+
+
+def test_refusals_of_chats_now_and_then_are_about_the_chats() -> None:
+    clock = Clock()
+    blame = Blame(clock)
+    for chat in range(1, 9):
+        assert blame.judge(refused("chat", 30), counted(*CHAT, chat_id=chat), "send").gate == f"chat:{chat}"
+        clock.now += 0.6
+
+
+def test_what_the_platform_or_the_handler_says_for_sure_is_not_doubted() -> None:
+    blame = Blame(Clock())
+    for chat in range(9):
+        assert blame.judge(refused(key=f"chat:{chat}"), counted(*CHAT, chat_id=chat), "send").gate == f"chat:{chat}"
+        assert blame.judge(refused("model"), counted("model:{model}", "all:9/s"), "send").gate == "model:large"
 
 
 def test_a_wait_that_is_not_said_doubles_while_it_goes_on() -> None:
