@@ -36,7 +36,10 @@ def redact(text: str) -> str:
 
 def error_text(error: BaseException) -> str:
     """Return `Type: message` on one line, without secrets, at most `MAX_TEXT` characters."""
-    message = redact(str(error)[: 4 * MAX_TEXT])
+    try:
+        message = redact(str(error)[: 4 * MAX_TEXT])
+    except Exception:  # noqa: BLE001 - its class says all the same what happened
+        message = ""
     line = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return escape(line)[:MAX_TEXT]
 

@@ -77,6 +77,8 @@ def load(client: Any, keys: QueueKeys, state: State) -> None:
                 client.zadd(_several(keys)[name] + part, scores)
         elif types[name] == "zset":
             client.zadd(keys.named(name), content)
+            if name in ("tat", "pauses"):
+                client.expire(keys.named(name), 600)
         elif types[name] == "hash":
             client.hset(keys.named(name), mapping=content)
         else:

@@ -61,7 +61,7 @@ class Shape:
                     bound.arguments[name] = {key: build(item) for key, item in value.items()}
                 else:
                     bound.arguments[name] = build(value)
-            except (TypeError, ValueError, KeyError) as error:
+            except Exception as error:  # any code may stand in a dataclass
                 raise DecodeError(f"argument {name}: {type(error).__name__}, it does not fit its annotation") from error
         return bound.args, bound.kwargs
 

@@ -23,7 +23,6 @@ VERSION = 1
 # msgpack's own timestamp, extension type -1, which writers in other languages may use.
 _AS_DATETIME = 3
 _TRAVELS = "send plain values, bytes, datetime, date, time, timedelta, Decimal, UUID, Enum or a dataclass"
-_CANNOT = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | None = None) -> bytes:
@@ -35,7 +34,7 @@ def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | No
     """
     try:
         packed: bytes = msgpack.packb((VERSION, message.task, message.args, message.kwargs or None), default=flatten or Flattener())
-    except _CANNOT as error:
+    except Exception as error:  # a dataclass may run any code when it is looked at
         raise EncodeError(f"task {message.task}: {_culprit(message)}") from error
     try:
         check_limits(packed, max_bytes)
@@ -52,7 +51,7 @@ def encode_value(value: Any) -> bytes:
     """
     try:
         packed: bytes = msgpack.packb(value, default=Flattener())
-    except _CANNOT as error:
+    except Exception as error:  # as above
         raise EncodeError(f"a value of type {type(value).__name__} cannot travel ({_TRAVELS})") from error
     return packed
 
@@ -64,7 +63,7 @@ def _culprit(message: Message) -> str:
     for name, value in named:
         try:
             msgpack.packb(value, default=Flattener())
-        except _CANNOT as error:
+        except Exception as error:  # noqa: BLE001 - as above
             inner = str(error) if type(error) is TypeError else type(error).__name__
             return f"{name} of type {type(value).__name__}: {inner}; {_TRAVELS}"
     return "its arguments cannot travel together"

@@ -93,7 +93,7 @@ class Consumer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = False
         self._scheduled = False
-        self._resting = False
+        self._resting: set[QueueKeys] = set()
         self._stopping = False
         #: Set whenever nothing is held, unsent or on its way; `stop` first, or it only means "for now".
         self.idle = asyncio.Event()
@@ -136,10 +136,8 @@ class Consumer:
     def pump(self) -> None:
         """Start what can be started: trips while there is something to carry, else the wait for work."""
         self._scheduled = False
-        if self._resting:
-            return
         while self._trips < MAX_TRIPS:
-            batches = self._settler.take() if self._settler else []
+            batches = self._settler.take(self._resting) if self._settler else []
             leaving = sum(len(batch.ended) for batch in batches)
             keys, limit = self._next_claim(leaving)
             if not batches and not limit:
@@ -151,9 +149,21 @@ class Consumer:
             self.idle.set()
         else:
             self.idle.clear()
-        if not self._waiting and not self._reserved and not self._stopping and self._free > 0 and all(self._empty.values()):
+        if not self._waiting and not self._reserved and not self._stopping and self._free > 0 and self._nothing_to_claim():
             self._waiting = True
             self._spawn(self._wait_for_work(min(self._free, MAX_BATCH)))
+
+    def _nothing_to_claim(self) -> bool:
+        """Whether it pays to wait: some queue would be asked, and none has anything."""
+        if not self._resting:
+            return all(self._empty.values())
+        return any(keys not in self._resting for keys in self._queues) and self._first() is None
+
+    def _first(self) -> QueueKeys | None:
+        """The first queue to ask; None when there is none."""
+        if not self._resting:
+            return next((keys for keys in self._queues if not self._empty[keys]), None)
+        return next((keys for keys in self._queues if not self._empty[keys] and keys not in self._resting), None)
 
     @property
     def _free(self) -> int:
@@ -162,7 +172,7 @@ class Consumer:
     def _next_claim(self, leaving: int) -> tuple[QueueKeys, int]:
         """Which queue to claim from, and how many; `leaving` slots are freed by the same trip."""
         free = self._free + leaving
-        first = next((keys for keys in self._queues if not self._empty[keys]), None)
+        first = self._first()
         if self._stopping or free <= 0 or first is None:
             return self._queues[0], 0
         keys = first if len(self._queues) == 1 else self._fairly(first)
@@ -172,7 +182,7 @@ class Consumer:
     def _fairly(self, first: QueueKeys) -> QueueKeys:
         """The first in order; at times another, that would starve behind it, or be thought empty for as long as it is full."""
         now = self._loop.time()
-        waits = min(self._queues, key=self._asked.__getitem__)
+        waits = min((keys for keys in self._queues if keys not in self._resting), key=self._asked.__getitem__)
         if self._in_order >= IN_ORDER and waits is not first and now - self._asked[waits] > BLOCK_SECONDS:
             self._in_order = 0
             first = waits
@@ -201,11 +211,13 @@ class Consumer:
         finally:
             self._trips -= 1
             self._reserved -= limit
-        for batch, result in zip(batches, results, strict=False):
-            self._settled(batch, result)
-        if limit:
-            self._claimed(keys, limit, commands[-1], results[-1])
-        self.pump()
+        try:
+            for batch, result in zip(batches, results, strict=False):
+                self._settled(batch, result)
+            if limit:
+                self._claimed(keys, limit, commands[-1], results[-1])
+        finally:
+            self.pump()
 
     async def _wait_for_work(self, limit: int) -> None:
         # With one queue the claim is written behind the blocking read; with several, which one woke is not known yet.
@@ -224,16 +236,18 @@ class Consumer:
             if alone:
                 self._reserved -= limit
         woken = results[0]
-        if alone:
-            self._claimed(alone, limit, commands[1], results[1])
-        elif isinstance(woken, BrokerError):
-            self._refused("wait for work", woken)
-        else:
+        try:
+            if alone:
+                self._claimed(alone, limit, commands[1], results[1])
+                return
+            if isinstance(woken, BrokerError):
+                self._refused(self._queues, "wait for work", woken)
             # A hint is only a hint: without one, look at all of them once a block.
             for keys in self._queues:
-                if woken is None or woken == keys.wake:
+                if woken is None or woken == keys.wake or isinstance(woken, BrokerError):
                     self._empty[keys] = False
-        self.pump()
+        finally:
+            self.pump()
 
     def _claimed(self, keys: QueueKeys, limit: int, command: Command[Claimed], result: Claimed | BrokerError) -> None:
         self._start_all(keys, limit, result)
@@ -242,7 +256,7 @@ class Consumer:
 
     def _start_all(self, keys: QueueKeys, limit: int, result: Claimed | BrokerError) -> None:
         if isinstance(result, BrokerError):
-            self._refused(f"claim from queue {keys.queue}", result)
+            self._refused([keys], f"claim from queue {keys.queue}", result)
             return
         deliveries, next_due = result
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
@@ -263,7 +277,7 @@ class Consumer:
         if isinstance(result, BrokerError):
             # The handlers ran: this is never their failure. Kept and sent again; at worst the leases expire.
             self._settler.put_back(batch)
-            self._refused(f"settle on queue {batch.keys.queue}", result)
+            self._refused([batch.keys], f"settle on queue {batch.keys.queue}", result)
             return
         self._held.difference_update([ended.held for ended in batch.ended])
         for ended in batch.ended:
@@ -277,14 +291,19 @@ class Consumer:
         if self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Settled %d messages of queue %s, %d stale", len(batch.ended), batch.keys.queue, len(result))
 
-    def _refused(self, what: str, error: BrokerError) -> None:
+    def _refused(self, queues: Sequence[QueueKeys], what: str, error: BrokerError) -> None:
         self._log.error("Redis refused to %s, trying again in %g s: %s", what, REST, error)
-        if not self._resting:
-            self._resting = True
-            self._loop.call_later(REST, self._go_on)
+        for keys in queues:
+            self.rest(keys)
 
-    def _go_on(self) -> None:
-        self._resting = False
+    def rest(self, keys: QueueKeys) -> None:
+        """Leave a queue alone for a while: claim nothing from it, settle nothing there."""
+        if keys not in self._resting:
+            self._resting.add(keys)
+            self._loop.call_later(REST, self._go_on, keys)
+
+    def _go_on(self, keys: QueueKeys) -> None:
+        self._resting.discard(keys)
         self.pump()
 
     def _set_timer(self, keys: QueueKeys, next_due: float | None) -> None:

@@ -108,12 +108,21 @@ class Executor:
 
     def hard_limit(self) -> float | None:
         """Until when a coroutine may block the loop, in monotonic seconds; None: for ever. Safe to call from a thread."""
-        limits = [run.held.until for run in list(self._running.values()) if run.coroutine]
+        runs, current = list(self._running.values()), asyncio.current_task(self._loop)
+        # The one whose step does not end; else, as a handler may have made tasks of its own, any of them.
+        limits = [run.held.until for run in runs if run.coroutine is current] if current else []
+        limits = limits or [run.held.until for run in runs if run.coroutine]
         ends = [limit for limit in limits if limit is not None]
         return max(ends) if ends and len(ends) == len(limits) else None
 
     def start(self, held: Held) -> None:
         """Run one delivery. Never raises: what cannot be run is settled so that it is kept."""
+        try:
+            self._start(held)
+        except Exception as error:  # noqa: BLE001 - no thread or process can be started, say
+            self._not_started(held, error)
+
+    def _start(self, held: Held) -> None:
         delivery = held.delivery
         try:
             message = decode(delivery.body, self._max_bytes)
@@ -132,11 +141,26 @@ class Executor:
         if poison := self._refuse_poison(task, delivery):
             self._consumer.ended(held, poison, 0)
             return
-        begin = partial(self._begin, held, task, args, kwargs)
         if task.definition.ack == "early":
-            self._consumer.acknowledge_first(held, done(delivery), begin)
+            self._consumer.acknowledge_first(held, done(delivery), partial(self._begin_acknowledged, held, task, args, kwargs))
         else:
-            begin()
+            self._begin(held, task, args, kwargs)
+
+    def _not_started(self, held: Held, error: Exception) -> None:
+        """Give it back, for another worker or a later try."""
+        self._running.pop(held, None)
+        self._log.error("Could not start message %s of queue %s: %s", held.delivery.id, held.keys.queue, error_text(error))
+        if held.leased:
+            self._consumer.rest(held.keys)
+            self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
+        else:
+            self._consumer.leave(held)
+
+    def _begin_acknowledged(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        try:
+            self._begin(held, task, args, kwargs)
+        except Exception as error:  # noqa: BLE001 - as in `start`; it is not in Redis any more
+            self._not_started(held, error)
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         run = Run(held, task, self._worker, self._board)

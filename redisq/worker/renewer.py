@@ -67,23 +67,25 @@ class Renewer:
         self._connector.close()
 
     def renew(self) -> None:
-        """Extend all that is held and whose task may still run."""
+        """Extend all that is held and whose task may still run, and no longer than it may."""
         now = self._now()
-        by_queue: dict[QueueKeys, list[Held]] = {}
+        alike: dict[tuple[QueueKeys, int], list[Held]] = {}
         for held in self._held():
-            if held.leased and not held.lost and (held.until is None or now < held.until):
-                by_queue.setdefault(held.keys, []).append(held)
-        for keys, wanted in by_queue.items():
+            # Whole seconds: few commands for many runs.
+            lease = self._lease if held.until is None else min(self._lease, int(held.until - now) * 1_000_000)
+            if held.leased and not held.lost and lease > 0:
+                alike.setdefault((held.keys, lease), []).append(held)
+        for (keys, lease), wanted in alike.items():
             for at in range(0, len(wanted), MAX_BATCH):
                 try:
-                    self._extend(keys, wanted[at : at + MAX_BATCH])
+                    self._extend(keys, lease, wanted[at : at + MAX_BATCH])
                 except BrokerError as error:
                     # The next round tries again; two rounds fit into what is left of the leases.
                     self._log.warning("Could not extend leases of queue %s: %s", keys.queue, error)
 
-    def _extend(self, keys: QueueKeys, wanted: list[Held]) -> None:
+    def _extend(self, keys: QueueKeys, lease: int, wanted: list[Held]) -> None:
         leases = [(held.delivery.id, held.delivery.fence) for held in wanted]
-        verdicts = self._connector.execute(extend(keys, leases, lease=self._lease))
+        verdicts = self._connector.execute(extend(keys, leases, lease=lease))
         for held in wanted:
             if verdict := verdicts.get(held.delivery.id):
                 try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from redisq.broker.commands import MAX_BATCH, Command, Settlement, settle
@@ -46,9 +46,12 @@ class Settler:
         """Hand in one end."""
         self._waiting.setdefault(held.keys, []).append(Ended(held, settlement, run_time))
 
-    def take(self) -> list[Batch]:
-        """Return all that wait, in batches that a script takes."""
+    def take(self, resting: Collection[QueueKeys] = ()) -> list[Batch]:
+        """Return all that wait, in batches that a script takes; what is of a resting queue waits on."""
         taken, self._waiting = self._waiting, {}
+        if resting:
+            self._waiting = {keys: ended for keys, ended in taken.items() if keys in resting}
+            taken = {keys: ended for keys, ended in taken.items() if keys not in resting}
         return [Batch(keys, ended[at : at + MAX_BATCH]) for keys, ended in taken.items() for at in range(0, len(ended), MAX_BATCH)]
 
     def put_back(self, batch: Batch) -> None:

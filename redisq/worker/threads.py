@@ -50,12 +50,16 @@ class ThreadPool:
         self._telling = threading.Lock()
 
     def submit(self, run: Run, handler: Callable[[], Any], done: Done) -> None:
-        """Run the handler in a thread, then `done(run, returned, error or None)` in the loop."""
-        self._busy += 1
-        if self._busy > len(self._threads) and len(self._threads) < self._size:
+        """Run the handler in a thread, then `done(run, returned, error or None)` in the loop.
+
+        Raises:
+            RuntimeError: The system gives no more threads. Nothing runs.
+        """
+        if self._busy >= len(self._threads) and len(self._threads) < self._size:
             thread = threading.Thread(target=self._run, name=f"redisq-handler-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
+        self._busy += 1
         self._work.put(Item(run, handler, done))
 
     def tell(self, run: Run, what: type[BaseException]) -> None:

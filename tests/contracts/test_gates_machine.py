@@ -54,10 +54,14 @@ dues = st.sampled_from(["0"] * 5 + ["+1", f"+{SECOND}", f"+{LEASE}"])
 heads = st.sampled_from([0, 0, 0, 1, 60 * SECOND])
 lanes = st.sampled_from(["", "", "C @0", "C @0", "C @1", "C @2", "H @3"])
 limits = st.lists(st.sampled_from(["Rbot,1", "Rchat:{},1", "Sllm,1", "Rtok,{}", "Rmodel:x,0"]), max_size=3, unique=True)
+# A window ends by the real clock: a long one.
 dedupes = st.one_of(
     *[st.none()] * 4,
     st.builds(
-        Dedupe, st.sampled_from(["k", "l"]), st.sampled_from(["ignore", "replace", "extend"]), st.sampled_from([0, 0, 5 * SECOND])
+        Dedupe,
+        st.sampled_from(["k", "l"]),
+        st.sampled_from(["ignore", "replace", "extend"]),
+        st.sampled_from([0, 0, 3600 * SECOND]),
     ),
 )
 posts = st.tuples(lanes, limits, st.sampled_from([1, 20, 60]), heads, dues, dedupes, st.sampled_from([0, 0, 0, 2]))

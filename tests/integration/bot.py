@@ -144,6 +144,12 @@ async def block_for_ever(number: int) -> None:
     time.sleep(600)  # noqa: ASYNC251
 
 
+@app.task(queue="slow", timeout=None)
+async def endless(number: int) -> None:
+    note("S", number)
+    await asyncio.sleep(600)
+
+
 @app.task(queue="apart", pool="process", result_ttl=60)
 def in_a_process(number: int) -> int:
     note("S", number)

@@ -85,6 +85,7 @@ local function open_door()
     disowned[#disowned + 1] = owner
     if mode == 'extend' and was_due and due and due > queue.now then
       delayed[#delayed + 1], delayed[#delayed + 2] = due, owner
+      earliest = math.min(earliest or due, due)
       local meta = read_meta(redis.call('HGET', META, owner))
       if meta.score then
         meta.score = meta.score + due - was_due
@@ -131,6 +132,7 @@ local function open_door()
       bodies[#bodies + 1], bodies[#bodies + 2] = own.id, body
       if dedupe.mode == 'extend' and own.is_delayed and due and due > queue.now then
         delayed[#delayed + 1], delayed[#delayed + 2] = due, own.id
+        earliest = math.min(earliest or due, due)
       end
     end
     return own.id

@@ -69,7 +69,7 @@ local function open_flows(queue)
     if #needless > 0 then
       redis.call('HDEL', gates.needs, unpack(needless))
     end
-    local turning, next_ids, emptied, seen = {}, {}, {}, {}
+    local turning, next_ids, ticketless, seen = {}, {}, {}, {}
 
     --- look_at: whether a flow needs a ticket, and with which place in the order.
     local function look_at(flow)
@@ -85,7 +85,7 @@ local function open_flows(queue)
       local first = redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
       local id, score = first[1], first[2]
       if not id then
-        emptied[#emptied + 1] = '~' .. flow
+        ticketless[#ticketless + 1] = '~' .. flow
         gates.unblock(flow)
       elseif turned[flow] then
         -- Behind all that wait now: lanes take turns.
@@ -114,15 +114,40 @@ local function open_flows(queue)
       end
     end
     if #turning > 0 then
-      local raws, tick = redis.call('HMGET', gates.needs, unpack(next_ids)), take_ticks(queue, #turning)
+      local raws, tick, firsts = redis.call('HMGET', gates.needs, unpack(next_ids)), take_ticks(queue, #turning), {}
+
+      --- barred: a gate that somebody waits for in front of that place: it lets nobody else pass.
+      local function barred(raw, score)
+        local needs = raw and gates.some_blocked and needs_of(gates.parsed(raw)) or {}
+        for i = 2, #needs, 3 do
+          local gate = needs[i]
+          local first = firsts[gate]
+          if first == nil then
+            first = tonumber(redis.call('ZRANGE', gates.waiting .. gate, 0, 0, 'WITHSCORES')[2] or nil) or false
+            firsts[gate] = first
+          end
+          if first and first < score then
+            return gate
+          end
+        end
+        return nil
+      end
+
       for i, flow in ipairs(turning) do
-        local raw = raws[i] or '0 '
-        local head = string.sub(raw, 1, 2) == '0 ' and 0 or tonumber(string.match(raw, '^%d+')) or 0
-        tickets[#tickets + 1], tickets[#tickets + 2] = int(tick + i - 1 - head), '~' .. flow
+        local raw = raws[i]
+        local head = raw and string.sub(raw, 1, 2) ~= '0 ' and tonumber(string.match(raw, '^%d+')) or 0
+        local score = tick + i - 1 - head
+        local gate = barred(raw, score)
+        if gate then
+          gates.wait_at(gate, 0, flow, int(score))
+          ticketless[#ticketless + 1] = '~' .. flow
+        else
+          tickets[#tickets + 1], tickets[#tickets + 2] = int(score), '~' .. flow
+        end
       end
     end
-    if #emptied > 0 then
-      redis.call('ZREM', gates.run, unpack(emptied))
+    if #ticketless > 0 then
+      redis.call('ZREM', gates.run, unpack(ticketless))
     end
     if #tickets > 0 then
       redis.call('ZADD', gates.run, unpack(tickets))

@@ -229,6 +229,17 @@ local function open_gates(queue)
     end
   end
 
+  --- gates.wait_at: a flow waits at a gate. When it is the first there, the gate opens when it says.
+  function gates.wait_at(gate, opens, flow, score)
+    local waiting = gates.waiting .. gate
+    redis.call('HSET', gates.blocked, flow, gate)
+    redis.call('ZADD', waiting, score, flow)
+    gates.some_blocked = true
+    if opens > 0 and redis.call('ZRANGE', waiting, 0, 0)[1] == flow then
+      gates.opens_at(gate, opens)
+    end
+  end
+
   --- gates.unblock: take a flow from the gate where it waits; its score there, or nil.
   function gates.unblock(flow)
     local gate = gates.some_blocked and redis.call('HGET', gates.blocked, flow)

@@ -64,14 +64,9 @@ local function add_take(queue, gates)
       return tonumber(rows[at + 3] or redis.call('ZRANGE', gates.run, 0, 0, 'WITHSCORES')[2] or 'inf')
     end
 
-    --- read_ahead: what the flows among the tickets need, in few calls.
-    local function read_ahead()
-      local flows, wanted = {}, {}
-      for i = 1, #rows, 2 do
-        if string.sub(rows[i], 1, 1) == '~' then
-          flows[#flows + 1] = string.sub(rows[i], 2)
-        end
-      end
+    --- read_ahead: what the first messages of flows need, in few calls.
+    local function read_ahead(flows)
+      local wanted = {}
       gates.look_up(flows)
       -- With nobody waiting at a gate, as good as all of them pass: they leave their flows at once.
       local easy = not gates.some_blocked and not gates.some_paused
@@ -153,17 +148,6 @@ local function add_take(queue, gates)
       return 'granted', descriptor.kind
     end
 
-    --- wait_at: a flow waits at a gate. When it is the first there, the gate opens when it says.
-    local function wait_at(gate, opens, flow, score)
-      local waiting = gates.waiting .. gate
-      redis.call('HSET', gates.blocked, flow, gate)
-      redis.call('ZADD', waiting, score, flow)
-      gates.some_blocked = true
-      if opens > 0 and redis.call('ZRANGE', waiting, 0, 0)[1] == flow then
-        gates.opens_at(gate, opens)
-      end
-    end
-
     --- follower: the score of the message that comes next in a flow without lane; nil when there is none.
     local function follower(flow)
       return redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')[2]
@@ -174,7 +158,7 @@ local function add_take(queue, gates)
         local how, what, opens = try(flow, tonumber(score))
         if how == 'refused' then
           tries = tries - 1
-          wait_at(what, opens, flow, score)
+          gates.wait_at(what, opens, flow, score)
           return
         end
         if how == 'gone' then
@@ -193,36 +177,65 @@ local function add_take(queue, gates)
     end
 
     local function serve_gate(gate)
-      local waiting = gates.waiting .. gate
-      while true do
-        local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
-        local flow, score = first[1], first[2]
-        if not flow then
-          return
+      local waiting, bound, page = gates.waiting .. gate, next_score(), 1
+
+      --- let_go: these flows do not wait here any more.
+      local function let_go(flows)
+        if #flows > 0 then
+          redis.call('ZREM', waiting, unpack(flows))
+          redis.call('HDEL', gates.blocked, unpack(flows))
         end
-        if count >= limit or tries <= 0 or tonumber(score) > next_score() then
-          redis.call('ZADD', gates.run, score, '!' .. gate)
-          return
+      end
+
+      --- serve: the first flows that wait. Whether to go on.
+      local function serve(first)
+        local passed, flows = {}, {}
+        for i = 1, #first, 2 do
+          flows[#flows + 1] = first[i]
         end
-        local how, what, opens = try(flow, tonumber(score), gate)
-        if how == 'refused' and what == gate then
-          gates.opens_at(gate, opens)
-          return
+        if #flows > 1 then
+          read_ahead(flows)
         end
-        if how == 'gone' then
-          tries = tries - 1
-        else
-          local again = how == 'granted' and what == 'F' and follower(flow)
-          if again then
-            redis.call('ZADD', waiting, again, flow)
-          else
-            redis.call('ZREM', waiting, flow)
-            redis.call('HDEL', gates.blocked, flow)
-            if how == 'refused' then
-              tries = tries - 1
-              wait_at(what, opens, flow, score)
-            end
+        for i, flow in ipairs(flows) do
+          local score = first[2 * i]
+          if count >= limit or tries <= 0 or tonumber(score) > bound then
+            redis.call('ZADD', gates.run, score, '!' .. gate)
+            let_go(passed)
+            return false
           end
+          local how, what, opens = try(flow, tonumber(score), gate)
+          if how == 'refused' and what == gate then
+            gates.opens_at(gate, opens)
+            let_go(passed)
+            return false
+          end
+          local again = how == 'granted' and what == 'F' and follower(flow)
+          if how == 'gone' or again then
+            tries = how == 'gone' and tries - 1 or tries
+            if again then
+              redis.call('ZADD', waiting, again, flow)
+            end
+            -- It may not be the first any more.
+            let_go(passed)
+            return true
+          elseif how == 'refused' then
+            tries = tries - 1
+            redis.call('ZREM', waiting, flow)
+            gates.wait_at(what, opens, flow, score)
+          else
+            passed[#passed + 1] = flow
+          end
+        end
+        let_go(passed)
+        page = math.min(2 * page, 32)
+        return true
+      end
+
+      -- How many pass is known when one does not: a few more are looked at each time.
+      while true do
+        local first = redis.call('ZRANGE', waiting, 0, page - 1, 'WITHSCORES')
+        if #first == 0 or not serve(first) then
+          return
         end
       end
     end
@@ -232,7 +245,13 @@ local function add_take(queue, gates)
       if #rows == 0 then
         break
       end
-      read_ahead()
+      local flows = {}
+      for i = 1, #rows, 2 do
+        if string.sub(rows[i], 1, 1) == '~' then
+          flows[#flows + 1] = string.sub(rows[i], 2)
+        end
+      end
+      read_ahead(flows)
       while at <= #rows do
         local name, score = rows[at], rows[at + 1]
         if count >= limit or tries <= 0 then

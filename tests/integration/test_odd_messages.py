@@ -1,0 +1,179 @@
+"""Arguments, results and errors that break when they are looked at; a queue that breaks: none of it stops the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import pytest
+import redis
+
+from redisq import RedisQ, Worker
+from redisq.app.settings import NOW, TaskOptions
+from redisq.message import Message
+from tests.integration.processes import wait_until
+
+
+class Color(Enum):
+    RED = 1
+
+
+@dataclass
+class Fragile:
+    """Cannot be made of a zero."""
+
+    by: int
+
+    def __post_init__(self) -> None:
+        self.share = 1 / self.by
+
+
+@dataclass
+class Broken:
+    """Cannot be looked at."""
+
+    value: int
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "value":
+            raise AttributeError("not today")
+        return super().__getattribute__(name)
+
+
+class Unspeakable(Exception):
+    """Cannot be put into words."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.fixture
+def app(redis_url: str) -> RedisQ:
+    return RedisQ("odd", url=redis_url)
+
+
+def work(app: RedisQ, until: Callable[[], bool], **options: Any) -> None:
+    """Run a worker until something is true."""
+
+    async def bot() -> None:
+        async with Worker(app, shutdown_timeout=1, **options):
+            await asyncio.to_thread(wait_until, until, "it is so", 20)
+        await app.aclose()
+
+    asyncio.run(bot())
+    app.close()
+
+
+def send_raw(app: RedisQ, task: str, *args: Any) -> None:
+    """As a producer in another language would: nobody compared the arguments with the handler's annotations."""
+    app.enqueue(TaskOptions(name=task, queue="odd"), NOW, [Message(task, args, {})], None)
+
+
+@pytest.mark.parametrize("argument", [[1, 2], {"a": 7}], ids=["no map", "no color"])
+def test_an_argument_that_does_not_fit_makes_a_dead_letter_and_the_worker_goes_on(
+    app: RedisQ, raw: redis.Redis, argument: Any
+) -> None:
+    ran = []
+
+    @app.task
+    async def paint(colors: dict[str, Color]) -> None:
+        ran.append(colors)
+
+    send_raw(app, "paint", argument)
+    paint.delay({"a": Color.RED})
+    work(app, lambda: raw.hget("odd:stats", "processed_requests") == b"1" and raw.zcard("odd:queue:dlq") == 1)
+    assert ran == [{"a": Color.RED}]
+
+
+def test_a_dataclass_that_refuses_its_fields_makes_a_dead_letter_and_the_worker_goes_on(app: RedisQ, raw: redis.Redis) -> None:
+    ran = []
+
+    @app.task
+    async def divide(fragile: Fragile) -> None:
+        ran.append(fragile.share)
+
+    send_raw(app, "divide", {"by": 0})
+    divide.delay(Fragile(2))
+    work(app, lambda: raw.hget("odd:stats", "processed_requests") == b"1" and raw.zcard("odd:queue:dlq") == 1)
+    assert ran == [0.5]
+
+
+def asynchronous(call: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    async def handler() -> Any:
+        return call()
+
+    return handler
+
+
+KINDS = {"coroutine": asynchronous, "thread": lambda call: call}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_result_that_cannot_be_looked_at_is_not_kept_and_its_task_is_done(app: RedisQ, raw: redis.Redis, kind: Any) -> None:
+    app.task(name="answer", result_ttl=60)(kind(lambda: Broken(1)))
+    app.send("answer")
+    work(app, lambda: raw.hget("odd:stats", "processed_requests") == b"1")
+    assert raw.zcard("odd:queue:retry") == raw.zcard("odd:queue:processing") == 0
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_an_error_without_words_is_a_failed_attempt(app: RedisQ, raw: redis.Redis, kind: Any) -> None:
+    def fail() -> None:
+        raise Unspeakable
+
+    app.task(name="fail", max_retries=0)(kind(fail))
+    app.send("fail")
+    work(app, lambda: raw.zcard("odd:queue:dlq") == 1)
+    [meta] = raw.hvals("odd:meta")
+    assert b"reason=exhausted text=Unspeakable" in meta
+
+
+def test_a_worker_that_cannot_start_a_thread_gives_the_message_back_and_goes_on(
+    app: RedisQ, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task
+    def answer() -> None:
+        pass
+
+    start, refused = threading.Thread.start, []
+
+    def refuse_handlers(thread: threading.Thread) -> None:
+        if thread.name.startswith("redisq-handler") and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_handlers)
+    answer.delay()
+    work(app, lambda: raw.hget("odd:stats", "processed_requests") == b"1", threads=1)
+    assert refused
+    assert raw.hget("odd:stats", "released") == b"1"
+    assert "can't start new thread" in caplog.text
+
+
+def test_a_queue_that_is_refused_does_not_slow_the_others(app: RedisQ, raw: redis.Redis) -> None:
+    ran = []
+
+    @app.task(queue="good")
+    async def answer(number: int) -> None:
+        ran.append(number)
+
+    async def bot() -> None:
+        async with Worker(app, queues=["bad", "good"], concurrency=4):
+            await answer.adelay(0)
+            await asyncio.to_thread(wait_until, lambda: ran, "it works", 20)
+            raw.set("bad:queue:main", "another program's")
+            raw.zadd("bad:wake", {"1": 1})
+            await answer.adelay_many([(number,) for number in range(1, 2001)])
+            # With a second of rest for all after each refusal, it would be minutes.
+            await asyncio.to_thread(wait_until, lambda: len(ran) == 2001, "all ran", 10)
+            raw.delete("bad:queue:main")
+        await app.aclose()
+
+    asyncio.run(bot())
+    wait_until(lambda: raw.hget("good:stats", "processed_requests") == b"2001", "all settled")
+    app.close()
