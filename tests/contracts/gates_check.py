@@ -232,7 +232,10 @@ def _check_openings(gates: Gates, now: int) -> None:
             continue
         flow = min(flows, key=lambda each: (flows[each], each))
         at = refusals(gates, flow, flows[flow], now).get(gate)
-        if at is None or at > 0:
+        if at and gate not in gates.opens:
+            # It was full when it was paused: who gives a slot back has it looked at.
+            assert gates.slots.get(gate, 0) > 0, f"nobody will open gate {gate}, which is paused"
+        elif at is None or at > 0:
             assert gate in gates.opens, f"nobody will open gate {gate} for {flow}"
             assert gates.opens[gate] <= max(at or 0, now), f"gate {gate} opens {gates.opens[gate] - (at or now)} us late for {flow}"
         else:

@@ -287,17 +287,30 @@ class GatesMachine(RuleBasedStateMachine):
 
     @rule(
         gate=st.sampled_from(["Rbot,1", "Rchat:1,1", "Rtok,20", "Sllm,1"]),
-        after=st.sampled_from([0, 333_333, SECOND // 2, 999_000]),
+        count=st.integers(1, 5),
+        after=st.sampled_from([0, 1, 333_333, 999_000, 999_999]),
     )
-    def flood(self, gate: str, after: int) -> None:
-        """Many want the same; as much as is there passes, and a little later as much as came back."""
-        flow = f"F {gate[1:].partition(',')[0]}"
-        many = [Enqueue(self._name(), b"", descriptor=f"0 {flow} {gate}", definitions=RULES) for _ in range(5)]
-        self._call(commands.enqueue(KEYS, many))
+    def flood(self, gate: str, count: int, after: int) -> None:
+        """Many want the same, and a little later others do: no more passes than is there."""
+        for number in (count, 2):
+            flow = f"F {gate[1:].partition(',')[0]}"
+            many = [Enqueue(self._name(), b"", descriptor=f"0 {flow} {gate}", definitions=RULES) for _ in range(number)]
+            self._call(commands.enqueue(KEYS, many))
+            self._observe()
+            self._claim(20)
+            self._pass(after)
+
+    @rule(lane=st.sampled_from(["C @0", "C @1", "H @3"]), op=ops, delay=delays)
+    def lane(self, lane: str, op: str, delay: int) -> None:
+        """Two of a lane; what runs of it, if anything does, ends."""
+        self._call(commands.enqueue(KEYS, [Enqueue(self._name(), b"", descriptor=f"0 {lane}") for _ in range(2)]))
         self._observe()
         self._claim(20)
-        self._pass(after)
-        self._claim(20)
+        holder = self.state.lanes.get(lane[2:])
+        if holder and not self.state.leases.get(holder, "x").startswith("x"):
+            fence = int(self.state.leases[holder].split(" ")[0])
+            self._call(commands.settle(KEYS, [self._settlement(op, holder, fence, delay, "bot")], 1))
+            self._observe()
 
     @rule(limit=st.integers(1, 20), op=ops, rest=st.integers(0, 2), jump=jumps, delay=delays, gate=places)
     def serve(self, limit: int, op: str, rest: int, jump: int, delay: int, gate: str) -> None:
