@@ -137,14 +137,14 @@ def refusals(gates: Gates, flow: str, score: float, now: int) -> dict[str, float
         rule, until = gates.rule(need.gate), gates.paused_until(need.gate)
         if until > now:
             found[need.gate] = until
-        elif need.kind == "R" and need.cost and len(rule) == 3:
+        if need.kind == "R" and need.cost and len(rule) == 3:
             count, period, burst = rule
             step = -(-need.cost * period // count)
             tolerance = max(burst * period // count, step)
             at = max(gates.tat.get(need.gate, 0), now) + step - tolerance
             if at > now:
-                found[need.gate] = at
-        elif need.kind == "S" and len(rule) == 1 and gates.slots.get(need.gate, 0) >= rule[0]:
+                found[need.gate] = max(at, until)
+        elif until <= now and need.kind == "S" and len(rule) == 1 and gates.slots.get(need.gate, 0) >= rule[0]:
             found[need.gate] = 0
         if need.gate not in found:
             others = {other: at for other, at in gates.waiting.get(need.gate, {}).items() if other != flow}

@@ -272,7 +272,8 @@ class GatesMachine(RuleBasedStateMachine):
     def _settlement(self, op: str, ident: str, fence: int, delay: int, gate: str) -> Settlement:
         if op == "limited":
             return commands.limited(ident, fence, gate=gate, pause=delay, jitter=delay // 3, text="429")
-        return Settlement(op, ident, fence, delay, "failed", "no")
+        # A result is kept by the real clock: for long, or it goes while it is looked at.
+        return Settlement(op, ident, fence, 3600 * SECOND if op == "result" else delay, "failed", "no")
 
     @rule(
         items=st.lists(
