@@ -607,8 +607,8 @@ ROWS = [
         },
         remove("dead", counter="dropped"),
         {
-            "dlq": GONE, "messages": {"b": "B"}, "meta": GONE, "needs": {"b": "0 H @1"}, "lanes": GONE, "run": {"~@1": NOW}, **TOKEN,
-            "stats": {"dropped": 1}, "calls": {"c": "1\na"},
+            "dlq": GONE, "messages": {"b": "B"}, "meta": GONE, "needs": {"b": "0 H @1"}, "lanes": GONE,
+            "run": {"~@1": NOW}, **TOKEN, "stats": {"dropped": 1}, "calls": {"c": "1\na"},
         },
     ),
     row(
@@ -642,8 +642,8 @@ ROWS = [
     row(
         "pause_gate", "", "no more: who waits there is tried",
         USED | GATED | BODY | {
-            "main": {"a": 5}, "needs": {"a": LINE}, "flow": {"@1": {"a": 5}}, "blocked": {"@1": "bot"}, "waiting": {"bot": {"@1": 5}},
-            "gates": {"bot": NOW + 9}, "pauses": {"bot": NOW + 9},
+            "main": {"a": 5}, "needs": {"a": LINE}, "flow": {"@1": {"a": 5}}, "blocked": {"@1": "bot"},
+            "waiting": {"bot": {"@1": 5}}, "gates": {"bot": NOW + 9}, "pauses": {"bot": NOW + 9},
         },
         commands.pause_gate(KEYS, "bot", 0),
         {"pauses": GONE, "gates": GONE, "run": {"!bot": 5}, **TOKEN},
