@@ -131,8 +131,7 @@ def test_a_thousand_chats_within_the_limits_and_near_the_optimum(set_up: Callabl
     calls = [(chat, min(chat, 0) or None, str(number)) for number in range(20_000) for chat in [seeded.choice(chats)]]
     # Once in a while the platform refuses for no reason that the bot could know.
     refusals = dict.fromkeys(seeded.sample(chats, 10), 1)
-    # A message may come so many microseconds early, once: four workers and the platform share two cores with it.
-    platform = ChatPlatform(rules, slack=50_000, inject=lambda chat: MICROSECONDS if refusals.pop(chat, 0) else 0)
+    platform = ChatPlatform(rules, inject=lambda chat: MICROSECONDS if refusals.pop(chat, 0) else 0)
     best = max(sent.at for sent in achievable((Arrival(0, chat, text) for chat, _, text in calls), rules)) / MICROSECONDS
     with running(platform) as url:
         scene = set_up("-Q", "platform", CHAT_PLATFORM=url, BOT_FACTOR=str(FACTOR))
