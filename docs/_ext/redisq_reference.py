@@ -112,7 +112,7 @@ def _arrow(arrow: Any) -> str:
 
 def includes() -> Iterator[str]:
     """The headers of the includes that define a format."""
-    for name in ("lease", "meta", "ledger", "keys", "done"):
+    for name in ("lease", "meta", "descriptor", "dedupe", "ledger", "keys", "done"):
         yield from (f"### {name}", "")
         text = header(f"include/{name}").splitlines()
         yield from literal("\n".join(line for line in text if not line.startswith("@include")))

@@ -15,9 +15,10 @@ local function open_flows(queue)
       tickets[#tickets + 1], tickets[#tickets + 2] = score, id
       return
     end
-    local flow = gates.parsed(raw).flow
+    local descriptor = gates.parsed(raw)
+    local flow = descriptor.flow
     listed[#listed + 1] = flow
-    if gates.holds(id, raw) then
+    if descriptor.kind ~= 'F' and gates.holder(flow) == id then
       back[flow] = true
       return
     end
@@ -39,8 +40,9 @@ local function open_flows(queue)
       return
     end
     needless[#needless + 1] = id
-    local flow = gates.parsed(raw).flow
-    if gates.holds(id, raw) then
+    local descriptor = gates.parsed(raw)
+    local flow = descriptor.flow
+    if descriptor.kind ~= 'F' and gates.holder(flow) == id then
       gates.hold(flow, false)
       turned[flow], listed[#listed + 1] = true, flow
     elseif waits then
@@ -55,7 +57,7 @@ local function open_flows(queue)
   --- gates.dead: it died while leased: its lane goes on, unless it is to wait for an operator. The descriptor stays.
   function gates.dead(id, raw)
     local descriptor = raw and gates.parsed(raw)
-    if descriptor and descriptor.kind == 'C' and gates.holds(id, raw) then
+    if descriptor and descriptor.kind == 'C' and gates.holder(descriptor.flow) == id then
       gates.hold(descriptor.flow, false)
       turned[descriptor.flow], listed[#listed + 1] = true, descriptor.flow
     end
@@ -89,7 +91,9 @@ local function open_flows(queue)
         gates.unblock(flow)
       elseif turned[flow] then
         -- Behind all that wait now: lanes take turns.
-        gates.unblock(flow)
+        if gates.some_blocked then
+          gates.unblock(flow)
+        end
         turning[#turning + 1], next_ids[#next_ids + 1] = flow, id
       elseif arrived[flow] and arrived[flow][id] then
         gates.unblock(flow)
@@ -142,7 +146,7 @@ local function open_flows(queue)
           gates.wait_at(gate, 0, flow, int(score))
           ticketless[#ticketless + 1] = '~' .. flow
         else
-          tickets[#tickets + 1], tickets[#tickets + 2] = int(score), '~' .. flow
+          tickets[#tickets + 1], tickets[#tickets + 2] = score, '~' .. flow
         end
       end
     end

@@ -101,12 +101,6 @@ local function open_gates(queue)
     holders[flow], holders_changed[flow] = id, true
   end
 
-  --- gates.holds: whether that message holds its lane.
-  function gates.holds(id, raw)
-    local descriptor = raw and gates.parsed(raw)
-    return descriptor and descriptor.kind ~= 'F' and gates.holder(descriptor.flow) == id
-  end
-
   --- gates.lane_length: how many messages of a lane wait or run.
   function gates.lane_length(flow)
     return redis.call('ZCARD', gates.flow .. flow) + (gates.holder(flow) and 1 or 0)

@@ -245,31 +245,38 @@ local function add_take(queue, gates)
       if #rows == 0 then
         break
       end
-      local flows = {}
+      -- What each ticket is of: a flow, a gate, or (false) a message of its own.
+      local marks, names, flows = {}, {}, {}
       for i = 1, #rows, 2 do
-        if string.sub(rows[i], 1, 1) == '~' then
-          flows[#flows + 1] = string.sub(rows[i], 2)
+        local mark = string.byte(rows[i])
+        if mark == 126 or mark == 33 then -- ~ or !
+          marks[i], names[i] = mark, string.sub(rows[i], 2)
+          if mark == 126 then
+            flows[#flows + 1] = names[i]
+          end
         end
       end
       read_ahead(flows)
       while at <= #rows do
-        local name, score = rows[at], rows[at + 1]
+        local score = rows[at + 1]
         if count >= limit or tries <= 0 then
           local back = {}
           for i = at, #rows, 2 do
             back[#back + 1], back[#back + 2] = rows[i + 1], rows[i]
-            put_back(string.sub(rows[i], 2))
+            if marks[i] == 126 then
+              put_back(names[i])
+            end
           end
           redis.call('ZADD', gates.run, unpack(back))
           break
         end
-        local mark = string.sub(name, 1, 1)
-        if mark == '~' then
-          serve_flow(string.sub(name, 2), score)
-        elseif mark == '!' then
-          serve_gate(string.sub(name, 2))
+        local mark = marks[at]
+        if mark == 126 then
+          serve_flow(names[at], score)
+        elseif mark then
+          serve_gate(names[at])
         else
-          taken[2 * count + 1], taken[2 * count + 2], count = name, score, count + 1
+          taken[2 * count + 1], taken[2 * count + 2], count = rows[at], score, count + 1
         end
         at = at + 2
       end
