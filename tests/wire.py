@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["CuttingProxy", "canned_server"]
+__all__ = ["CuttingProxy", "canned_server", "tls_server"]
 
 #: What redis-py sends by itself when it connects.
 _GREETINGS = (b"HELLO", b"CLIENT", b"SELECT", b"AUTH")
@@ -51,6 +52,33 @@ def canned_server(reply: bytes) -> Iterator[int]:
                     connection.sendall(reply + b"\r\n")
                 else:
                     return
+
+    listener, port = _serve(handle)
+    yield port
+    _close(listener)
+
+
+@contextmanager
+def tls_server(server_port: int, context: ssl.SSLContext) -> Iterator[int]:
+    """Takes TLS connections for a server that knows no TLS; its port."""
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def handle(connection: socket.socket) -> None:
+        with (
+            suppress(OSError),
+            context.wrap_socket(connection, server_side=True) as client,
+            socket.create_connection(("127.0.0.1", server_port)) as server,
+        ):
+            back = threading.Thread(target=copy, args=(server, client), daemon=True)
+            back.start()
+            copy(client, server)
+            back.join()
 
     listener, port = _serve(handle)
     yield port

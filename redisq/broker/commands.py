@@ -7,10 +7,10 @@ beyond that (`numbered`), and their script answers a repeated number with what i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from redisq.broker.keys import QueueKeys
+from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.message import PLAIN, Delivery, Meta, parse_meta
 from redisq.types import MAX_MICROSECONDS
 
@@ -30,6 +30,8 @@ __all__ = [
     "browse",
     "cancel",
     "claim",
+    "declare",
+    "delete",
     "enqueue",
     "extend",
     "find",
@@ -37,12 +39,14 @@ __all__ = [
     "keep_progress",
     "kick",
     "limited",
+    "merged",
     "outcome",
     "pause",
     "pause_gate",
     "progress",
     "remove",
     "replay",
+    "restore",
     "set_limit",
     "settle",
     "wait",
@@ -68,14 +72,14 @@ class Command(Generic[T_co]):
 
     Attributes:
         script: The script's name; empty when `args` is a plain Redis command.
-        keys: The queue that it works on; None: the server, or all of the database.
+        keys: The queue, or exchange, that it works on; None: the server, or all of the database.
         args: The arguments after the common ones (prefix; caller and number when numbered).
         parse: From the raw reply to the result.
         numbered: Whether the connector numbers the call, so that a repetition acts once.
     """
 
     script: str
-    keys: QueueKeys | None
+    keys: QueueKeys | ExchangeKeys | None
     args: tuple[Any, ...]
     parse: Callable[[Any], T_co]
     numbered: bool = False
@@ -103,7 +107,7 @@ class Enqueue(NamedTuple):
     Attributes:
         id: Made by the caller; the same id twice is one message.
         body: The encoded message.
-        head_start: What its priority is worth, in microseconds.
+        head_start: What its priority is worth, in microseconds; less than 0: it stands back.
         due: `0` for now, `+n` for n microseconds from now, `n` for that time, in microseconds since the epoch.
         expires: When it is dropped if it was not leased by then, in the same way; empty for never.
         descriptor: Its lane and limits, as `redisq.gates.descriptor.Gates` writes them; empty for none.
@@ -223,6 +227,19 @@ def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[Enqueued]:
     return Command("enqueue", keys, tuple(args), _enqueued, numbered=True)
 
 
+def merged(several: Sequence[Command[Any]], limit: int = MAX_BATCH) -> list[Command[Any]]:
+    """Put enqueues into the same queue that follow each other into one, of up to `limit` messages."""
+    whole: list[Command[Any]] = []
+    for command in several:
+        last = whole[-1] if whole else None
+        joins = last and command.script == last.script == "enqueue" and command.keys == last.keys
+        if last and joins and len(last.args) + len(command.args) <= 3 * limit:
+            whole[-1] = replace(last, args=last.args + command.args)
+        else:
+            whole.append(command)
+    return whole
+
+
 def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int | None = None) -> Command[Claimed]:
     """Lease up to `limit` messages for `lease` microseconds.
 
@@ -268,6 +285,27 @@ def extend(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, lease: int) ->
     """
     flat = [value for pair in leases for value in pair]
     return Command("extend", keys, (lease, *flat), _verdicts)
+
+
+def declare(
+    keys: QueueKeys, *, ttl: int = 0, message_ttl: int = 0, max_length: int = 0, keep_expired: bool = False
+) -> Command[int]:
+    """Make a queue, and set its rules: times in milliseconds (`ttl`) and microseconds, 0 for none. Gives how many wait."""
+    return Command("declare", keys, (ttl, message_ttl, max_length, int(keep_expired)), int)
+
+
+def delete(keys: QueueKeys, *, if_empty: bool = False) -> Command[int]:
+    """Delete a queue with all in it. Gives how many waited, or -1 when it is kept as it is not empty."""
+    return Command("delete", keys, (int(if_empty),), _first_number, numbered=True)
+
+
+def restore(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, limit: int = 0) -> Command[list[str]]:
+    """Give back leases, to their place in the queue. With a limit it counts, and a message given back so often is dead.
+
+    A late ack still counts until somebody else has the message. Gives the stale ids.
+    """
+    flat = [value for pair in leases for value in pair]
+    return Command("restore", keys, (limit, *flat), _texts, numbered=True)
 
 
 def wake(keys: QueueKeys) -> Command[None]:
@@ -397,6 +435,10 @@ def _claimed(reply: Any) -> Claimed:
 def _verdicts(reply: Any) -> dict[str, str]:
     texts = _texts(reply)
     return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _first_number(reply: Any) -> int:
+    return int(reply[0])
 
 
 def _nothing(_reply: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -19,6 +19,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from redisq.broker.blocking import BlockingCall
 from redisq.broker.connector import AsyncConnector, Connector, Observer, Patience
 from redisq.broker.embedded import Embedded, named_folder
 from redisq.broker.scripts import Scripts
@@ -99,12 +100,15 @@ class Server:
         timeout: Seconds for one answer.
         max_connections: Of one client; more callers wait for a free one, at most `timeout`.
         scripts: The Lua scripts.
+        options: More of redis-py's, for what no URL can say, e.g. a credential provider. `client_name` and
+            `socket_connect_timeout` go before what is said here.
     """
 
     url: str
     timeout: float = 5.0
     max_connections: int = 50
     scripts: Scripts = field(default_factory=Scripts, compare=False)
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         scheme = urlsplit(self.url).scheme
@@ -130,6 +134,15 @@ class Server:
             observer,
             max_connections=self._limit(pool.max_connections),
         )
+
+    def blocking(
+        self, role: str, block: float, *, opened: Callable[[int], None], closing: Callable[[int], None]
+    ) -> BlockingCall[Any]:
+        """Return a connection for calls that block on the server, up to `block` seconds. See `BlockingCall`."""
+        url = self._reachable_url()
+        pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **self._options(url, role, self.timeout + block))
+        pool.connection_kwargs.update(_FIXED)
+        return BlockingCall(redis.Redis.from_pool(pool), opened, closing)
 
     def async_connector(
         self, role: str, *, patience: Patience | None = None, observer: Observer | None = None, block: int = 0
@@ -163,12 +176,13 @@ class Server:
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
         return {
             **keepalive,
+            **self.options,
             **_FIXED,
             "socket_timeout": read_timeout,
-            "socket_connect_timeout": self.timeout,
+            "socket_connect_timeout": self.options.get("socket_connect_timeout", self.timeout),
             "retry_on_timeout": False,
             "health_check_interval": 0,
-            "client_name": f"redisq:{role}",
+            "client_name": self.options.get("client_name", f"redisq:{role}"),
             # The wire counts; subscriptions come on top.
             "max_connections": 2**31,
         }

@@ -9,7 +9,16 @@ from redis import exceptions as redis_errors
 
 from redisq import errors
 
-__all__ = ["FAULTS", "Fault", "classify"]
+__all__ = ["CONNECTION_ERRORS", "FAULTS", "Fault", "classify"]
+
+
+#: What redis-py raises when no connection can be had, for the kombu transport, whose users catch these.
+CONNECTION_ERRORS: tuple[type[Exception], ...] = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.BusyLoadingError,
+    redis_errors.AuthenticationError,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from redisq.types import check_name
 
-__all__ = ["FIXED", "GATES", "QueueKey", "QueueKeys"]
+__all__ = ["EXCHANGE", "FIXED", "GATES", "ExchangeKeys", "QueueKey", "QueueKeys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,13 @@ GATES: tuple[QueueKey, ...] = (
         "pauses", "pauses", "zset", "gate, class or lane -> until when it is paused, us; has a time to live, unless one has no end"
     ),
     QueueKey("limits", "limits", "hash", "class -> rule in the code; `=class` or `=gate` -> an operator's; stays"),
+)
+
+
+#: The keys of an exchange of the kombu transport, in the order of `lua/include/exchange.lua`.
+EXCHANGE: tuple[QueueKey, ...] = (
+    QueueKey("routes", "routes", "zset", "what the exchange is, and its bindings; score = till when, us"),
+    QueueKey("stream", "stream", "stream", "what was published to a fanout exchange lately"),
 )
 
 
@@ -119,3 +126,36 @@ class QueueKeys:
     def done(self, job_id: str) -> str:
         """The channel on which one job's end is told."""
         return f"{self.prefix}:done:{job_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeKeys:
+    """The keys of one exchange of the kombu transport.
+
+    Attributes:
+        exchange: Its name, encoded as a queue's.
+        namespace: Put before it; empty for none.
+        prefix: What all its keys begin with.
+        fixed: The keys that every script of exchanges gets, in order.
+    """
+
+    exchange: str
+    namespace: str = ""
+    prefix: str = field(init=False)
+    fixed: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_name("exchange", self.exchange)
+        if self.namespace:
+            check_name("namespace", self.namespace)
+        prefix = f"{self.namespace}:redisq:exchange:{self.exchange}" if self.namespace else f"redisq:exchange:{self.exchange}"
+        object.__setattr__(self, "prefix", prefix)
+        object.__setattr__(self, "fixed", tuple(f"{prefix}:{key.suffix}" for key in EXCHANGE))
+
+    def __hash__(self) -> int:
+        return hash(self.prefix)
+
+    @property
+    def stream(self) -> str:
+        """The stream of a fanout exchange."""
+        return self.fixed[1]

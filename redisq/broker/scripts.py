@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 
-__all__ = ["SCRIPT_NAMES", "Script", "Scripts"]
+__all__ = ["EXCHANGE_SCRIPTS", "QUEUE_SCRIPTS", "SCRIPT_NAMES", "Script", "Scripts"]
 
-SCRIPT_NAMES = (
-    "browse", "cancel", "claim", "enqueue", "extend", "find", "inspect", "kick", "outcome", "pause", "pause_gate", "remove",
-    "replay", "set_limit", "settle", "wake",
+#: Those that work on the fixed keys of a queue, and those on the keys of an exchange of the kombu transport.
+QUEUE_SCRIPTS = (
+    "browse", "cancel", "claim", "declare", "delete", "enqueue", "extend", "find", "inspect", "kick", "outcome", "pause",
+    "pause_gate", "remove", "replay", "restore", "set_limit", "settle", "wake",
 )  # fmt: skip
+EXCHANGE_SCRIPTS = ("bind", "broadcast", "routes", "unbind")
+SCRIPT_NAMES = (*QUEUE_SCRIPTS, *EXCHANGE_SCRIPTS)
 
 _INCLUDE = re.compile(r"^--- @include (\w+)\n", re.MULTILINE)
 

@@ -42,9 +42,10 @@ class Vitals:
 _HSET = "redis.call('HSET', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
 _HSETNX = "redis.call('HSETNX', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
 _HINCRBY = "redis.call('HINCRBY', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
+_XADD = "redis.call('XADD', KEYS[1], '*', 'a', '1') redis.call('DEL', KEYS[1]) return 1"
 
-#: Command -> a call of it that changes nothing, on a key that never exists; the key's place is `{never}`. `HSET`, `HSETNX`
-#: and `HINCRBY` are undone within the script that does them; `BZPOPMIN` finds a key of another type, and does not wait.
+#: Command -> a call of it that changes nothing, on a key that never exists; the key's place is `{never}`. `HSET`, `HSETNX`,
+#: `HINCRBY` and `XADD` are undone within the script that does them; `BZPOPMIN` finds a key of another type, and does not wait.
 PROBES: dict[str, tuple[Any, ...]] = {
     "DEL": ("DEL", "{never}"),
     "EXISTS": ("EXISTS", "{never}"),
@@ -59,11 +60,18 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "HMGET": ("HMGET", "{never}", "a"),
     "HSET": ("EVAL", _HSET, 1, "{never}"),
     "HSETNX": ("EVAL", _HSETNX, 1, "{never}"),
+    "HVALS": ("HVALS", "{never}"),
     "PERSIST": ("PERSIST", "{never}"),
-    "PEXPIRE": ("PEXPIRE", "{never}", 1000),
+    "PEXPIRE": ("PEXPIRE", "{never}", 1),
+    "PEXPIREAT": ("PEXPIREAT", "{never}", 1),
     "PUBLISH": ("PUBLISH", "{prefix}:done:never", "1"),
     "SET": ("SET", "{never}", "1", "PX", 1000, "XX"),
     "TIME": ("TIME",),
+    "UNLINK": ("UNLINK", "{never}"),
+    "XADD": ("EVAL", _XADD, 1, "{never}"),
+    "XDEL": ("XDEL", "{never}", "0-1"),
+    "XRANGE": ("XRANGE", "{never}", "-", "+", "COUNT", 1),
+    "XREVRANGE": ("XREVRANGE", "{never}", "+", "-", "COUNT", 1),
     "ZADD": ("ZADD", "{never}", "XX", 0, "1"),
     "ZCARD": ("ZCARD", "{never}"),
     "ZPOPMIN": ("ZPOPMIN", "{never}"),
@@ -72,6 +80,7 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "ZRANK": ("ZRANK", "{never}", "1"),
     "ZREM": ("ZREM", "{never}", "1"),
     "ZREMRANGEBYRANK": ("ZREMRANGEBYRANK", "{never}", 0, 0),
+    "ZREMRANGEBYSCORE": ("ZREMRANGEBYSCORE", "{never}", 0, 0),
     "ZSCORE": ("ZSCORE", "{never}", "1"),
     "BZPOPMIN": ("BZPOPMIN", "{config}", 1),
 }

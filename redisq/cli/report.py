@@ -14,6 +14,7 @@ from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import Place, finished, places
 from redisq.cli.output import print_fields, span
 from redisq.cli.target import Target
+from redisq.codec.envelope import unpack
 from redisq.codec.limits import MAX_BYTES
 from redisq.codec.msgpack import decode
 from redisq.errors import DecodeError, MessageTooLarge
@@ -129,8 +130,22 @@ def print_report(fields: Mapping[str, Any]) -> None:
 
 
 def _read(body: bytes, max_bytes: int) -> Message | str:
-    """The message, or why it cannot be read."""
+    """The message, or why it cannot be read. One of the kombu transport is Celery's, or somebody's own."""
     try:
         return decode(body, max_bytes)
     except (DecodeError, MessageTooLarge) as error:
-        return str(error)
+        return _of_celery(body) or str(error)
+
+
+def _of_celery(body: bytes) -> Message | None:
+    """The task that a message of the kombu transport names, with the arguments as Celery wrote them for people."""
+    try:
+        headers = unpack(body).get("headers")
+    except DecodeError:
+        return None
+    task = headers.get("task") if isinstance(headers, dict) else None
+    if not isinstance(headers, dict) or not isinstance(task, str):
+        return None
+    # The body may be in any serializer, and some of them run code: never read here.
+    told = {"args": headers.get("argsrepr"), "kwargs": headers.get("kwargsrepr"), "id": headers.get("id")}
+    return Message(task, (), {name: text for name, text in told.items() if isinstance(text, str)})

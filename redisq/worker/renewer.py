@@ -8,10 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from redisq.broker.commands import MAX_BATCH, extend
 from redisq.broker.connector import Connector
-from redisq.broker.keys import QueueKeys
-from redisq.errors import BrokerError
+from redisq.broker.leases import renew
 from redisq.worker.held import Held
 
 __all__ = ["Renewer"]
@@ -69,25 +67,14 @@ class Renewer:
     def renew(self) -> None:
         """Extend all that is held and whose task may still run, and no longer than it may."""
         now = self._now()
-        alike: dict[tuple[QueueKeys, int], list[Held]] = {}
+        alike: dict[int, list[Held]] = {}
         for held in self._held():
             # Whole seconds: few commands for many runs.
             lease = self._lease if held.until is None else min(self._lease, int(held.until - now) * 1_000_000)
             if held.leased and not held.lost and lease > 0:
-                alike.setdefault((held.keys, lease), []).append(held)
-        for (keys, lease), wanted in alike.items():
-            for at in range(0, len(wanted), MAX_BATCH):
-                try:
-                    self._extend(keys, lease, wanted[at : at + MAX_BATCH])
-                except BrokerError as error:
-                    # The next round tries again; two rounds fit into what is left of the leases.
-                    self._log.warning("Could not extend leases of queue %s: %s", keys.queue, error)
-
-    def _extend(self, keys: QueueKeys, lease: int, wanted: list[Held]) -> None:
-        leases = [(held.delivery.id, held.delivery.fence) for held in wanted]
-        verdicts = self._connector.execute(extend(keys, leases, lease=lease))
-        for held in wanted:
-            if verdict := verdicts.get(held.delivery.id):
+                alike.setdefault(lease, []).append(held)
+        for lease, wanted in alike.items():
+            for held, verdict in renew(self._connector, wanted, lease, self._log):
                 try:
                     self._loop.call_soon_threadsafe(self._tell[verdict], held)
                 except RuntimeError:

@@ -6,13 +6,13 @@ from typing import Any
 
 import redis
 
-from redisq.broker import commands
+from redisq.broker import commands, exchanges
 from redisq.broker.commands import Command, Enqueue, Settlement
-from redisq.broker.keys import QueueKeys
+from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.broker.scripts import Script
 from tests.clock import START as NOW
 
-__all__ = ["CALLS", "GATED", "GATED_CALLS", "KEYS", "LEASED", "NOW", "raw_call"]
+__all__ = ["CALLS", "EXCHANGE", "EXCHANGE_CALLS", "GATED", "GATED_CALLS", "KEYS", "LEASED", "NOW", "raw_call"]
 
 KEYS = QueueKeys("q")
 LEASE = 30_000_000
@@ -49,6 +49,19 @@ CALLS: dict[str, Command[Any]] = {
     "pause_gate": commands.pause_gate(KEYS, "bot", 10),
     "set_limit": commands.set_limit(KEYS, "bot", "1 1000000 1"),
     "kick": commands.kick(KEYS, ["bot"]),
+    "declare": commands.declare(KEYS, ttl=60_000, message_ttl=5, max_length=9, keep_expired=True),
+    "delete": commands.delete(KEYS),
+    "restore": commands.restore(KEYS, [("a", 7)], limit=20),
+}
+
+EXCHANGE = ExchangeKeys("x")
+
+#: The same for those that work on an exchange of the kombu transport.
+EXCHANGE_CALLS: dict[str, Command[Any]] = {
+    "bind": exchanges.bind(EXCHANGE, [(b"type:topic", 0), (b"bind:a", 60_000_000)]),
+    "broadcast": exchanges.broadcast(EXCHANGE, b"B", length=10, age=60_000_000),
+    "routes": exchanges.routes(EXCHANGE),
+    "unbind": exchanges.unbind(EXCHANGE, [b"bind:a"]),
 }
 
 #: The same with lanes and limits: `a` holds lane 1, and a slot; `waiting` waits at the bot's limit, `second` behind `a`.
@@ -74,7 +87,7 @@ GATED = LEASED | {
 
 #: The scripts that have to do with gates when there are some.
 GATED_CALLS: dict[str, Command[Any]] = {
-    name: CALLS[name] for name in ("claim", "settle", "remove", "replay", "pause_gate", "set_limit", "kick")
+    name: CALLS[name] for name in ("claim", "settle", "restore", "delete", "remove", "replay", "pause_gate", "set_limit", "kick")
 } | {"enqueue": commands.enqueue(KEYS, [Enqueue("b", b"B", descriptor="0 C @1 Rbot,1 Sllm,1", definitions={"bot": "1 1000000 1"})])}
 
 

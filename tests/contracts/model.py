@@ -75,6 +75,8 @@ class Model:
     lease: int = 0
     grace: int = 0
     wake: bool = False
+    rules: str | None = None
+    max_length: int = 0
 
     def among(self, state: State) -> list[Entry]:
         """The messages of a state, in order."""
@@ -126,9 +128,20 @@ class Model:
                 self.entries[message.id] = Entry(message.id, message.body, State.WAITING, first + i - message.head_start)
                 self.wake = True
             self.stats["total_messages"] += 1
+        if self.max_length:
+            for entry in self.among(State.WAITING)[: -self.max_length]:
+                self.stats["dropped"] += 1
+                del self.entries[entry.id]
         self._close()
         self.ledger[caller] = number, duplicates
         return Enqueued(duplicates, {}, [])
+
+    def declare(self, max_length: int) -> int:
+        self._open()
+        self.max_length = max_length
+        self.rules = f"ttl=0 message_ttl=0 max_length={max_length} keep_expired=0" if max_length else None
+        self._close()
+        return len(self.among(State.WAITING)) + len(self.among(State.RETRY))
 
     def claim(
         self, caller: str, number: int, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int | None = None
@@ -244,6 +257,39 @@ class Model:
             entry.parks += how.op == "park"
             entry.state, entry.score, entry.place, entry.reason, entry.text = State.RETRY, due, lease.place, how.reason, how.text
 
+    def restore(self, caller: str, number: int, leases: Sequence[tuple[str, int]], limit: int) -> list[str]:
+        answer = self._recall(caller, number)
+        if answer is not None:
+            return answer
+        self._open()
+        stale = []
+        for ident, fence in leases:
+            entry = self.entries.get(ident)
+            lease = entry.lease if entry else None
+            if entry and lease and lease.fence == fence and not lease.taken_back:
+                self._restore(entry, lease, limit)
+            else:
+                stale.append(ident)
+        self.stats["stale"] += len(stale)
+        self._close()
+        self.ledger[caller] = number, stale
+        return stale
+
+    def _restore(self, entry: Entry, lease: Lease, limit: int) -> None:
+        if lease.cancelled:
+            self.stats["cancelled"] += 1
+            del self.entries[entry.id]
+            return
+        entry.place = lease.place
+        entry.crashes += bool(limit)
+        entry.parks += not limit
+        self.stats["crashes" if limit else "released"] += 1
+        if limit and entry.crashes >= limit:
+            self.stats["dlq_messages"] += 1
+            entry.die(self.now, "delivery_limit", f"it was given back {entry.crashes} times")
+        else:
+            entry.state, entry.score, lease.taken_back, self.wake = State.WAITING, lease.place, True, True
+
     def extend(self, leases: Sequence[tuple[str, int]], lease: int) -> dict[str, str]:
         if not leases:
             return {}
@@ -292,7 +338,13 @@ class Model:
     def snapshot(self) -> Snapshot:
         """What every key of the queue must hold."""
         entries = list(self.entries.values())
-        config = {"layout": "1" if self.layout else None, "lease": self.lease, "grace_until": self.grace, "paused": self.paused}
+        config = {
+            "layout": "1" if self.layout else None,
+            "lease": self.lease,
+            "grace_until": self.grace,
+            "paused": self.paused,
+            "rules": self.rules,
+        }
         return Snapshot(
             states={state: {entry.id: entry.score for entry in entries if entry.state is state} for state in ZSETS},
             bodies={entry.id: entry.body for entry in entries if entry.body is not None},

@@ -12,7 +12,7 @@ from redisq.broker.commands import Settlement
 from redisq.broker.connector import Connector
 from redisq.broker.faults import classify
 from redisq.broker.keys import FIXED, GATES
-from redisq.broker.scripts import SCRIPT_NAMES
+from redisq.broker.scripts import QUEUE_SCRIPTS
 from redisq.errors import ProtocolError, QueueConflict
 from tests.clock import scripts, set_clock
 from tests.contracts.calls import CALLS, GATED, GATED_CALLS, KEYS, LEASED, NOW, raw_call
@@ -33,7 +33,9 @@ BLIND = {
     ("pause_gate", "stats"),
     ("set_limit", "stats"),
     ("kick", "stats"),
-    *((name, "never") for name in SCRIPT_NAMES),
+    ("declare", "stats"),
+    ("delete", "stats"),
+    *((name, "never") for name in QUEUE_SCRIPTS),
 }
 
 NUMBERED = [name for name, command in CALLS.items() if command.numbered]
@@ -57,7 +59,7 @@ def _wrong_type(key_type: str, client: redis.Redis, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("script", "key"),
-    [(script, key) for script in SCRIPT_NAMES for key in FIXED if (script, key.name) not in BLIND],
+    [(script, key) for script in QUEUE_SCRIPTS for key in FIXED if (script, key.name) not in BLIND],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_a_key_of_another_type_is_a_conflict(database: redis.Redis, connector: Connector, script: str, key: Any) -> None:
@@ -96,7 +98,7 @@ def test_what_cannot_be_read_in_a_key_of_gates_stops_nobody(database: redis.Redi
 
 
 def test_every_script_is_called_here() -> None:
-    assert set(CALLS) == set(SCRIPT_NAMES)
+    assert set(CALLS) == set(QUEUE_SCRIPTS)
 
 
 @pytest.mark.parametrize(("script", "key"), sorted(pair for pair in BLIND if pair[1] != "never"))
@@ -119,7 +121,7 @@ def test_a_call_ledger_that_holds_no_call_is_a_conflict(database: redis.Redis, s
     _refused(database, script, CALLS[script].args, QueueConflict)
 
 
-@pytest.mark.parametrize("script", SCRIPT_NAMES)
+@pytest.mark.parametrize("script", QUEUE_SCRIPTS)
 @pytest.mark.parametrize("value", NO_NUMBERS)
 def test_a_clock_that_is_no_number_is_a_conflict(database: redis.Redis, connector: Connector, script: str, value: str) -> None:
     database.set(KEYS.named("clock"), value)
@@ -129,16 +131,33 @@ def test_a_clock_that_is_no_number_is_a_conflict(database: redis.Redis, connecto
     assert everything(database) == before
 
 
-@pytest.mark.parametrize("script", SCRIPT_NAMES)
-@pytest.mark.parametrize("field", ["grace_until", "lease"])
-@pytest.mark.parametrize("value", ["x", "nan"])
+@pytest.mark.parametrize("script", QUEUE_SCRIPTS)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in ("grace_until", "lease") for value in ("x", "nan")),
+        *(("rules", value) for value in ("", "x", "ttl=1", "ttl=x message_ttl=0 max_length=0 keep_expired=0")),
+    ],
+)
 def test_a_setting_that_is_no_number_is_a_conflict(
     database: redis.Redis, connector: Connector, script: str, field: str, value: str
 ) -> None:
     database.hset(KEYS.named("config"), field, value)
     before = everything(database)
-    with pytest.raises(QueueConflict, match="not a number"):
+    with pytest.raises(QueueConflict, match=r"not a number|not numbers"):
         connector.execute(CALLS[script])
+    assert everything(database) == before
+
+
+@pytest.mark.parametrize("value", ["x", "nan"])
+def test_a_count_of_what_was_dropped_that_is_no_number_is_a_conflict(
+    database: redis.Redis, connector: Connector, value: str
+) -> None:
+    connector.execute(commands.declare(KEYS, max_length=1))
+    database.hset(KEYS.named("stats"), "dropped", value)
+    before = everything(database)
+    with pytest.raises(QueueConflict, match="field dropped of q:stats is not a number"):
+        connector.execute(CALLS["enqueue"])
     assert everything(database) == before
 
 
@@ -147,6 +166,7 @@ COUNTERS = {
     "claim": ("crashes", "dlq_messages", "expired", "cancelled", "parked"),
     "remove": ("cancelled",),
     "replay": ("replayed",),
+    "restore": ("released", "crashes", "dlq_messages", "cancelled", "stale"),
     "settle": (
         "processed_requests", "retry_count", "dlq_messages", "released", "parked", "limited", "crashes", "cancelled",
         "stale", "late_acks", "run_time_us",
@@ -181,8 +201,10 @@ BAD = ("", "x", "-1", "0.5", "nan", "inf", str(2**53))
 
 BAD_ARGUMENTS = {
     "enqueue": [
-        (), ("a",), ("a", "A"), ("b", "B", "", "c"), ("b", "B", "10"), ("b", "B", "x 0"), ("b", "B", "0 x"),
-        ("b", "B", "-1 0"), ("b", "B", "0 -1"), ("b", "B", "0 +-1"), ("b", "B", "0.5 0"), ("b", "B", "0 0 x"),
+        (), ("a",), ("a", "A"), ("b", "B", "", "c"), ("b", "B", "10"), ("b", "B", "x 0"),
+        ("b", "B", "0 x"),
+        ("b", "B", f"-{2**52 + 1} 0"), ("b", "B", "--1 0"), ("b", "B", "0 -1"), ("b", "B", "0 +-1"),
+        ("b", "B", "0.5 0"), ("b", "B", "0 0 x"), ("b", "B", f"-{2**52} {2**53 - 1}"),
         ("b", "B", "0 0 0 0"),
         ("b", "B", "0 0|"), ("b", "B", "|0 C @1|1|"), ("b", "B", "|0 X @1|||"), ("b", "B", "|C @1|||"),
         ("b", "B", "|0 C @1 Xbot,1|||"),
@@ -230,6 +252,12 @@ BAD_ARGUMENTS = {
         ("nobody", "bot", "1"), ("code", "chat:42", "1"), ("operator", "", "1"), ("operator", "@1", "1"), ("operator", "a b", "1"),
         ("operator", "=bot", "1"), ("operator", "bot", "x"), ("operator", "bot", "1 2"), ("operator", "bot", "1 2 x"),
     ],
+    "declare": [
+        (), (0, 0, 0), (0, 0, 0, ""), (0, 0, 0, 2), (2**52, 0, 0, 0), (0, 2**53 - 1, 0, 0),
+        *((bad, 0, 0, 0) for bad in BAD), *((0, bad, 0, 0) for bad in BAD), *((0, 0, bad, 0) for bad in BAD),
+    ],
+    "delete": [(), ("",), (2,)],
+    "restore": [(), (0, "a"), (0, *("a", 7) * 1001), *((bad, "a", 7) for bad in BAD)],
 }  # fmt: skip
 
 

@@ -53,7 +53,10 @@ jumps = st.sampled_from([0, 1, 333_333, 333_334, SECOND // 2, SECOND, 3 * SECOND
 dues = st.sampled_from(["0"] * 5 + ["+1", f"+{SECOND}", f"+{LEASE}"])
 heads = st.sampled_from([0, 0, 0, 1, 60 * SECOND])
 lanes = st.sampled_from(["", "", "C @0", "C @0", "C @1", "C @2", "H @3"])
-limits = st.lists(st.sampled_from(["Rbot,1", "Rchat:{},1", "Sllm,1", "Rtok,{}", "Rmodel:x,0"]), max_size=3, unique=True)
+limits = st.one_of(
+    st.just(["Rbot,1"]),
+    st.lists(st.sampled_from(["Rbot,1", "Rchat:{},1", "Sllm,1", "Rtok,{}", "Rmodel:x,0"]), max_size=3, unique=True),
+)
 # A window ends by the real clock: a long one.
 dedupes = st.one_of(
     *[st.none()] * 4,
@@ -281,6 +284,20 @@ class GatesMachine(RuleBasedStateMachine):
         settlements = [self._settlement(op, *self._pick(old, index), delay, gate) for op, old, index, delay, gate in items]
         self._call(commands.settle(KEYS, settlements, 1), repeated)
         self._observe()
+
+    @rule(
+        gate=st.sampled_from(["Rbot,1", "Rchat:1,1", "Rtok,20", "Sllm,1"]),
+        after=st.sampled_from([0, 333_333, SECOND // 2, 999_000]),
+    )
+    def flood(self, gate: str, after: int) -> None:
+        """Many want the same; as much as is there passes, and a little later as much as came back."""
+        flow = f"F {gate[1:].partition(',')[0]}"
+        many = [Enqueue(self._name(), b"", descriptor=f"0 {flow} {gate}", definitions=RULES) for _ in range(5)]
+        self._call(commands.enqueue(KEYS, many))
+        self._observe()
+        self._claim(20)
+        self._pass(after)
+        self._claim(20)
 
     @rule(limit=st.integers(1, 20), op=ops, rest=st.integers(0, 2), jump=jumps, delay=delays, gate=places)
     def serve(self, limit: int, op: str, rest: int, jump: int, delay: int, gate: str) -> None:

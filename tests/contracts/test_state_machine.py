@@ -67,7 +67,7 @@ delays = st.sampled_from([0, 1, SECOND, 20 * SECOND, 2 * LEASE])
 items = st.builds(Settlement, ops, picks, indexes, delays, st.sampled_from(["failed", "text", "unknown_task"]), texts)
 #: Messages to be: (an id that was used before, if any; a letter, so that ids do not sort as they came; head start; due).
 again = st.one_of(st.none(), st.none(), st.none(), indexes)
-posts = st.tuples(again, st.sampled_from("amz"), st.sampled_from([0, 0, 0, 1, 60 * SECOND, 2**52]), dues)
+posts = st.tuples(again, st.sampled_from("amz"), st.sampled_from([0, 0, 0, 1, 60 * SECOND, 2**52, -1, -60 * SECOND]), dues)
 
 
 def call(client: Any, script: Any, command: Command[Any], *identity: Any) -> Any:
@@ -290,6 +290,28 @@ class BrokerMachine(RuleBasedStateMachine):
         assert self._both(commands.extend(KEYS, leases, lease=lease)) == self.model.extend(leases, lease)
         before, after = self._observe()
         keyspace.check_extend(before, after, leases, self.model.now + lease)
+
+    @rule(
+        worker=workers,
+        chosen=st.lists(st.tuples(picks, indexes), min_size=1, max_size=3),
+        limit=st.sampled_from([0, 0, 1, 2, 20]),
+        reply=replies,
+    )
+    def restore(self, worker: str, chosen: list[tuple[str, int]], limit: int, reply: str) -> None:
+        leases = [self._pick(*pick) for pick in chosen]
+        stale, before, after = self._numbered(
+            f"{worker} settles",
+            commands.restore(KEYS, leases, limit=limit),
+            lambda name, number: self.model.restore(name, number, leases, limit),
+            reply,
+        )
+        keyspace.check_restore(before, after, leases, stale)
+
+    @rule(max_length=st.sampled_from([0, 0, 1, 3]))
+    def declare(self, max_length: int) -> None:
+        assert self._both(commands.declare(KEYS, max_length=max_length)) == self.model.declare(max_length)
+        before, after = self._observe()
+        assert before.without() == replace(after.without(), config=before.without().config), "rules changed a message"
 
     @rule(chosen=st.lists(indexes, min_size=1, max_size=3), reply=replies)
     def cancel(self, chosen: list[int], reply: str) -> None:

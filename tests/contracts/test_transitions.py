@@ -54,6 +54,10 @@ def enqueue(*messages: Enqueue) -> Command[Any]:
     return commands.enqueue(KEYS, messages)
 
 
+def rules(*, ttl: int = 0, message_ttl: int = 0, max_length: int = 0, keep_expired: int = 0) -> str:
+    return f"ttl={ttl} message_ttl={message_ttl} max_length={max_length} keep_expired={keep_expired}"
+
+
 def claim(limit: int = 10, apart: int | None = None) -> Command[Any]:
     return commands.claim(KEYS, worker="v", limit=limit, lease=LEASE, max_crashes=3, apart=apart)
 
@@ -681,6 +685,115 @@ ROWS = [
     row("find", "", "nothing changes", LEASED, commands.find(KEYS, "a"), {"clock": NOW - 1}),
     row("browse", "", "nothing changes", DEAD, commands.browse(KEYS, "dead", offset=0, limit=9), {"clock": NOW - 1}),
     row("outcome", "", "nothing changes", DEAD, commands.outcome(KEYS, "a"), {"clock": NOW - 1}),
+    row(
+        "enqueue", "enqueue", "a message that stands back",
+        {},
+        enqueue(Enqueue("a", b"A", head_start=-10)),
+        {
+            "config": {"layout": 1}, **BODY, "main": {"a": NOW + 10}, "stats": {"total_messages": 1}, **TOKEN,
+            "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "enqueue", "enqueue", "the queue's own limit on waiting holds for a message that names none, or a later one",
+        USED | {"config": {"layout": 1, "lease": LEASE, "rules": rules(message_ttl=7)}},
+        enqueue(Enqueue("a", b"A", expires="+9"), Enqueue("b", b"B"), Enqueue("c", b"C", expires="+5")),
+        {
+            "messages": {"a": "A", "b": "B", "c": "C"}, "main": {"a": NOW, "b": NOW + 1, "c": NOW + 2}, "clock": NOW + 2,
+            "meta": {"a": f"expires={NOW + 7}", "b": f"expires={NOW + 7}", "c": f"expires={NOW + 5}"},
+            "stats": {"total_messages": 3}, **TOKEN, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "enqueue", "enqueue; too many wait", "the first of the queue goes",
+        USED | BODY | {
+            "main": {"a": 5}, "meta": {"a": "score=5"}, "config": {"layout": 1, "lease": LEASE, "rules": rules(max_length=1)},
+        },
+        enqueue(Enqueue("b", b"B")),
+        {
+            "messages": {"b": "B"}, "main": {"b": NOW}, "meta": GONE, "stats": {"total_messages": 1, "dropped": 1}, **TOKEN,
+            "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "claim", "expired, to be kept", "a dead letter, in a queue that wants them",
+        USED | BODY | {
+            "main": {"a": 5}, "meta": {"a": f"expires={NOW}"},
+            "config": {"layout": 1, "lease": LEASE, "rules": rules(keep_expired=1)},
+        },
+        claim(),
+        {
+            "main": GONE, "dlq": {"a": NOW}, "meta": {"a": f"expires={NOW} reason=expired text=nobody took it in time"},
+            "stats": {"dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
+        },
+    ),
+    row(
+        "restore", "give back", "free: to its place, the record marked for a late ack",
+        LEASED,
+        commands.restore(KEYS, [("a", 7)]),
+        {
+            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "parks=1 score=5"},
+            "stats": {"released": 1}, **TOKEN, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "restore", "give back", "counted",
+        LEASED,
+        commands.restore(KEYS, [("a", 7)], limit=2),
+        {
+            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "crashes=1 score=5"},
+            "stats": {"crashes": 1}, **TOKEN, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "restore", "give back too often", "a dead letter",
+        LEASED | {"meta": {"a": "crashes=1 score=5"}},
+        commands.restore(KEYS, [("a", 7)], limit=2),
+        {
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW},
+            "meta": {"a": "crashes=2 score=5 reason=delivery_limit text=it was given back 2 times"},
+            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": "1"},
+        },
+    ),
+    *(
+        row(
+            "restore", "give back a cancelled one", f"it does not run again, {how}",
+            CANCELLED | {"meta": {"a": "crashes=1 score=5"}},
+            commands.restore(KEYS, [("a", 7)], limit=limit),
+            {
+                "processing": GONE, "leases": GONE, "messages": GONE, "meta": GONE,
+                "stats": {"cancelled": 1}, "calls": {"c": "1"},
+            },
+        )
+        for how, limit in (("free", 0), ("counted", 2))
+    ),
+    row(
+        "restore", "", "stale: another fence, and twice",
+        LEASED,
+        commands.restore(KEYS, [("a", 6), ("a", 7), ("a", 7)]),
+        {
+            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "parks=1 score=5"},
+            "stats": {"released": 1, "stale": 2}, **TOKEN, "calls": {"c": "1\na\na"},
+        },
+    ),
+    row(
+        "declare", "", "a queue with rules",
+        {},
+        commands.declare(KEYS, message_ttl=5, max_length=9, keep_expired=True),
+        {"config": {"layout": 1, "rules": rules(message_ttl=5, max_length=9, keep_expired=1)}},
+    ),
+    row(
+        "declare", "", "rules that are no more",
+        USED | {"config": {"layout": 1, "lease": LEASE, "rules": rules(message_ttl=5)}},
+        commands.declare(KEYS),
+        {"config": {"layout": 1, "lease": LEASE}},
+    ),
+    row("delete", "", "with all in it", LEASED, commands.delete(KEYS), {
+        **dict.fromkeys(LEASED, GONE), "clock": GONE, "calls": {"c": "1\n0"},
+    }),
+    row("delete", "", "not while something is in it", LEASED, commands.delete(KEYS, if_empty=True), {
+        "clock": NOW - 1, "calls": {"c": "1\n-1"},
+    }),
 ]  # fmt: skip
 
 

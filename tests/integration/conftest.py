@@ -5,10 +5,13 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import kombu
 import pytest
 
 from redisq import RedisQ
+from tests.integration.kombu_client import Connect
 from tests.integration.operator import Operator, Stage
 from tests.integration.processes import WorkerProcess
 
@@ -39,6 +42,21 @@ def producer(redis_url: str) -> Iterator[RedisQ]:
         app.task(name=options.name, queue=options.queue)(task.handler)
     yield app
     app.close()
+
+
+@pytest.fixture
+def connect(redis_url: str) -> Iterator[Connect]:
+    """Make connections to the test's server; all are closed at the end."""
+    made: list[kombu.Connection] = []
+
+    def make(url: str = "", **options: Any) -> kombu.Connection:
+        connection = kombu.Connection(url or redis_url.replace("redis://", "redisq://"), transport_options=options)
+        made.append(connection)
+        return connection
+
+    yield make
+    for connection in made:
+        connection.release()
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from redisq.broker import commands
+from redisq.broker import commands, exchanges
 from redisq.broker.commands import Claimed, Command, Dedupe, Enqueue, Enqueued, Found, Outcome, QueueView, Row, Settlement
-from redisq.broker.keys import QueueKeys
+from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.message import PLAIN, Delivery, Meta
 
 KEYS = QueueKeys("q")
+EXCHANGE = ExchangeKeys("x")
 
 
 def _claim(limit: int = 1, apart: int | None = None) -> Command[Claimed]:
@@ -73,8 +74,38 @@ SENT = {
     "cancel": (commands.cancel(KEYS, ["a", "b"]), "cancel", ("a", "b"), True),
     "replay": (commands.replay(KEYS, ["a"]), "replay", ("a",), True),
     "outcome": (commands.outcome(KEYS, "a"), "outcome", ("a",), False),
+    "declare": (
+        commands.declare(KEYS, ttl=1, message_ttl=2, max_length=3, keep_expired=True), "declare", (1, 2, 3, 1), False,
+    ),
+    "declare without rules": (commands.declare(KEYS), "declare", (0, 0, 0, 0), False),
+    "delete": (commands.delete(KEYS), "delete", (0,), True),
+    "delete if empty": (commands.delete(KEYS, if_empty=True), "delete", (1,), True),
+    "restore": (commands.restore(KEYS, [("a", 1), ("b", 2)]), "restore", (0, "a", 1, "b", 2), True),
+    "restore that counts": (commands.restore(KEYS, [("a", 1)], limit=20), "restore", (20, "a", 1), True),
     "wait": (commands.wait([KEYS, QueueKeys("r")], 1), "", ("BZPOPMIN", "q:wake", "r:wake", 1), False),
 }  # fmt: skip
+
+
+#: The same, of exchanges of the kombu transport.
+SENT_TO_EXCHANGES = {
+    "bind": (exchanges.bind(EXCHANGE, [(b"r", 0), (b"s", 9)]), "bind", (b"r", 0, b"s", 9), False),
+    "unbind": (exchanges.unbind(EXCHANGE, [b"r"]), "unbind", (b"r",), False),
+    "routes": (exchanges.routes(EXCHANGE), "routes", (), False),
+    "broadcast": (exchanges.broadcast(EXCHANGE, b"B", length=5, age=9000), "broadcast", (5, 9000, b"B"), True),
+    "the last broadcast": (
+        exchanges.last_broadcast(EXCHANGE), "", ("XREVRANGE", "redisq:exchange:x:stream", "+", "-", "COUNT", 1), False,
+    ),
+    "listen": (
+        exchanges.listen({EXCHANGE: "1-0"}, limit=7, block_ms=1000), "",
+        ("XREAD", "COUNT", 7, "BLOCK", 1000, "STREAMS", "redisq:exchange:x:stream", "1-0"), False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "script", "args", "numbered"), SENT_TO_EXCHANGES.values(), ids=SENT_TO_EXCHANGES)
+def test_a_command_about_an_exchange_sends(command: Command[Any], script: str, args: tuple[Any, ...], numbered: bool) -> None:
+    assert command.keys == (EXCHANGE if script else None)
+    assert (command.script, command.args, command.numbered) == (script, args, numbered)
 
 
 @pytest.mark.parametrize(("command", "script", "args", "numbered"), SENT.values(), ids=SENT)

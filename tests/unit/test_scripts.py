@@ -8,20 +8,23 @@ from importlib.resources import files
 
 import pytest
 
-from redisq.broker.keys import FIXED
-from redisq.broker.scripts import SCRIPT_NAMES, Scripts
+from redisq.broker.keys import EXCHANGE, FIXED, QueueKey
+from redisq.broker.scripts import EXCHANGE_SCRIPTS, QUEUE_SCRIPTS, SCRIPT_NAMES, Scripts
 from tests.clock import TEST_NOW
-from tests.contracts.calls import CALLS
+from tests.contracts.calls import CALLS as QUEUE_CALLS
+from tests.contracts.calls import EXCHANGE_CALLS
 
 FOLDER = files("redisq.broker").joinpath("lua")
 SOURCES = {name: FOLDER.joinpath(f"{name}.lua").read_text() for name in SCRIPT_NAMES}
 INCLUDES = {entry.name.removesuffix(".lua"): entry.read_text() for entry in FOLDER.joinpath("include").iterdir()}
 
+CALLS = QUEUE_CALLS | EXCHANGE_CALLS
+
 #: All that Redis 5.0 has and the scripts need.
 COMMANDS = {
-    "DEL", "EXISTS", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HKEYS", "HLEN", "HMGET", "HSET", "HSETNX", "PERSIST",
-    "PEXPIRE", "PUBLISH", "SET", "TIME", "ZADD", "ZCARD", "ZPOPMIN", "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREM", "ZREMRANGEBYRANK",
-    "ZSCORE",
+    "DEL", "EXISTS", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HKEYS", "HLEN", "HMGET", "HSET", "HSETNX", "HVALS",
+    "PERSIST", "PEXPIRE", "PEXPIREAT", "PUBLISH", "SET", "TIME", "UNLINK", "XADD", "XDEL", "XRANGE", "ZADD", "ZCARD", "ZPOPMIN",
+    "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "ZSCORE",
 }  # fmt: skip
 
 every_script = pytest.mark.parametrize("name", SCRIPT_NAMES)
@@ -50,7 +53,7 @@ def test_nothing_is_left_to_include(name: str) -> None:
     assert "@include" not in Scripts()[name].source
 
 
-@every_script
+@pytest.mark.parametrize("name", QUEUE_SCRIPTS)
 @pytest.mark.parametrize("include", ["int", "keys", "refuse"])
 def test_an_include_comes_once_however_often_it_is_asked_for(name: str, include: str) -> None:
     source = Scripts(includes={include: f"-- MARK {include}\n"})[name].source
@@ -87,8 +90,9 @@ def test_the_release_build_knows_no_clock_but_the_servers(name: str) -> None:
 def test_a_header_says_purpose_keys_arguments_and_reply(name: str) -> None:
     lines = SOURCES[name].splitlines()
     assert re.match(rf"--- {name}: \S.*\.", lines[0])
-    assert "--- KEYS: the queue's fixed keys, in the order of include/keys.lua" in lines
-    assert any(re.match(r"--- ARGV\[1\] prefix +string +\{p\}", line) for line in lines)
+    whose, file, prefix = ("exchange", "exchange", "x") if name in EXCHANGE_SCRIPTS else ("queue", "keys", "p")
+    assert f"--- KEYS: the {whose}'s fixed keys, in the order of include/{file}.lua" in lines
+    assert any(re.match(rf"--- ARGV\[1\] prefix +string +\{{{prefix}\}}", line) for line in lines)
     assert any(re.match(r"--- Returns: \S", line) for line in lines)
 
 
@@ -113,12 +117,13 @@ def test_a_numbered_call_declares_its_caller(name: str) -> None:
     assert (declared == ["caller", "number"]) == CALLS[name].numbered == ("@include ledger" in SOURCES[name])
 
 
-def test_the_keys_have_the_order_that_python_sends_them_in() -> None:
-    source = INCLUDES["keys"]
+@pytest.mark.parametrize(("include", "fixed"), [("keys", FIXED), ("exchange", EXCHANGE)], ids=["keys", "exchange"])
+def test_the_keys_have_the_order_that_python_sends_them_in(include: str, fixed: tuple[QueueKey, ...]) -> None:
+    source = INCLUDES[include]
     names = [name.strip() for line in re.findall(r"^local (.*) = KEYS", source, re.M) for name in line.split(",")]
     numbers = [int(number) for number in re.findall(r"KEYS\[(\d+)\]", source)]
-    assert names == [key.name.upper() for key in FIXED]
-    assert numbers == list(range(1, len(FIXED) + 1))
+    assert names == [key.name.upper() for key in fixed]
+    assert numbers == list(range(1, len(fixed) + 1))
 
 
 @every_script

@@ -154,6 +154,11 @@ local function drop_expired(id, raw)
   if not expires or expires > queue.now then
     return false
   end
+  if queue.rules and queue.rules.keep_expired == 1 then
+    bury(id, read_meta(raw), 'expired', 'nobody took it in time')
+    redis.call('HDEL', LEASES, id)
+    return true
+  end
   forget(id, raw)
   grown.expired = grown.expired + 1
   return true

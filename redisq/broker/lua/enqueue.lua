@@ -8,8 +8,8 @@
 ---   id       string
 ---   body     bytes    opaque
 ---   options  string   '' or timing or "timing|descriptor|cap|dedupe|definitions"
----   timing       "head due" or "head due expires": head: head start by priority, us; due: '0' now, '+n' n us from now,
----                'n' at that time, us; expires: dropped if not leased by then, as due
+---   timing       "head due" or "head due expires": head: head start by priority, us, or "-n" to stand back; due: '0' now,
+---                '+n' n us from now, 'n' at that time, us; expires: dropped if not leased by then, as due
 ---   descriptor   what it waits for besides its turn: see include/descriptor.lua; '' for nothing
 ---   cap          integer: it is refused when so many of its lane wait or run; '' for no limit
 ---   dedupe       "mode window key": see include/dedupe.lua; window: us; mode: ignore, the new one is; replace, it gives
@@ -62,6 +62,10 @@ if queue.main + queue.delayed + queue.retry + queue.processing + queue.dead > qu
     end
   end
 end
+local message_ttl, max_length = 0, 0
+if queue.rules then
+  message_ttl, max_length = queue.rules.message_ttl, queue.rules.max_length
+end
 local first = take_ticks(queue, count)
 local unsent, seen, stored = {}, {}, 0
 local bodies, ready, delayed, metas = {}, {}, {}, {}
@@ -71,6 +75,7 @@ local earliest = nil
 local function open_door()
 --- @include flows
 --- @include door
+--- @include dedupe
   local gates = open_flows(queue)
   local door = { woken = false }
   local needs, lines, definitions, lengths, owners, disowned = {}, {}, {}, {}, {}, {}
@@ -195,6 +200,17 @@ local function open_door()
     door.woken = gates.woken
   end
 
+  --- door.drop: messages that wait go, to make room.
+  function door.drop(ids)
+    local raws, old = gates.of(ids), metas_of({ meta = queue.meta + #metas }, ids)
+    for i, id in ipairs(ids) do
+      dedupe_end(id, old[i], queue.now)
+      gates.forget(id, raws[i], true)
+    end
+    gates.arrange()
+    gates.close()
+  end
+
   return door
 end
 local door = queue.gated and open_door()
@@ -206,9 +222,9 @@ for i = 1, count do
   else
     seen[id] = true
     local options, tick = ARGV[3 + 3 * i], first + i - 1
-    local head, due, meta, descriptor, stands = 0, nil, nil, nil, nil
+    local head, due, expires, meta, descriptor, stands, dedupe = 0, nil, nil, nil, nil, nil, nil
     if options ~= '' then
-      local timing, cap, dedupe = options, nil, nil
+      local timing, cap = options, nil
       local bar = string.find(options, '|', 1, true)
       if bar then
         door = door or open_door()
@@ -220,14 +236,15 @@ for i = 1, count do
         timing = string.sub(options, 1, bar - 1)
       end
       if timing ~= '' then
-        local head_text, sign, due_text, expires_sign, expires_text = string.match(timing, '^(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
-        head, due = natural(head_text), moment(queue, sign, due_text, i - 1)
-        local expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
+        local head_sign, head_text, sign, due_text, expires_sign, expires_text = string.match(timing, '^(%-?)(%d+) (%+?)(%d+) ?(%+?)(%d*)$')
+        head, due = head_sign == '' and natural(head_text) or duration(head_text), moment(queue, sign, due_text, i - 1)
+        expires = expires_text ~= '' and moment(queue, expires_sign, expires_text, 0) or nil
         if not head or not due or (expires_text ~= '' and not expires) then
           return refuse('ARGUMENT', 'head start, due time or expiry of message ' .. id)
         end
-        if expires then
-          meta = 'expires=' .. int(expires)
+        head = head_sign == '' and head or -head
+        if due - head > 9007199254740991 then
+          return refuse('ARGUMENT', 'message ' .. id .. ' stands back beyond the end of time')
         end
       end
       stands = dedupe and door.stand_in(id, body, dedupe, due)
@@ -236,8 +253,15 @@ for i = 1, count do
       end
       if dedupe and not stands then
         door.own(id, dedupe, due)
-        meta = (meta and meta .. ' ' or '') .. 'dedupe=' .. dedupe.key
+        meta = 'dedupe=' .. dedupe.key
       end
+    end
+    if message_ttl > 0 then
+      local last = math.max(due or 0, queue.now) + message_ttl
+      expires = math.min(expires or last, last)
+    end
+    if expires then
+      meta = 'expires=' .. int(expires) .. (meta and ' ' .. meta or '')
     end
     if stands then
       unsent[#unsent + 1] = id .. '=' .. stands
@@ -250,7 +274,7 @@ for i = 1, count do
       if due and due > queue.now then
         delayed[#delayed + 1], delayed[#delayed + 2] = due, id
         earliest = math.min(earliest or due, due)
-        if head > 0 then
+        if head ~= 0 then
           meta = 'score=' .. int(due - head) .. (meta and ' ' .. meta or '')
         end
       else
@@ -263,6 +287,13 @@ for i = 1, count do
   end
 end
 
+local before = 0
+if max_length > 0 then
+  before = natural(redis.call('HGET', STATS, 'dropped') or 0)
+end
+if not before then
+  return refuse('CORRUPT', 'field dropped of ' .. STATS .. ' is not a number')
+end
 if #bodies > 0 then
   local next_due = #delayed > 0 and redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
   -- The first write: it fails on a field that is not a number, or on a full server, while nothing is changed yet.
@@ -285,6 +316,20 @@ if #bodies > 0 then
   if woken or (earliest and (not next_due or earliest < tonumber(next_due))) then
     wake_worker()
   end
+end
+-- Too many wait: the first of them go, a thousand a call, as they do in other brokers.
+local over = max_length > 0 and math.min(queue.main + #ready / 2 - max_length, 1000) or 0
+if over > 0 then
+  local dropped = redis.call('ZRANGE', MAIN, 0, over - 1)
+  door = door or queue.meta > 0 and open_door()
+  if door then
+    door.drop(dropped)
+  end
+  for _, key in ipairs({ MESSAGES, META, LEASES }) do
+    redis.call('HDEL', key, unpack(dropped))
+  end
+  redis.call('ZREM', MAIN, unpack(dropped))
+  redis.call('HSET', STATS, 'dropped', int(before + #dropped))
 end
 close_queue(queue)
 remember(caller, number, unsent)

@@ -305,5 +305,22 @@ local function open_gates(queue)
     end
   end
 
+  --- gates.unlink: all goes with its queue, dedupe keys too; but for an operator's rules.
+  function gates.unlink()
+    for _, raw in ipairs(redis.call('HVALS', gates.needs)) do
+      redis.call('UNLINK', gates.flow .. gates.parsed(raw).flow)
+    end
+    for _, gate in ipairs(redis.call('HVALS', gates.blocked)) do
+      redis.call('UNLINK', gates.waiting .. gate)
+    end
+    for _, raw in ipairs(redis.call('HVALS', META)) do
+      local key = string.match(raw, 'dedupe=(%S+)')
+      if key then
+        redis.call('UNLINK', PREFIX .. ':dedupe:' .. key)
+      end
+    end
+    redis.call('UNLINK', gates.run, gates.needs, gates.lanes, gates.slots, gates.tat, gates.pauses, gates.blocked, gates.opens)
+  end
+
   return gates
 end

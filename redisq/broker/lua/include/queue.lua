@@ -4,10 +4,10 @@
 --- @include int
 --- @include refuse
 
---- open_queue: the queue's state, or nil and the refusal.
+--- open_queue: the queue's state, or nil and the refusal. `rules` is nil in a queue to which nobody declared any.
 --- The reads double as type checks: a key of a wrong type ends the script here, before its first write.
 local function open_queue()
-  local found = redis.call('HMGET', CONFIG, 'layout', 'paused', 'grace_until', 'lease', 'gated')
+  local found = redis.call('HMGET', CONFIG, 'layout', 'paused', 'grace_until', 'lease', 'rules', 'gated')
   if found[1] ~= '1' then
     if found[1] then
       return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has layout ' .. found[1] .. ', this redisq knows layout 1')
@@ -23,9 +23,19 @@ local function open_queue()
   if not grace or not lease then
     return nil, refuse('CORRUPT', 'key ' .. CONFIG .. ' holds a grace_until or lease that is not a number')
   end
+  local rules = nil
+  if found[5] then
+    rules = {}
+    for name, value in string.gmatch(found[5], '(%S+)=(%S*)') do
+      rules[name] = natural(value)
+    end
+    if not rules.ttl or not rules.message_ttl or not rules.max_length or not rules.keep_expired then
+      return nil, refuse('CORRUPT', 'key ' .. CONFIG .. ' holds rules that are not numbers')
+    end
+  end
   local queue = {
-    now = now_us(), clock = clock, paused = found[2] == '1', grace = grace, lease = lease, config = {},
-    gated = found[5],
+    now = now_us(), clock = clock, paused = found[2] == '1', grace = grace, lease = lease, rules = rules, config = {},
+    gated = found[6],
     main = redis.call('ZCARD', MAIN), delayed = redis.call('ZCARD', DELAYED), retry = redis.call('ZCARD', RETRY),
     processing = redis.call('ZCARD', PROCESSING), dead = redis.call('ZCARD', DLQ),
     bodies = redis.call('HLEN', MESSAGES), meta = redis.call('HLEN', META),
@@ -56,6 +66,12 @@ local function close_queue(queue)
   redis.call('SET', CLOCK, int(math.max(queue.clock, queue.now)))
   if #queue.config > 0 then
     redis.call('HSET', CONFIG, unpack(queue.config))
+  end
+  -- A queue that goes when nobody uses it: every call is a use, and all its keys go together.
+  if queue.rules and queue.rules.ttl > 0 then
+    for _, key in ipairs(KEYS) do
+      redis.call('PEXPIRE', key, int(queue.rules.ttl))
+    end
   end
 end
 

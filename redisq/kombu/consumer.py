@@ -1,0 +1,479 @@
+"""Claim what the consumers of one connection may have, and wait for more: with an event loop, and without one.
+
+Claims bring a batch, within each channel's prefetch count, which waits here until it is handed out. Nothing is polled:
+while the queues are empty, one connection blocks on their wake keys and another on the streams of fanout exchanges. A
+hint is only a hint, so the queues are looked at once a second all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from kombu.utils.scheduling import cycle_by_name
+
+from redisq.backoff import Backoff
+from redisq.broker.blocking import BlockingCall, readable
+from redisq.broker.commands import MAX_BATCH, Claimed, Command, claim, wait
+from redisq.broker.connection import BLOCK_SECONDS, Server
+from redisq.broker.connector import Connector
+from redisq.broker.forks import after_fork
+from redisq.broker.keys import QueueKeys
+from redisq.errors import BrokerError, BrokerUnavailable
+from redisq.kombu.fanout import Fanout
+from redisq.kombu.held import Held
+from redisq.kombu.keeper import Keeper
+from redisq.kombu.names import Names
+from redisq.kombu.options import Options
+
+__all__ = ["Consumer", "Subscription"]
+
+#: Seconds that an answer of a blocking call may be late before its connection is taken for dead.
+_LATE = 1.5
+
+
+class Subscription(NamedTuple):
+    """One consumer of one queue.
+
+    Attributes:
+        channel: Whose prefetch count it takes from, and who hands its messages out.
+        queue: kombu's name.
+        tag: The consumer's tag.
+    """
+
+    channel: Any
+    queue: str
+    tag: str
+
+
+class Consumer:
+    """The consuming side of one connection.
+
+    Args:
+        server: For the blocking connections.
+        connector: For claims. It gives up soon: the next round is another try.
+        options: The transport's options.
+        names: From kombu's names to keys.
+        keeper: Extends the leases of what was claimed.
+        fanout: The queues of fanout exchanges.
+        log: Where an outage is told.
+        give_up: Raise when Redis is away, so that kombu goes on to the next URL; else wait for it.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        connector: Connector,
+        options: Options,
+        names: Names,
+        keeper: Keeper,
+        fanout: Fanout,
+        log: logging.Logger,
+        *,
+        give_up: bool,
+    ) -> None:
+        self._connector = connector
+        self._options = options
+        self._names = names
+        self._keeper = keeper
+        self._fanout = fanout
+        self._log = log
+        self._give_up = give_up
+        self._worker = f"kombu-{os.getpid()}@{socket.gethostname()}"
+        self._subscriptions: dict[str, Subscription] = {}
+        self._order: Any = cycle_by_name(options.queue_order_strategy)()
+        self._ready: deque[tuple[Subscription, Held]] = deque()
+        self._heard: deque[tuple[Subscription, bytes]] = deque()
+        self._handed_out = 0
+        # Queue -> when to look at it again, monotonic; absent: now.
+        self._look_at: dict[str, float] = {}
+        self._loop: Any = None
+        self._timer: Any = None
+        self._alarm_at = 0.0
+        self._poke: socket.socket | None = None
+        self._poked: socket.socket | None = None
+        self._hooks: list[Callable[[], None]] = []
+        self._wake: BlockingCall[Any] = server.blocking("kombu-wake", BLOCK_SECONDS, opened=self._opened, closing=self._closing)
+        self._ears: BlockingCall[Any] = server.blocking("kombu-fanout", BLOCK_SECONDS, opened=self._opened, closing=self._closing)
+        self._asked: dict[BlockingCall[Any], float] = {}
+        self._listening: tuple[str, ...] = ()
+        self._failures = 0
+        self._told = False
+        self._away_till = 0.0
+        self._backoff = Backoff(first=0.05, cap=1.0)
+        after_fork(self._forget)
+
+    def _forget(self) -> None:
+        # What was claimed is the parent's, and so is the loop.
+        self._ready.clear()
+        self._heard.clear()
+        self._hooks = []
+        self._loop = self._timer = self._poked = self._poke = None
+
+    # Who consumes
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """A channel consumes from a queue."""
+        self._subscriptions[subscription.tag] = subscription
+        self._reorder()
+        self._look_at.pop(subscription.queue, None)
+
+    def cancel(self, tag: str) -> None:
+        """It does not any more. What was claimed for it, and not handed out, goes back for free."""
+        subscription = self._subscriptions.pop(tag, None)
+        if subscription is None:
+            return
+        self._reorder()
+        kept: deque[tuple[Subscription, Held]] = deque()
+        for ready in self._ready:
+            if ready[0].tag == tag:
+                self._keeper.end(ready[1], "release")
+            else:
+                kept.append(ready)
+        self._ready = kept
+        self._heard = deque(heard for heard in self._heard if heard[0].tag != tag)
+
+    def serves(self, queue: str) -> bool:
+        """Whether somebody consumes from a queue here."""
+        return any(subscription.queue == queue for subscription in self._subscriptions.values())
+
+    def _reorder(self) -> None:
+        self._order.update(list(self._subscriptions))
+
+    def forget(self, queue: str) -> None:
+        """The queue is deleted: so is what was claimed of it."""
+        self._ready = deque(ready for ready in self._ready if ready[0].queue != queue)
+        self._look_at.pop(queue, None)
+
+    # Claims
+
+    def _credit(self, channel: Any) -> int:
+        waiting = sum(1 for subscription, _ in self._ready if subscription.channel is channel)
+        credit: int = channel.qos.credit(self._options.batch + waiting) - waiting
+        return max(credit, 0)
+
+    def _wanting(self) -> list[tuple[Subscription, int]]:
+        """Who may have messages of a queue, and how many."""
+        wanting = []
+        left: dict[int, int] = {}
+        for tag in self._order.consume(len(self._subscriptions)):
+            subscription = self._subscriptions[tag]
+            if subscription.queue in self._fanout:
+                continue
+            channel = subscription.channel
+            if id(channel) not in left:
+                left[id(channel)] = self._credit(channel)
+            if left[id(channel)] > 0:
+                wanting.append((subscription, left[id(channel)]))
+        return wanting
+
+    def _claim(self, wanting: Sequence[tuple[Subscription, int]]) -> None:
+        now = time.monotonic()
+        due = [pair for pair in wanting if self._look_at.get(pair[0].queue, 0) <= now]
+        # A queue that was looked at is left alone until something is known to be there.
+        while due:
+            if self._options.queue_order_strategy == "round_robin":
+                share = max(len(due), 1)
+                some, due = due, []
+            else:
+                share, some, due = 1, due[:1], due[1:]
+            calls: list[Command[Claimed]] = []
+            asked: list[tuple[Subscription, int]] = []
+            given: dict[int, int] = {}
+            for subscription, _ in some:
+                channel = subscription.channel
+                left = self._credit(channel) - given.get(id(channel), 0)
+                credit = min(left, -(-self._credit(channel) // share))
+                if credit > 0:
+                    limit = min(credit, self._options.batch, MAX_BATCH)
+                    given[id(channel)] = given.get(id(channel), 0) + limit
+                    asked.append((subscription, limit))
+                    calls.append(self._call(self._names.queue(subscription.queue), limit))
+            if not calls:
+                return
+            for (subscription, limit), result in zip(asked, self._connector.execute_many(calls), strict=True):
+                if isinstance(result, BrokerError):
+                    raise result
+                self._claimed(subscription, limit, result)
+
+    def _call(self, keys: QueueKeys, limit: int) -> Command[Claimed]:
+        options = self._options
+        return claim(keys, worker=self._worker, limit=limit, lease=options.lease_us, max_crashes=options.delivery_limit)
+
+    def _claimed(self, subscription: Subscription, limit: int, result: Claimed) -> None:
+        keys = self._names.queue(subscription.queue)
+        held = [Held(subscription.queue, keys, delivery) for delivery in result.deliveries]
+        if held:
+            self._keeper.hold(held)
+            self._ready.extend((subscription, each) for each in held)
+            self._order.rotate(subscription.tag)
+        if len(held) < limit:
+            rest = BLOCK_SECONDS if result.next_due is None else min(result.next_due, BLOCK_SECONDS)
+            self._look_at[subscription.queue] = time.monotonic() + rest
+        else:
+            self._look_at.pop(subscription.queue, None)
+
+    def get(self, queue: str) -> Held | None:
+        """Claim one message, for `basic_get`.
+
+        Raises:
+            BrokerError: Redis refused, or is away.
+        """
+        keys = self._names.queue(queue)
+        while not (answer := self._connector.execute(self._call(keys, 1))).deliveries:
+            # What was first had expired, and more is there.
+            if answer.next_due != 0:
+                return None
+        deliveries = answer.deliveries
+        held = Held(queue, keys, deliveries[0])
+        self._keeper.hold((held,))
+        return held
+
+    # Blocking calls
+
+    def _arm(self, wanting: Sequence[tuple[Subscription, int]]) -> None:
+        if not self._wake.pending and wanting and not self._ready:
+            queues = sorted({subscription.queue for subscription, _ in wanting})
+            self._ask(self._wake, wait([self._names.queue(queue) for queue in queues], BLOCK_SECONDS))
+        self._listen()
+
+    def _listen(self) -> None:
+        queues = self._fanout_queues()
+        streams = self._fanout.streams(queues)
+        if self._ears.pending and streams != self._listening:
+            self._ears.disconnect()
+        if not self._ears.pending and streams:
+            command = self._fanout.listen(queues, BLOCK_SECONDS * 1000)
+            if command:
+                self._listening = streams
+                self._ask(self._ears, command)
+
+    def _fanout_queues(self) -> list[str]:
+        return sorted({each.queue for each in self._subscriptions.values() if each.queue in self._fanout})
+
+    def _ask(self, call: BlockingCall[Any], command: Command[Any]) -> None:
+        self._asked[call] = time.monotonic()
+        call.send(command)
+
+    def _answered(self, call: BlockingCall[Any]) -> None:
+        if call is self._wake:
+            woken = call.read()
+            for subscription in self._subscriptions.values():
+                if woken is None or self._names.queue(subscription.queue).wake == woken:
+                    self._look_at.pop(subscription.queue, None)
+        else:
+            heard = call.read()
+            by_queue: dict[str, list[Subscription]] = {}
+            for subscription in self._subscriptions.values():
+                by_queue.setdefault(subscription.queue, []).append(subscription)
+            for queue, body in self._fanout.sort(list(by_queue), heard):
+                self._heard.append((by_queue[queue][0], body))
+
+    def _drop_deaf(self) -> None:
+        limit = time.monotonic() - BLOCK_SECONDS - _LATE
+        for call in (self._wake, self._ears):
+            if call.pending and self._asked[call] < limit and not call.readable(0):
+                call.disconnect()
+
+    # Outages
+
+    def _round(self) -> list[tuple[Subscription, int]]:
+        """Claim, and block if there is nothing. Returns who may have messages."""
+        wanting: list[tuple[Subscription, int]] = []
+
+        def look() -> None:
+            self._drop_deaf()
+            wanting.extend(self._wanting())
+            self._claim(wanting)
+            self._arm(wanting)
+
+        if time.monotonic() < self._away_till or not self._attempt(look):
+            return []
+        self._failures = 0
+        if self._told:
+            self._told = False
+            self._log.warning("Redis is back")
+        return wanting
+
+    def _attempt(self, step: Callable[[], None]) -> bool:
+        """Whether Redis was there for it."""
+        try:
+            step()
+        except BrokerUnavailable as error:
+            if self._give_up:
+                raise
+            self._failures += 1
+            self._away_till = time.monotonic() + self._backoff.delay(self._failures, random.random)
+            self._look_at.clear()
+            # Connections that were cut and can be had again at once are no outage: each of the two may fail once.
+            if self._failures > 2 and not self._told:
+                self._told = True
+                self._log.warning("Redis is away, waiting for it: %s", error)
+            return False
+        return True
+
+    def _read(self, call: BlockingCall[Any]) -> None:
+        self._attempt(lambda: self._answered(call))
+
+    # Without an event loop
+
+    def drain(self, timeout: float | None) -> bool:
+        """Hand one message out; False: there was none in that time (None: wait for ever)."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        # A batch of messages may take long to hand out: fanout, so remote control, goes before.
+        if self._ready and not self._heard and self._ears.pending and self._ears.readable(0):
+            self._read(self._ears)
+            self._attempt(self._listen)
+        while True:
+            if self._hand_out():
+                return True
+            wanting = self._round()
+            if self._hand_out():
+                return True
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                # Something may have come while it was claimed.
+                self._wait(0)
+                return self._hand_out()
+            self._wait(min(self._sleep(wanting), float("inf") if deadline is None else deadline - now))
+
+    def _sleep(self, wanting: Sequence[tuple[Subscription, int]]) -> float:
+        """Seconds until there is something to do without being woken."""
+        now = time.monotonic()
+        if now < self._away_till:
+            return self._away_till - now
+        looks = [self._look_at.get(subscription.queue, now) - now for subscription, _ in wanting]
+        return max(min([*looks, float(BLOCK_SECONDS)]), 0.0)
+
+    def _wait(self, seconds: float) -> None:
+        calls = [call for call in (self._wake, self._ears) if call.pending]
+        if not calls:
+            time.sleep(min(seconds, BLOCK_SECONDS))
+            return
+        found = readable(calls, seconds)
+        for call in calls:
+            if call.fileno() in found:
+                self._read(call)
+
+    def _hand_out(self) -> bool:
+        """Hand out one message, if one is here."""
+        while self._heard:
+            subscription, body = self._heard.popleft()
+            if subscription.channel.hand_out_broadcast(subscription, body):
+                self._handed_out += 1
+                return True
+        while self._ready:
+            subscription, held = self._ready.popleft()
+            if subscription.channel.hand_out(subscription, held):
+                self._handed_out += 1
+                return True
+        return False
+
+    # With an event loop
+
+    def register(self, loop: Any) -> None:
+        """Work in kombu's event loop from now on."""
+        self.unregister()
+        self._loop = loop
+        self._poked, self._poke = socket.socketpair()
+        self._poked.setblocking(False)
+        loop.add_reader(self._poked.fileno(), self._turned)
+        loop.on_tick.add(self._tick)
+        # Its poller sleeps as long as no timer says otherwise; dead connections and due times want to be looked at.
+        timer = loop.call_repeatedly(BLOCK_SECONDS, _nothing)
+        self._hooks = [lambda: loop.on_tick.discard(self._tick), timer.cancel]
+        for call in (self._wake, self._ears):
+            if call.fileno() >= 0:
+                self._opened(call.fileno())
+
+    def unregister(self) -> None:
+        """Leave the loop alone."""
+        for call in (self._wake, self._ears):
+            if self._loop is not None and call.fileno() >= 0:
+                self._closing(call.fileno())
+        for hook in self._hooks:
+            hook()
+        self._hooks = []
+        if self._poked is not None and self._poke is not None:
+            self._loop.remove(self._poked.fileno())
+            self._poked.close()
+            self._poke.close()
+            self._poked = self._poke = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop = self._timer = None
+
+    def _opened(self, fileno: int) -> None:
+        if self._loop is not None:
+            self._loop.add_reader(fileno, self.on_readable, fileno)
+
+    def _closing(self, fileno: int) -> None:
+        if self._loop is not None:
+            self._loop.remove(fileno)
+
+    def on_readable(self, fileno: int) -> None:
+        """The loop found something to read."""
+        for call in (self._wake, self._ears):
+            if call.fileno() == fileno:
+                if call.pending:
+                    self._read(call)
+                else:
+                    # Nothing was asked: the server closed the connection.
+                    call.disconnect()
+                break
+        while self._heard and self._hand_out():
+            pass
+
+    def _tick(self) -> None:
+        before = self._handed_out
+        while self._hand_out():
+            pass
+        wanting = self._round()
+        while self._hand_out():
+            pass
+        if self._loop is None:
+            return
+        if self._handed_out != before:
+            # What a callback leaves to the loop, as Celery its acknowledgements, is done in its next turn. Then there is
+            # credit again; and others were served in between.
+            self._alarm(0.0)
+        elif wanting or self._failures:
+            sleep = self._sleep(wanting)
+            if sleep < BLOCK_SECONDS:
+                self._alarm(sleep)
+
+    def _alarm(self, seconds: float) -> None:
+        """Turn the loop then. It has decided how long to sleep before it asked us, so it is poked to decide again."""
+        at = time.monotonic() + seconds
+        if seconds > 0:
+            if time.monotonic() < self._alarm_at <= at + 0.001:
+                return
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(seconds, _nothing)
+            self._alarm_at = at
+        if self._poke is not None:
+            self._poke.send(b"!")
+
+    def _turned(self) -> None:
+        if self._poked is not None:
+            self._poked.recv(100)
+
+    def close(self) -> None:
+        """Give back what was not handed out; close the connections. What is held stays the keeper's."""
+        self.unregister()
+        for tag in list(self._subscriptions):
+            self.cancel(tag)
+        self._wake.close()
+        self._ears.close()
+        self._connector.close()
+
+
+def _nothing() -> None:
+    """The loop turns, which is all that is wanted."""

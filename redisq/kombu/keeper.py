@@ -1,0 +1,233 @@
+"""Keep what is held: a thread of its own extends the leases, and carries acknowledgements off at once.
+
+kombu's programs block: a callback, a pool of one process, a loop that nobody turns. The thread does not care, and it
+works the same with an event loop and without one, with consumers and after the last was cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from redisq.broker.commands import MAX_BATCH, Command, Settlement, restore, settle
+from redisq.broker.connection import Server
+from redisq.broker.connector import Connector, Patience
+from redisq.broker.forks import after_fork
+from redisq.broker.keys import QueueKeys
+from redisq.broker.leases import renew
+from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable
+from redisq.kombu.held import Held
+
+__all__ = ["Keeper"]
+
+#: Seconds to wait before settlements that Redis did not take are sent again.
+_AGAIN = 0.5
+#: Seconds that `close` tries to send what is left.
+_LAST_TRY = 1.0
+
+
+class Ending(NamedTuple):
+    """How one held message ends: `ack`, `dead` or `restore` (back to its place), which may count against a limit."""
+
+    held: Held
+    how: str
+    limit: int = 0
+
+
+class Keeper:
+    """Thread-safe. The thread starts with the first message that is held.
+
+    Args:
+        server: Where Redis is.
+        lease: Microseconds.
+        refresh: Called in the thread: prolongs what else lives only while somebody uses it, and says when to be called again.
+        log: Where trouble is told.
+    """
+
+    def __init__(self, server: Server, lease: int, refresh: Callable[[Connector], float], log: logging.Logger) -> None:
+        self._server = server
+        self._lease = lease
+        self._refresh = refresh
+        self._log = log
+        self._foreign: set[str] = set()
+        self._reset()
+        after_fork(self._forked)
+
+    def _forked(self) -> None:
+        # A child holds nothing: its parent does, and settles it. What the child has a copy of it must not end.
+        self._foreign.update(self._held)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._wanted = threading.Event()
+        self._held: dict[str, Held] = {}
+        self._endings: list[Ending] = []
+        self._thread: threading.Thread | None = None
+        self._connector: Connector | None = None
+        self._closed = False
+        self._refresh_at = 0.0
+
+    def refresh_now(self) -> None:
+        """There is something new to prolong. Starts the thread."""
+        self._refresh_at = 0.0
+        self.start()
+        self._wanted.set()
+
+    def hold(self, held: Sequence[Held]) -> None:
+        """Renew these leases until they end."""
+        for each in held:
+            self._held[each.tag] = each
+        self.start()
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._run, name="redisq-kombu-keeper", daemon=True)
+                    self._thread.start()
+
+    def end(self, held: Held, how: str, limit: int = 0) -> None:
+        """A message ended. Told to Redis at once, by the thread, or by whoever goes there first."""
+        if held.tag in self._foreign:
+            return
+        with self._lock:
+            self._endings.append(Ending(held, how, limit))
+            first = len(self._endings) == 1
+        if self._closed:
+            # Acknowledged after its channel was closed, and so given back: the ack still counts.
+            self.flush()
+            self._carrier().close()
+        elif first:
+            self._wanted.set()
+
+    def forget(self, keys: QueueKeys) -> None:
+        """The queue is deleted: nothing of it is held, or to be settled, any more."""
+        with self._sending, self._lock:
+            self._endings = [ending for ending in self._endings if ending.held.keys != keys]
+            for tag in [tag for tag, held in self._held.items() if held.keys == keys]:
+                del self._held[tag]
+
+    def flush(self) -> bool:
+        """Send all endings. False: Redis did not take them; the thread tries again."""
+        with self._sending:
+            with self._lock:
+                endings, self._endings = self._endings, []
+            if not endings:
+                return True
+            left = endings
+            try:
+                left = self._send(endings)
+            except BrokerError as error:
+                self._log.warning("Could not settle %d messages, trying again: %s", len(endings), error)
+            finally:
+                # Interrupted, too: what is sent twice is settled once.
+                if left:
+                    with self._lock:
+                        self._endings[:0] = left
+            return not left
+
+    def _send(self, endings: Sequence[Ending]) -> list[Ending]:
+        """Gives those that Redis did not take, for now."""
+        batches = _batches(endings)
+        left: list[Ending] = []
+        for (_, some), result in zip(batches, self._carrier().execute_many([command for command, _ in batches]), strict=True):
+            if isinstance(result, BrokerUnavailable | AccessDenied):
+                left += some
+                continue
+            if isinstance(result, BrokerError):
+                self._log.error("Redis refused to settle %d messages, they run again later: %s", len(some), result)
+            for ending in some:
+                self._held.pop(ending.held.tag, None)
+        return left
+
+    def close(self) -> None:
+        """Stop the thread and its renewals; send what is left, within about a second."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._wanted.set()
+        if thread and thread is not threading.current_thread():
+            thread.join(_LAST_TRY)
+        self.flush()
+        self._held.clear()
+        if self._connector:
+            self._connector.close()
+
+    def _carrier(self) -> Connector:
+        if self._connector is None:
+            self._connector = self._server.connector("kombu-keeper", patience=Patience(_LAST_TRY))
+        return self._connector
+
+    def _run(self) -> None:
+        interval = self._lease / 3_000_000
+        renew_at = time.monotonic() + interval
+        while not self._closed:
+            self._wanted.wait(max(min(renew_at, self._refresh_at) - time.monotonic(), 0))
+            self._wanted.clear()
+            if self._closed:
+                return
+            try:
+                if not self.flush() and not self._closed:
+                    time.sleep(_AGAIN)
+                    self._wanted.set()
+                if time.monotonic() >= renew_at:
+                    renew_at = time.monotonic() + interval
+                    self._renew()
+                if time.monotonic() >= self._refresh_at:
+                    self._prolong()
+            except BrokerError as error:
+                self._log.warning("Keeping what is in use failed, trying again: %s", error)
+                time.sleep(_AGAIN)
+            except Exception:  # noqa: BLE001 - the leases live on this thread: the next round is another try
+                self._log.exception("Keeping leases failed")
+                time.sleep(_AGAIN)
+
+    def _prolong(self) -> None:
+        # Set first: `refresh_now` may be called meanwhile.
+        self._refresh_at = float("inf")
+        again = _AGAIN
+        try:
+            again = self._refresh(self._carrier())
+        finally:
+            self._refresh_at = min(self._refresh_at, time.monotonic() + again)
+
+    def _renew(self) -> None:
+        for held, verdict in renew(self._carrier(), list(self._held.values()), self._lease, self._log):
+            # What somebody cancelled stays held: kombu cannot stop a run. It goes when it ends, however it ends.
+            if verdict == "lost" and self._held.pop(held.tag, None) is not None:
+                self._log.warning("Lost the lease of message %s of queue %s", held.delivery.id, held.queue)
+
+
+def _batches(endings: Sequence[Ending]) -> list[tuple[Command[Any], list[Ending]]]:
+    by_call: dict[tuple[QueueKeys, str, int], list[Ending]] = {}
+    for ending in endings:
+        kind = "restore" if ending.how == "restore" else "settle"
+        by_call.setdefault((ending.held.keys, kind, ending.limit), []).append(ending)
+    batches: list[tuple[Command[Any], list[Ending]]] = []
+    for (keys, kind, limit), all_ in by_call.items():
+        for at in range(0, len(all_), MAX_BATCH):
+            some = all_[at : at + MAX_BATCH]
+            if kind == "restore":
+                command: Command[Any] = restore(
+                    keys, [(each.held.delivery.id, each.held.delivery.fence) for each in some], limit=limit
+                )
+            else:
+                command = settle(keys, [_settlement(each) for each in some])
+            batches.append((command, some))
+    return batches
+
+
+def _settlement(ending: Ending) -> Settlement:
+    delivery = ending.held.delivery
+    if ending.how == "ack":
+        return Settlement("ack", delivery.id, delivery.fence)
+    if ending.how == "release":
+        return Settlement("release", delivery.id, delivery.fence)
+    # What is left is the reason of a dead letter.
+    return Settlement("dead", delivery.id, delivery.fence, 0, ending.how)

@@ -1,0 +1,64 @@
+"""What the channels of one connection share: options, connections to Redis, the keeper, the consumer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+from redisq.broker.connector import Connector, Patience
+from redisq.kombu.address import server_of
+from redisq.kombu.consumer import Consumer
+from redisq.kombu.fanout import Fanout
+from redisq.kombu.keeper import Keeper
+from redisq.kombu.names import Names
+from redisq.kombu.options import Options
+from redisq.kombu.routing import Routing
+
+__all__ = ["Session"]
+
+_log = logging.getLogger("redisq.kombu")
+
+#: Seconds that a consumer waits for an answer before it takes the connection for dead.
+_DEAF = 2.0
+#: Seconds that a consumer's call is repeated before the outage is left to the next round.
+_SHORT = 0.3
+
+
+class Session:
+    """Everything connects when it is first used.
+
+    Args:
+        client: The `kombu.Connection`.
+        tls: Whether the scheme says TLS.
+    """
+
+    def __init__(self, client: Any, *, tls: bool) -> None:
+        given = client.transport_options
+        self.options = Options.of(given)
+        self.names = Names(str(given.get("global_keyprefix") or ""))
+        server = server_of(client, given, tls=tls)
+        connect = min(server.options["socket_connect_timeout"], _DEAF)
+        hasty = replace(server, timeout=min(server.timeout, _DEAF), options={**server.options, "socket_connect_timeout": connect})
+        self.connector: Connector = server.connector("kombu")
+        self.once: Connector = server.connector("kombu", patience=Patience(0.0))
+        self.routing = Routing(self.connector, self.names, self.options)
+        self.fanout = Fanout(self.connector, self.names, self.options)
+        self.keeper = Keeper(hasty, self.options.lease_us, self.routing.refresh, _log)
+        self.consumer = Consumer(
+            hasty,
+            hasty.connector("kombu-claims", patience=Patience(_SHORT)),
+            self.options,
+            self.names,
+            self.keeper,
+            self.fanout,
+            _log,
+            give_up=len(client.alt or ()) > 1,
+        )
+
+    def close(self) -> None:
+        """Give back what nobody was given, settle what is settled, close all connections. Bounded in time."""
+        self.consumer.close()
+        self.keeper.close()
+        self.connector.close()
+        self.once.close()

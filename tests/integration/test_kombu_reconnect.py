@@ -1,0 +1,238 @@
+"""The kombu transport when connections break, and when Redis is away."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import kombu
+import pytest
+import redis
+from kombu.asynchronous.hub import Hub
+
+from tests.integration.kombu_client import Connect, Sink, publish
+from tests.integration.processes import wait_until
+from tests.servers import RedisServer
+from tests.wire import CuttingProxy
+
+
+def test_consumers_go_on_when_their_connections_are_killed(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect()
+    news = kombu.Exchange("news", type="fanout")
+    sink = Sink(connection, kombu.Queue("q"), kombu.Queue("f", news))
+    publisher = connect()
+    with sink.consumer:
+        for number in range(5):
+            publish(publisher, number)
+            publisher.Producer(exchange=news).publish(f"news {number}")
+            sink.drain(2)
+            for client in raw.client_list():
+                if "redisq" in client["name"]:
+                    raw.client_kill_filter(_id=client["id"])
+    assert len(sink.messages) == 10
+
+
+def test_a_consumer_goes_on_when_the_server_is_back(connect: Connect) -> None:
+    with RedisServer(append_only=True) as server:
+        connection = connect(server.url().replace("redis://", "redisq://"))
+        publish(connection, 1)
+        sink = Sink(connection)
+        with sink.consumer:
+            sink.drain(1)
+            server.kill()
+            with pytest.raises(socket.timeout):
+                connection.drain_events(timeout=1)
+            server.start()
+            back = time.monotonic()
+            publish(connection, 2)
+            assert sink.drain(1) == [1, 2]
+            assert time.monotonic() - back < 3
+        server.kill()
+        started = time.monotonic()
+        connection.release()
+        assert time.monotonic() - started < 5
+
+
+NEWS = kombu.Exchange("news", type="fanout")
+
+
+@pytest.mark.parametrize("with_loop", [False, True], ids=["drain", "loop"])
+def test_a_consumer_goes_on_when_its_sockets_are_half_open(
+    connect: Connect, redis_server: RedisServer, with_loop: bool, raw: redis.Redis
+) -> None:
+    proxy = CuttingProxy(redis_server.port)
+    with closing(proxy):
+        connection, publisher = connect(f"redisq://127.0.0.1:{proxy.port}"), connect()
+        sink = Sink(connection, kombu.Queue("q"), kombu.Queue("f", NEWS))
+        hub = Hub()
+        with sink.consumer:
+            if with_loop:
+                connection.register_with_event_loop(hub)
+
+            def turn() -> None:
+                if with_loop:
+                    hub.run_once()
+                else:
+                    try:
+                        connection.drain_events(timeout=0.1)
+                    except TimeoutError:
+                        return
+
+            def comes(body: str) -> None:
+                deadline = time.monotonic() + 10
+                while body not in sink.bodies:
+                    assert time.monotonic() < deadline, f"{body} did not come"
+                    turn()
+
+            publish(publisher, "one")
+            publisher.Producer(exchange=NEWS).publish("news one")
+            comes("one")
+            comes("news one")
+            proxy.silence()
+            started = time.monotonic()
+            publish(publisher, "two")
+            publisher.Producer(exchange=NEWS).publish("news two")
+            comes("two")
+            comes("news two")
+            assert time.monotonic() - started < 6
+            proxy.silence()
+            started = time.monotonic()
+        connection.release()
+        assert time.monotonic() - started < 6
+        hub.close()
+
+
+ACKS_AND_ENDS = """
+import sys, kombu, redisq.kombu
+connection = kombu.Connection(sys.argv[1])
+message = connection.default_channel.basic_get("q")
+message.ack()
+"""
+
+
+def test_a_program_that_ends_right_after_an_ack_has_acknowledged(connect: Connect, redis_url: str, raw: redis.Redis) -> None:
+    connection = connect()
+    for number in range(3):
+        publish(connection, number)
+        subprocess.run([sys.executable, "-c", ACKS_AND_ENDS, redis_url.replace("redis://", "redisq://")], check=True)
+        assert raw.hlen("q:messages") == 0
+
+
+FORKS = """
+import os, sys, kombu, redisq.kombu
+connection = kombu.Connection(sys.argv[1])
+got = []
+consumer = connection.Consumer([kombu.Queue("q")], callbacks=[lambda body, message: got.append(message)], prefetch_count=1)
+consumer.consume()
+connection.drain_events(timeout=5)
+child = os.fork()
+if child == 0:
+    got[0].channel.close()
+    connection.close()
+    os._exit(0)
+os.waitpid(child, 0)
+print("forked", flush=True)
+sys.stdin.readline()
+got[0].ack()
+connection.release()
+"""
+
+
+def test_a_forked_child_ends_nothing_of_its_parent(connect: Connect, redis_url: str, raw: redis.Redis) -> None:
+    connection = connect()
+    publish(connection, 1)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FORKS, redis_url.replace("redis://", "redisq://")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "forked\n"
+        assert raw.zcard("q:queue:processing") == 1
+        assert raw.zcard("q:queue:main") == 0
+        parent.communicate("\n")
+    assert parent.returncode == 0
+    assert raw.hlen("q:messages") == 0
+
+
+def test_what_an_idle_consumer_uses_does_not_expire(connect: Connect, raw: redis.Redis) -> None:
+    connection, publisher = connect(), connect()
+    exchange = kombu.Exchange("x", type="topic", durable=False)
+    sink = Sink(connection, kombu.Queue("q", exchange, routing_key="a.#", expires=1.0, auto_delete=True))
+    with sink.consumer:
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            with pytest.raises(socket.timeout):
+                connection.drain_events(timeout=0.5)
+        publisher.Producer(exchange=kombu.Exchange("x", type="topic", durable=False)).publish("still", routing_key="a.b")
+        assert sink.drain(1, seconds=2) == ["still"]
+    connection.release()
+    wait_until(lambda: not [key for key in raw.keys("q:*") if b":call:" not in key], "the queue is gone")
+    now = f"({time.time() * 1_000_000:.0f}"
+    assert raw.zrangebyscore("redisq:exchange:x:routes", now, "+inf") == [b"type:topic"]
+
+
+def test_fanout_is_not_kept_waiting_by_a_backlog(connect: Connect) -> None:
+    connection, publisher = connect(), connect()
+    sink = Sink(connection, kombu.Queue("q"), kombu.Queue("f", NEWS))
+    with sink.consumer:
+        for number in range(90):
+            publish(publisher, number)
+        sink.drain(1)
+        publisher.Producer(exchange=NEWS).publish("first")
+        time.sleep(0.1)  # until it has arrived
+        assert "first" in sink.drain(2)
+        publisher.Producer(exchange=NEWS).publish("second")
+        time.sleep(0.1)
+        assert "second" in sink.drain(2)
+        assert len(sink.messages) == 5
+
+
+def test_an_auto_delete_queue_stays_while_another_consumes_it(connect: Connect) -> None:
+    first, second, publisher = connect(), connect(), connect()
+    queue = kombu.Queue("q", kombu.Exchange("x", type="topic"), routing_key="a.#", auto_delete=True)
+    sinks = [Sink(connection, queue) for connection in (first, second)]
+    for sink in sinks:
+        sink.consumer.consume()
+    first.release()
+    publisher.Producer(exchange=queue.exchange).publish("still here", routing_key="a.b")
+    assert sinks[1].drain(1) == ["still here"]
+
+
+def test_an_auto_delete_queue_goes_only_after_it_was_consumed(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect()
+    queue = kombu.Queue("q", kombu.Exchange("x"), routing_key="k", auto_delete=True)
+    connection.Producer(exchange=queue.exchange).publish("stays", routing_key="k", declare=[queue])
+    assert raw.ttl("q:messages") == -1
+    sink = Sink(connection, queue, ack=False)
+    with sink.consumer:
+        assert sink.drain(1) == ["stays"]
+        assert 0 < raw.ttl("q:messages") <= 300
+
+
+MANY_FILES = """
+import resource, sys, kombu, redisq.kombu
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard < 4096 else 4096, hard))
+files = [open("/dev/null") for _ in range(1100)]
+connection = kombu.Connection(sys.argv[1])
+got = []
+with connection.Consumer([kombu.Queue("q")], callbacks=[lambda body, message: got.append(message.ack())]):
+    while not got:
+        connection.drain_events(timeout=5)
+connection.release()
+"""
+
+
+def test_a_program_with_a_thousand_open_files_consumes(connect: Connect, redis_url: str, raw: redis.Redis) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", MANY_FILES, redis_url.replace("redis://", "redisq://")]
+    ) as program:
+        # It waits when the message comes.
+        wait_until(lambda: any(each["name"] == "redisq:kombu-wake" for each in raw.client_list()), "it waits")
+        publish(connect(), 1)
+    assert program.returncode == 0
+    assert raw.hlen("q:messages") == 0

@@ -1,0 +1,180 @@
+"""How a program comes to the kombu transport: its names, URLs and options."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kombu
+import pytest
+import redis
+import trustme
+from kombu.transport import redis as stock
+
+import redisq.kombu
+from redisq.errors import ConfigError
+from tests.integration.kombu_client import Connect, get, publish
+from tests.servers import RedisServer
+from tests.wire import tls_server
+
+
+def test_celery_needs_no_import_and_importing_kombu_costs_no_import_of_redisq() -> None:
+    code = (
+        "import kombu.serialization, sys; from kombu import Connection;"
+        "assert 'redisq' not in sys.modules;"
+        "print(Connection('redisq://h:1/2').get_transport_cls().driver_type)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "redis\n", done.stderr
+
+
+def test_a_list_of_urls_is_gone_through(connect: Connect, redis_url: str) -> None:
+    ours = redis_url.replace("redis://", "redisq://")
+    connection = connect(f"redisq://127.0.0.1:1/0;{ours}")
+    connection.ensure_connection(max_retries=3, interval_start=0, interval_step=0)
+    publish(connection, 1)
+    assert get(connection, no_ack=True).payload == 1
+
+
+def test_no_connection_is_an_error_that_kombu_knows(connect: Connect) -> None:
+    connection = connect("redisq://:secret@127.0.0.1:1/0")
+    with pytest.raises(connection.connection_errors) as failed:
+        connection.connect()
+    assert isinstance(failed.value, redis.ConnectionError)
+    assert "secret" not in str(failed.value)
+    assert connection.as_uri() == "redisq://:**@127.0.0.1:1/0"
+
+
+def test_a_unix_socket_and_a_transport_that_is_named(connect: Connect) -> None:
+    with RedisServer() as server:
+        path = server.folder / "s"
+        server.stop()
+        server._options += ["--unixsocket", str(path)]
+        server.start()
+        connection = connect(f"redisq+socket://{path}?virtual_host=2")
+        publish(connection, 1)
+        assert server.client(2).zcard("q:queue:main") == 1
+        other = kombu.Connection(server.url(2), transport="redisq.kombu:Transport")
+        with other:
+            assert isinstance(other.transport, redisq.kombu.Transport)
+            assert get(other, no_ack=True).payload == 1
+
+
+def test_options_that_do_nothing_are_told_once_and_unknown_ones_too(connect: Connect) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            connect(priority_steps=[0, 3], visibility_timeout=3600, colour="red", socket_keepalive=True).connect()
+    texts = sorted(str(each.message) for each in told)
+    assert [text.split()[2] for text in texts] == ["colour", "priority_steps", "visibility_timeout"]
+
+
+def test_a_short_visibility_timeout_is_a_short_lease(connect: Connect) -> None:
+    connection = connect(visibility_timeout=5)
+    connection.connect()
+    assert connection.transport.session.options.lease == 5
+
+
+@pytest.mark.parametrize("option", [{"master_name": "m"}, {"lease": 2.5}, {"batch": 0}, {"queue_order_strategy": "odd"}])
+def test_options_that_cannot_be_are_refused(connect: Connect, option: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        connect(**option).connect()
+
+
+def test_every_option_of_the_stock_transport_is_known(connect: Connect) -> None:
+    options = dict.fromkeys({*stock.Channel.from_transport_options, *stock.SentinelChannel.from_transport_options}, None)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        connect(**{name: value for name, value in options.items() if "sentinel" not in name and name != "master_name"}).connect()
+    assert not [each for each in told if "unknown" in str(each.message)]
+
+
+def test_a_client_has_the_name_it_was_given(connect: Connect, raw: redis.Redis) -> None:
+    publish(connect(client_name="shop"), 1)
+    assert [each for each in raw.client_list() if each["name"] == "shop"]
+
+
+# TLS
+
+
+@dataclass
+class Secure:
+    """A server behind TLS, and the certificate of who vouches for it."""
+
+    port: int
+    ca: str
+
+
+@pytest.fixture
+def secure(redis_url: str, tmp_path: Path) -> Iterator[Secure]:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    with tls_server(kombu.Connection(redis_url).port, context) as port:
+        yield Secure(port, str(path))
+
+
+def _publish_over(connection: kombu.Connection, raw: redis.Redis) -> None:
+    with connection:
+        publish(connection, 1)
+        assert raw.zcard("q:queue:main") == 1
+        assert get(connection, no_ack=True).payload == 1
+
+
+def test_tls_by_scheme_with_its_options_in_the_url(secure: Secure, raw: redis.Redis) -> None:
+    _publish_over(kombu.Connection(f"redisqs://localhost:{secure.port}/0?ssl_ca_certs={secure.ca}"), raw)
+
+
+@pytest.mark.parametrize("name", ["ssl_ca_certs", "ca_certs"])
+def test_tls_by_broker_use_ssl(secure: Secure, raw: redis.Redis, name: str) -> None:
+    _publish_over(kombu.Connection(f"redisq://localhost:{secure.port}/0", ssl={name: secure.ca}), raw)
+
+
+def test_a_named_transport_keeps_the_tls_of_the_urls_scheme(secure: Secure, raw: redis.Redis) -> None:
+    url = f"rediss://localhost:{secure.port}/0?ssl_ca_certs={secure.ca}"
+    connection = kombu.Connection(url, transport="redisq.kombu:Transport")
+    assert connection.as_uri().startswith("redisqs://localhost:")
+    _publish_over(connection.clone(), raw)
+    _publish_over(connection, raw)
+
+
+@pytest.mark.parametrize("url", ["redisqs://localhost:{}/0", "rediss://localhost:{}/0"])
+def test_a_certificate_that_nobody_vouches_for_is_refused(secure: Secure, url: str) -> None:
+    named = {} if url.startswith("redisq") else {"transport": "redisq.kombu:Transport"}
+    connection = kombu.Connection(url.format(secure.port), **named)
+    with pytest.raises(connection.connection_errors, match="certificate verify failed"):
+        connection.connect()
+
+
+# Passwords
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "options"),
+    [
+        ("redisq://joe:s%2Fcret@h:1/2", "redisq://joe:**@h:1/2", {}),
+        ("redisqs://:s%2Fcret@h:1/2", "redisqs://:**@h:1/2", {}),
+        ("redisq+socket://:s%2Fcret@/run/s", "redisq+socket://:**@/run/s", {}),
+        ("redis://joe:s%2Fcret@h:1/2", "redisq://joe:**@h:1/2", {"transport": "redisq.kombu:Transport"}),
+    ],
+)
+def test_passwords_are_masked(url: str, shown: str, options: dict[str, str]) -> None:
+    connection = kombu.Connection(url, **options)
+    assert connection.as_uri() == shown
+    for text in (repr(connection), repr(connection.transport.session.connector)):
+        assert "cret" not in text
+
+
+def test_a_named_transport_refuses_what_it_cannot_keep() -> None:
+    with pytest.raises(ConfigError, match="want redis"):
+        _ = kombu.Connection("amqp://h", transport="redisq.kombu:Transport").transport
+    with pytest.raises(ConfigError, match="several broker URLs"):
+        _ = kombu.Connection("redis://h;redis://i", transport="redisq.kombu:Transport").transport
