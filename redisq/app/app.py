@@ -252,7 +252,12 @@ class RedisQ:
         return definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None, gating
 
     def enqueue(
-        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+        self,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: list[Message],
+        shape: Shape | None,
+        gating: Gating | None = None,
     ) -> list[Job]:
         """Store messages of one task. Users call `Task.delay`."""
         outbox = self._outbox(options, send, messages, shape, gating)
@@ -263,7 +268,12 @@ class RedisQ:
         return outbox.jobs(results)
 
     async def aenqueue(
-        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+        self,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: list[Message],
+        shape: Shape | None,
+        gating: Gating | None = None,
     ) -> list[Job]:
         """Store messages of one task, from async code. Users call `Task.adelay`."""
         outbox = self._outbox(options, send, messages, shape, gating)

@@ -119,8 +119,8 @@ class Middleware:
         The yield gives what the handler returned, or raises what it raised. What the generator raises instead stands in
         that error's place; if it raises nothing, the run is a success. A value that it returns replaces the result, None
         leaves it. An error before the yield fails the run, as an error of the handler does. An error after a handler that
-        returned is logged, and the run stays a success, unless it is `Retry` or `Reject`. Without a yield, the handler is
-        not called, and what the generator returns is the result.
+        returned is logged, and the run stays a success, unless it is `Retry`, `Reject` or `RateLimited`. Without a yield,
+        the handler is not called, and what the generator returns is the result.
         """
         yield
 

@@ -50,12 +50,11 @@ class Outbox:
     ) -> None:
         ids = new_ids(len(messages))
         ways = _ways(options, sends, settings)
-        stored = [
-            Enqueue(new, _encoded(message, shape, settings.max_bytes), *way)
-            for new, message, way in zip(ids, messages, ways, strict=True)
-        ]
+        bodies = [_encoded(message, shape, settings.max_bytes) for message in messages]
         if gating:
-            stored = [*_gated(stored, messages, gating)]
+            stored = [*_gated(ids, bodies, ways, messages, gating)]
+        else:
+            stored = [Enqueue(new, body, *way) for new, body, way in zip(ids, bodies, ways, strict=True)]
         self.commands: list[Command[Enqueued]] = [
             enqueue(keys, stored[at : at + MAX_BATCH]) for at in range(0, len(stored), MAX_BATCH)
         ]
@@ -134,15 +133,16 @@ def _way(options: TaskOptions, send: SendOptions, settings: Settings) -> Way:
     return Way(priority * settings.priority_step, send.due, expires)
 
 
-def _gated(stored: Sequence[Enqueue], messages: Sequence[Message], gating: Gating) -> Iterator[Enqueue]:
+def _gated(
+    ids: Sequence[str], bodies: Sequence[bytes], ways: Iterator[Way], messages: Sequence[Message], gating: Gating
+) -> Iterator[Enqueue]:
     """Give the messages with their lanes, limits and dedupe keys. The limits' rules travel once a command."""
     told = False
-    for at, (plain, message) in enumerate(zip(stored, messages, strict=True)):
-        descriptor, cap, dedupe = gating.entry(plain.head_start, message.args, message.kwargs or {})
+    for at, (new, body, way, message) in enumerate(zip(ids, bodies, ways, messages, strict=True)):
+        descriptor, cap, dedupe = gating.entry(way.head_start, message.args, message.kwargs or {})
         told = told and at % MAX_BATCH != 0
-        definitions = gating.definitions if descriptor and not told else None
+        yield Enqueue(new, body, *way, descriptor, cap, dedupe, gating.definitions if descriptor and not told else None)
         told = told or bool(descriptor)
-        yield plain._replace(descriptor=descriptor, lane_cap=cap, dedupe=dedupe, definitions=definitions)
 
 
 def _encoded(message: Message, shape: Shape | None, max_bytes: int) -> bytes:

@@ -42,12 +42,22 @@ class Sender(Protocol):
     """What a task needs of its app."""
 
     def enqueue(
-        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+        self,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: list[Message],
+        shape: Shape | None,
+        gating: Gating | None = None,
     ) -> list[Job]:
         """Store the messages; all of them, or an error."""
 
     async def aenqueue(
-        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+        self,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: list[Message],
+        shape: Shape | None,
+        gating: Gating | None = None,
     ) -> list[Job]:
         """Store the messages; all of them, or an error."""
 

@@ -34,12 +34,15 @@ class MessageGates(NamedTuple):
     Attributes:
         lane: Its lane, without the `@`; None: it has none.
         place: Its place among those that wait in the lane, from 1; None: it does not wait there.
+        holder: The message that was started in the lane and has not ended: it runs, waits for its next attempt, or is dead
+            and holds the lane; None: there is none, or it is this one.
         limits: The gates that it is counted in.
         waits_at: The gate where its lane, or the first of those with the same limits, waits; None: it is not refused by one.
     """
 
     lane: str | None
     place: int | None
+    holder: str | None
     limits: Sequence[str]
     waits_at: str | None
 
@@ -69,16 +72,18 @@ def gates_of(keys: QueueKeys, id: str) -> Steps[MessageGates | None]:
     _, kind, flow, *needs = descriptor.split(" ") if descriptor.count(" ") > 1 else ("", "", "")
     if not flow:
         return None
-    rank, gate = yield (
+    rank, holder, gate = yield (
         Command("", keys, ("ZRANK", keys.flow(flow), id), _rank),
+        Command("", keys, ("HGET", keys.named("lanes"), flow), _text),
         Command("", keys, ("HGET", keys.named("blocked"), flow), _text),
     )
-    for result in (rank, gate):
+    for result in (rank, holder, gate):
         if isinstance(result, BrokerError):
             raise result
-    has_lane = kind != "F"
     limits = [need[1:].rpartition(",")[0] for need in needs]
-    return MessageGates(flow.removeprefix("@") if has_lane else None, rank if has_lane else None, limits, gate or None)
+    if kind == "F":
+        return MessageGates(None, None, None, limits, gate or None)
+    return MessageGates(flow.removeprefix("@"), rank, (holder or None) if holder != id else None, limits, gate or None)
 
 
 def _text(reply: Any) -> str:

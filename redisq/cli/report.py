@@ -79,6 +79,7 @@ def report(
         "position": found.position,
         "lane": shown(gates.lane, 200) if gates and gates.lane else None,
         "lane_position": gates.place if gates else None,
+        "lane_holder": shown(gates.holder, 128) if gates and gates.holder else None,
         "limits": [shown(limit, 300) for limit in gates.limits] if gates else [],
         "waits_at": shown(gates.waits_at, 300) if gates and gates.waits_at and found.state == "waiting" else None,
         "worker": shown(found.worker, 200) if found.worker else None,
@@ -114,6 +115,7 @@ def print_report(fields: Mapping[str, Any]) -> None:
         "task": words.pop("task"),
         "lane": words.pop("lane"),
         "in the lane": words.pop("lane_position"),
+        "behind": words.pop("lane_holder"),
         "limits": ", ".join(words.pop("limits")) or None,
         "waits at": words.pop("waits_at"),
     }

@@ -25,10 +25,18 @@ FACTOR = 8
 
 
 class Scene:
-    """A server of its own with an append-only file, and workers that come back when they are killed."""
+    """A server of its own, and workers that come back when they are killed.
 
-    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
-        self.server = RedisServer(None, "--appendfsync", "always", append_only=True).start()
+    Args:
+        folder: For logs and ledger.
+        options: Of `redisq worker`.
+        durable: Each write is in the server's file before it is answered.
+        environment: More variables for the workers.
+    """
+
+    def __init__(self, folder: Path, *options: str, durable: bool = False, **environment: str) -> None:
+        self.server = RedisServer(None, "--appendfsync", "always", append_only=durable).start()
+        self.client = self.server.client()
         self.app: RedisQ = gated.app.at(url=self.server.url())
         self._folder = folder
         self._options = options
@@ -53,15 +61,17 @@ class Scene:
     def restart_redis(self) -> None:
         self.server.kill()
         self.server.start()
+        self.client.close()
+        self.client = self.server.client()
 
     def counted(self, queue: str, counter: str) -> int:
-        with self.server.client() as client:
-            return int(client.hget(f"{queue}:stats", counter) or 0)
+        return int(self.client.hget(f"{queue}:stats", counter) or 0)
 
     def close(self) -> None:
         for worker in self.workers:
             worker.kill()
         self.app.close()
+        self.client.close()
         self.server.close()
 
 
@@ -69,8 +79,8 @@ class Scene:
 def set_up(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
     scenes: list[Scene] = []
 
-    def start(*options: str, **environment: str) -> Scene:
-        scenes.append(Scene(tmp_path, *options, **environment))
+    def start(*options: str, durable: bool = False, **environment: str) -> Scene:
+        scenes.append(Scene(tmp_path, *options, durable=durable, **environment))
         return scenes[-1]
 
     yield start
@@ -80,7 +90,7 @@ def set_up(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
 
 def test_no_lane_is_out_of_order_through_ten_kills_and_a_restart(set_up: Callable[..., Scene], tmp_path: Path) -> None:
     lanes, each, kills = 50, 400, 10
-    scene = set_up("-Q", "lanes", "-c", "20", BOT_LEASE="3")
+    scene = set_up("-Q", "lanes", "-c", "20", durable=True, BOT_LEASE="3")
     seeded = random.Random(42)
     total = lanes * each
     task = scene.app.tasks["in_order"]
@@ -93,7 +103,7 @@ def test_no_lane_is_out_of_order_through_ten_kills_and_a_restart(set_up: Callabl
         else:
             scene.kill(seeded.randrange(WORKERS))
     wait_until(lambda: scene.counted("lanes", "processed_requests") + scene.counted("lanes", "late_acks") >= total, "an end", 180)
-    wait_until(lambda: not scene.server.client().exists("lanes:messages"), "nothing left", 30)
+    wait_until(lambda: not scene.client.exists("lanes:messages"), "nothing left", 30)
     assert scene.counted("lanes", "dlq_messages") == 0
     last: dict[str, int] = {}
     running_in: dict[str, str] = {}

@@ -109,13 +109,14 @@ def test_a_mistyped_limit_is_told(operator: Operator, jobs: list[str]) -> None:
 def test_inspect_shows_lane_and_limits(operator: Operator, stage: Stage, jobs: list[str]) -> None:
     second = operator.json("inspect", jobs[2])
     assert (second["state"], second["lane"], second["lane_position"]) == ("waiting", "1", 1)
-    assert second["limits"] == ["bot", "chat:1"]
+    assert (second["lane_holder"], second["limits"]) == (jobs[0], ["bot", "chat:1"])
     third = operator.json("inspect", jobs[4])
     assert third["lane_position"] == 2
     first = operator.json("inspect", jobs[0])
     assert (first["state"], first["lane"], first["lane_position"], first["waits_at"]) == ("processing", "1", None, None)
+    assert first["lane_holder"] is None
     text = operator.text("inspect", jobs[4])
-    assert "lane         1\nin the lane  2\nlimits       bot, chat:1\n" in text
+    assert f"lane         1\nin the lane  2\nbehind       {jobs[0]}\nlimits       bot, chat:1\n" in text
     plain = operator.json("inspect", stage.waiting("chat_api"))
     assert (plain["lane"], plain["limits"], plain["waits_at"]) == (None, [], None)
 
