@@ -45,6 +45,7 @@ class Hooks:
         self.run = self._overridden("run")
         self.settle = self._overridden("settle")
         self.retry = self._overridden("retry")
+        self.limited = self._overridden("limited")
         self.dead = self._overridden("dead")
         self.lost = self._overridden("lost")
         self._failing: set[tuple[str, Hook]] = set()

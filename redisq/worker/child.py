@@ -31,9 +31,11 @@ from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge, SoftTimeout
+from redisq.gates.blame import Blame
 from redisq.message import Delivery, Meta
 from redisq.redact import error_text
 from redisq.worker.places import Home, Place, find_app, find_task
+from redisq.worker.refusals import after_refusal
 from redisq.worker.speaker import Speaker
 from redisq.worker.verdict import NOT_IMPORTABLE, after_failure, after_success, done, not_begun, unreadable
 
@@ -98,11 +100,11 @@ def child_main(pipe: Connection, parent: int) -> None:
     # What a handler starts must not hold the pipe: its end tells the parent of this process's death.
     os.set_inheritable(pipe.fileno(), False)
     os.register_at_fork(after_in_child=pipe.close)
-    speaker = Speaker(pipe)
+    speaker, blame = Speaker(pipe), Blame()
     with suppress(EOFError, OSError):
         speaker.answer(msgpack.packb([Stage.READY]))
         while True:
-            speaker.answer(msgpack.packb(_serve(speaker, *msgpack.unpackb(pipe.recv_bytes()))))
+            speaker.answer(msgpack.packb(_serve(speaker, blame, *msgpack.unpackb(pipe.recv_bytes()))))
 
 
 def _die_with(parent: int) -> None:
@@ -114,7 +116,14 @@ def _die_with(parent: int) -> None:
 
 
 def _serve(
-    speaker: Speaker, place: list[Any], sent: list[Any], queue: str, worker: str, hooks_at: list[str] | None, max_bytes: int
+    speaker: Speaker,
+    blame: Blame,
+    place: list[Any],
+    sent: list[Any],
+    queue: str,
+    worker: str,
+    hooks_at: list[str] | None,
+    max_bytes: int,
 ) -> list[Any]:
     job_id, fence, body, meta = sent
     delivery = Delivery(job_id, fence, body, Meta(*meta))
@@ -136,7 +145,8 @@ def _serve(
     try:
         returned = copy_context().run(_call, hooks, task, lambda: context, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - judged, as in the executor
-        return _failed(task, delivery, error)
+        refused = after_refusal(task, delivery, error, blame, max_bytes, random)
+        return [*refused, refused.text] if refused else _failed(task, delivery, error)
     try:
         return [*after_success(task.definition, delivery, returned, max_bytes), ""]
     except (EncodeError, MessageTooLarge) as error:

@@ -26,6 +26,7 @@ from redisq.errors import (
     TaskTimeout,
     UnknownTask,
 )
+from redisq.gates.blame import Blame
 from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.board import Board
@@ -34,6 +35,7 @@ from redisq.worker.held import Held
 from redisq.worker.observers import Observers
 from redisq.worker.places import Home, home_of, place_of
 from redisq.worker.processes import ProcessPool
+from redisq.worker.refusals import after_refusal, refusal_of
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
 from redisq.worker.timeouts import Timeouts
@@ -102,6 +104,8 @@ class Executor:
         self._share_done: Callable[[], object] = _nothing
         #: Whether a `KeyboardInterrupt` can only be a handler's own.
         self.own_signals = False
+        self._blame = Blame()
+        self._told_of: set[str] = set()
         self._running: dict[Held, Run] = {}
         #: Tasks that a process of its own did not find, and why: they run here.
         self._only_here: dict[str, str] = {}
@@ -252,7 +256,9 @@ class Executor:
             settlement = Settlement("release", run.held.delivery.id, run.held.delivery.fence)
         if settlement is None:
             settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
-        if line and settlement.op != "dead":
+        if settlement.op == "limited":
+            self._report_refusal(run, settlement, "")
+        elif line and settlement.op != "dead":
             self._log.warning("Task %s[%s] %s: %s", run.task.name, run.held.delivery.id, settlement.op, line)
         elif line:
             self._log.error("Task %s[%s] is a dead letter: %s", run.task.name, run.held.delivery.id, line)
@@ -310,9 +316,26 @@ class Executor:
         if run.cancelled and isinstance(error, TaskCancelled):
             self._log.info("Task %s[%s] was cancelled", run.task.name, run.held.delivery.id)
             return Settlement("cancel", run.held.delivery.id, run.held.delivery.fence)
-        settlement = after_failure(run.task.definition, run.held.delivery, error, random)
+        delivery = run.held.delivery
+        refused = after_refusal(run.task, delivery, error, self._blame, self._max_bytes, random)
+        if refused and refused.op == "limited":
+            self._report_refusal(run, refused, _origin(error))
+            return refused
+        settlement = refused or after_failure(run.task.definition, delivery, error, random)
         self._report(run.task, run.held, settlement, error)
         return settlement
+
+    def _report_refusal(self, run: Run, settlement: Settlement, where: str) -> None:
+        task, refusal = run.task.name, refusal_of(settlement)
+        level, what = logging.WARNING, f"{refusal.gate} pauses for {refusal.seconds:.1f} s"
+        if not refusal.gate:
+            level, what = logging.INFO, f"again in {refusal.delay:.1f} s"
+            if task not in self._told_of:
+                self._told_of.add(task)
+                level, what = logging.WARNING, f"{what}; no limit of the task is about that, so each call finds out for itself"
+        self._log.log(
+            level, "Task %s[%s] was refused, no attempt is spent, %s: %s%s", task, run.held.delivery.id, what, refusal.text, where
+        )
 
     def _why_stopped(self, run: Run) -> TaskTimeout | TaskCancelled:
         if run.cancelled:

@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any, Self
 
 from redisq.app.app import RedisQ
+from redisq.app.waiting import arun
 from redisq.broker.commands import Settlement, inspect, settle
 from redisq.broker.connection import BLOCK_SECONDS
-from redisq.broker.connector import Patience
+from redisq.broker.connector import AsyncConnector, Patience
+from redisq.broker.gates import define_limits
 from redisq.errors import ConfigError
 from redisq.message import new_id
 from redisq.troubles import Troubles
@@ -73,7 +75,7 @@ class Worker:
         ready: Set when Redis has answered, and messages are claimed from then on.
 
     Raises:
-        ConfigError: The app has no task, or a number or name is not valid.
+        ConfigError: The app has no task, a number or name is not valid, or two tasks give one limit two rules.
     """
 
     def __init__(
@@ -97,6 +99,8 @@ class Worker:
             raise ConfigError(f"concurrency={concurrency}, threads={threads}: want 1 at least; shutdown_timeout: 0 s at least")
         self._app = app
         self._queues = [app.keys(queue) for queue in dict.fromkeys(queues or app.queues)]
+        for keys in self._queues:
+            app.limits_of(keys.queue)
         self._slots = concurrency if any(task.is_async for task in app.tasks.values()) else threads
         self._threads = threads
         self._processes = processes or os.cpu_count() or 1
@@ -196,7 +200,7 @@ class Worker:
         )
         health = Health(self._health, readiness.reports, self.log) if self._health else None
         try:
-            await self._until_stopped(self._first_contact(connector.execute))
+            await self._until_stopped(self._first_contact(connector))
             if self._stopped.is_set():
                 return
             loop, settings = asyncio.get_running_loop(), self._app.settings
@@ -260,11 +264,12 @@ class Worker:
             await connector.aclose()
             await blocking.aclose()
 
-    async def _first_contact(self, execute: Any) -> None:
+    async def _first_contact(self, connector: AsyncConnector) -> None:
         for keys in self._queues:
-            await execute(inspect(keys))
+            await connector.execute(inspect(keys))
             # Has the server know the script: a claim must not be carried out before the settlements in front of it.
-            await execute(settle(keys, ()))
+            await connector.execute(settle(keys, ()))
+            await arun(define_limits(keys, self._app.limits_of(keys.queue)), connector)
 
     async def _until_stopped(self, work: Awaitable[None]) -> None:
         """Await the work, or `stop`, whichever is first."""
