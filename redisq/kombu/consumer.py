@@ -35,7 +35,11 @@ from redisq.kombu.options import Options
 __all__ = ["Consumer", "Subscription"]
 
 #: Seconds that an answer of a blocking call may be late before its connection is taken for dead.
-_LATE = 1.5
+_LATE = 1.0
+#: Seconds between two looks whether one is.
+_TURN = 0.5
+#: A claim that took so many seconds met a dead connection, or a server that hung.
+_SLOW = 1.0
 #: Seconds that acknowledgements may gather before a queue that has more is claimed from again, while the channel still has
 #: more than half of what it may hold: else each acknowledgement would cost a trip.
 _GATHER = 0.002
@@ -301,7 +305,12 @@ class Consumer:
         def look() -> None:
             self._drop_deaf()
             wanting.extend(self._wanting())
+            began = time.monotonic()
             self._claim(wanting)
+            if time.monotonic() - began > _SLOW:
+                # The others of the same server are as dead, most likely; they need not each find out.
+                self._wake.disconnect()
+                self._ears.disconnect()
             self._arm(wanting)
 
         if time.monotonic() < self._away_till or not self._attempt(look):
@@ -352,7 +361,7 @@ class Consumer:
                 # Something may have come while it was claimed.
                 self._wait(0)
                 return self._hand_out()
-            self._wait(min(self._sleep(wanting), float("inf") if deadline is None else deadline - now))
+            self._wait(min(self._sleep(wanting), _TURN, float("inf") if deadline is None else deadline - now))
 
     def _sleep(self, wanting: Sequence[tuple[Subscription, int]]) -> float:
         """Seconds until there is something to do without being woken."""
@@ -399,7 +408,7 @@ class Consumer:
         loop.add_reader(self._poked.fileno(), self._turned)
         loop.on_tick.add(self._tick)
         # Its poller sleeps as long as no timer says otherwise; dead connections and due times want to be looked at.
-        timer = loop.call_repeatedly(BLOCK_SECONDS, _nothing)
+        timer = loop.call_repeatedly(_TURN, _nothing)
         self._hooks = [lambda: loop.on_tick.discard(self._tick), timer.cancel]
         for call in (self._wake, self._ears):
             if call.fileno() >= 0:
