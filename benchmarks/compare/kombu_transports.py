@@ -125,7 +125,8 @@ def main() -> None:
     for name, _ in MEASURES:
         stock, ours = (statistics.median(found[name, scheme]) for scheme in SCHEMES)
         cells = " | ".join(
-            f"{statistics.median(all_):,.2f} ({min(all_):,.2f} to {max(all_):,.2f})" for all_ in (found[name, each] for each in SCHEMES)
+            f"{statistics.median(all_):,.2f} ({min(all_):,.2f} to {max(all_):,.2f})"
+            for all_ in (found[name, each] for each in SCHEMES)
         )
         print(f"| {name} | {cells} | {ours / stock:.2f} |")
 

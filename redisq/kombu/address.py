@@ -50,7 +50,9 @@ def hide_login(client: Any) -> None:
         client.userid = unquote(parts.username or "") or client.userid
         client.password = unquote(parts.password or "") or client.password
         # By hand: `urlunsplit` leaves the slashes of an empty host out.
-        client.hostname = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+        client.hostname = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (
+            f"?{parts.query}" if parts.query else ""
+        )
 
 
 def server_of(client: Any, options: Mapping[str, Any], *, tls: bool) -> Server:
