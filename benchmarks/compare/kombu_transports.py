@@ -1,4 +1,5 @@
-"""kombu's stock Redis transport against redisq's, in one run: publish, drain, idle to callback; in turns, medians.
+"""kombu's stock Redis transport against redisq's, in one run: publish, drain, idle to callback; in turns:
+medians (least to most).
 
     python -m benchmarks.compare.kombu_transports [--messages 5000] [--rounds 3]
 
@@ -123,7 +124,11 @@ def main() -> None:
     print("| | stock `redis://` | `redisq://` | ratio |\n|---|---|---|---|")
     for name, _ in MEASURES:
         stock, ours = (statistics.median(found[name, scheme]) for scheme in SCHEMES)
-        print(f"| {name} | {stock:,.2f} | {ours:,.2f} | {ours / stock:.2f} |")
+        cells = " | ".join(
+            f"{statistics.median(all_):,.2f} ({min(all_):,.2f} to {max(all_):,.2f})"
+            for all_ in (found[name, each] for each in SCHEMES)
+        )
+        print(f"| {name} | {cells} | {ours / stock:.2f} |")
 
 
 if __name__ == "__main__":

@@ -229,15 +229,15 @@ def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[Enqueued]:
 
 def merged(several: Sequence[Command[Any]], limit: int = MAX_BATCH) -> list[Command[Any]]:
     """Put enqueues into the same queue that follow each other into one, of up to `limit` messages."""
-    whole: list[Command[Any]] = []
+    whole: list[tuple[Command[Any], list[Any]]] = []
     for command in several:
-        last = whole[-1] if whole else None
-        joins = last and command.script == last.script == "enqueue" and command.keys == last.keys
-        if last and joins and len(last.args) + len(command.args) <= 3 * limit:
-            whole[-1] = replace(last, args=last.args + command.args)
+        last, args = whole[-1] if whole else (None, [])
+        joins = last and command.script == last.script == "enqueue" and (command.keys is last.keys or command.keys == last.keys)
+        if joins and len(args) + len(command.args) <= 3 * limit:
+            args += command.args
         else:
-            whole.append(command)
-    return whole
+            whole.append((command, list(command.args)))
+    return [replace(first, args=tuple(args)) for first, args in whole]
 
 
 def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int | None = None) -> Command[Claimed]:

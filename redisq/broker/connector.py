@@ -39,10 +39,13 @@ class Patience:
         seconds: Then `BrokerUnavailable`; None: for ever, until the call is cancelled. Never more than a few minutes
             for a producer: the server remembers a call's answer for ten (`lua/include/ledger.lua`).
         backoff: The waits between the tries.
+        tries: At least so many, even when the first took all the time: a call whose answer got lost may have been carried
+            out, and only its repetition gets to know.
     """
 
     seconds: float | None = 5.0
     backoff: Backoff = field(default_factory=lambda: Backoff(first=0.05, cap=1.0))
+    tries: int = 1
 
 
 class Observer(Protocol):
@@ -142,7 +145,7 @@ class _Carrier:
                 failures += 1
                 fault = classify(trouble)
                 pause = self._patience.backoff.delay(failures, random.random)
-                if deadline is not None and now() + pause > deadline:
+                if deadline is not None and now() + pause > deadline and failures >= self._patience.tries:
                     raise _explained(fault.error, fault.advice or _AWAY, commands[pending[0]], trouble) from trouble
                 # A connection that was cut and is there again at once is no outage.
                 if failures > 1:

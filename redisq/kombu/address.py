@@ -11,7 +11,7 @@ from kombu.utils.url import parse_url
 from redisq.broker.connection import Server
 from redisq.errors import ConfigError
 
-__all__ = ["read_url", "server_of"]
+__all__ = ["hide_login", "read_url", "server_of"]
 
 #: Stock options that redis-py takes by the same name.
 _PASSED = ("client_name", "credential_provider", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options")
@@ -41,6 +41,20 @@ def read_url(client: Any) -> bool:
     return _SCHEMES[scheme]
 
 
+def hide_login(client: Any) -> None:
+    """Take the login out of the URL that kombu leaves unread behind `redisq+`: it shows that as the name of the host."""
+    if "://" not in (client.hostname or ""):
+        return
+    parts = urlsplit(client.hostname)
+    if parts.username or parts.password:
+        client.userid = unquote(parts.username or "") or client.userid
+        client.password = unquote(parts.password or "") or client.password
+        # By hand: `urlunsplit` leaves the slashes of an empty host out.
+        client.hostname = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (
+            f"?{parts.query}" if parts.query else ""
+        )
+
+
 def server_of(client: Any, options: Mapping[str, Any], *, tls: bool) -> Server:
     """Return the server of a `kombu.Connection`.
 
@@ -60,9 +74,8 @@ def server_of(client: Any, options: Mapping[str, Any], *, tls: bool) -> Server:
         split = urlsplit(host)
         if split.scheme not in ("socket", "unix"):
             raise ConfigError(f"URL scheme {split.scheme!r} behind redisq+: want redisq+socket:///path")
-        name = _login(split.username and unquote(split.username), split.password and unquote(split.password)) or login
         url = (
-            f"unix://{name}{split.path}?db={_database(client.virtual_host if client.virtual_host != '/' else _query(split.query))}"
+            f"unix://{login}{split.path}?db={_database(client.virtual_host if client.virtual_host != '/' else _query(split.query))}"
         )
         extra = {key: value for key, value in extra.items() if not key.startswith(("socket_keepalive", "ssl_"))}
     else:

@@ -205,6 +205,10 @@ class Channel(virtual.Channel):
 
     # Publishing
 
+    def _next_delivery_tag(self) -> str:
+        # A publication has none: each of its deliveries gets one.
+        return ""
+
     def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
         """Publish: one write, whatever the number of queues."""
         self._run_many(self.publication(message, exchange, routing_key))

@@ -35,7 +35,14 @@ from redisq.kombu.options import Options
 __all__ = ["Consumer", "Subscription"]
 
 #: Seconds that an answer of a blocking call may be late before its connection is taken for dead.
-_LATE = 1.5
+_LATE = 1.0
+#: Seconds between two looks whether one is.
+_TURN = 0.5
+#: A claim that took so many seconds met a dead connection, or a server that hung.
+_SLOW = 1.0
+#: Seconds that acknowledgements may gather before a queue that has more is claimed from again, while the channel still has
+#: more than half of what it may hold: else each acknowledgement would cost a trip.
+_GATHER = 0.002
 
 
 class Subscription(NamedTuple):
@@ -91,6 +98,8 @@ class Consumer:
         self._ready: deque[tuple[Subscription, Held]] = deque()
         self._heard: deque[tuple[Subscription, bytes]] = deque()
         self._handed_out = 0
+        self._gather_till = 0.0
+        self._gathering = False
         # Queue -> when to look at it again, monotonic; absent: now.
         self._look_at: dict[str, float] = {}
         self._loop: Any = None
@@ -162,13 +171,18 @@ class Consumer:
         """Who may have messages of a queue, and how many."""
         wanting = []
         left: dict[int, int] = {}
+        gather = time.monotonic() < self._gather_till
+        self._gathering = False
         for tag in self._order.consume(len(self._subscriptions)):
             subscription = self._subscriptions[tag]
             if subscription.queue in self._fanout:
                 continue
             channel = subscription.channel
             if id(channel) not in left:
-                left[id(channel)] = self._credit(channel)
+                credit = left[id(channel)] = self._credit(channel)
+                if gather and 0 < 2 * credit < channel.qos.prefetch_count:
+                    self._gathering = True
+                    left[id(channel)] = 0
             if left[id(channel)] > 0:
                 wanting.append((subscription, left[id(channel)]))
         return wanting
@@ -197,7 +211,7 @@ class Consumer:
                     calls.append(self._call(self._names.queue(subscription.queue), limit))
             if not calls:
                 return
-            for (subscription, limit), result in zip(asked, self._connector.execute_many(calls), strict=True):
+            for (subscription, limit), result in zip(asked, self._keeper.carry(calls, self._connector), strict=True):
                 if isinstance(result, BrokerError):
                     raise result
                 self._claimed(subscription, limit, result)
@@ -218,6 +232,7 @@ class Consumer:
             self._look_at[subscription.queue] = time.monotonic() + rest
         else:
             self._look_at.pop(subscription.queue, None)
+            self._gather_till = time.monotonic() + _GATHER
 
     def get(self, queue: str) -> Held | None:
         """Claim one message, for `basic_get`.
@@ -290,7 +305,12 @@ class Consumer:
         def look() -> None:
             self._drop_deaf()
             wanting.extend(self._wanting())
+            began = time.monotonic()
             self._claim(wanting)
+            if time.monotonic() - began > _SLOW:
+                # The others of the same server are as dead, most likely; they need not each find out.
+                self._wake.disconnect()
+                self._ears.disconnect()
             self._arm(wanting)
 
         if time.monotonic() < self._away_till or not self._attempt(look):
@@ -341,7 +361,7 @@ class Consumer:
                 # Something may have come while it was claimed.
                 self._wait(0)
                 return self._hand_out()
-            self._wait(min(self._sleep(wanting), float("inf") if deadline is None else deadline - now))
+            self._wait(min(self._sleep(wanting), _TURN, float("inf") if deadline is None else deadline - now))
 
     def _sleep(self, wanting: Sequence[tuple[Subscription, int]]) -> float:
         """Seconds until there is something to do without being woken."""
@@ -349,6 +369,8 @@ class Consumer:
         if now < self._away_till:
             return self._away_till - now
         looks = [self._look_at.get(subscription.queue, now) - now for subscription, _ in wanting]
+        if self._gathering:
+            looks.append(self._gather_till - now)
         return max(min([*looks, float(BLOCK_SECONDS)]), 0.0)
 
     def _wait(self, seconds: float) -> None:
@@ -386,7 +408,7 @@ class Consumer:
         loop.add_reader(self._poked.fileno(), self._turned)
         loop.on_tick.add(self._tick)
         # Its poller sleeps as long as no timer says otherwise; dead connections and due times want to be looked at.
-        timer = loop.call_repeatedly(BLOCK_SECONDS, _nothing)
+        timer = loop.call_repeatedly(_TURN, _nothing)
         self._hooks = [lambda: loop.on_tick.discard(self._tick), timer.cancel]
         for call in (self._wake, self._ears):
             if call.fileno() >= 0:
@@ -443,7 +465,7 @@ class Consumer:
             # What a callback leaves to the loop, as Celery its acknowledgements, is done in its next turn. Then there is
             # credit again; and others were served in between.
             self._alarm(0.0)
-        elif wanting or self._failures:
+        elif wanting or self._gathering or self._failures:
             sleep = self._sleep(wanting)
             if sleep < BLOCK_SECONDS:
                 self._alarm(sleep)

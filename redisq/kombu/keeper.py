@@ -26,6 +26,9 @@ __all__ = ["Keeper"]
 
 #: Seconds to wait before settlements that Redis did not take are sent again.
 _AGAIN = 0.5
+#: Seconds that the thread lets settlements gather. While messages flow, the next claim takes them along in its write, and the
+#: thread is not needed: it would fight over the interpreter with the one that works.
+_GATHER = 0.005
 #: Seconds that `close` tries to send what is left.
 _LAST_TRY = 1.0
 
@@ -69,6 +72,7 @@ class Keeper:
         self._wanted = threading.Event()
         self._held: dict[str, Held] = {}
         self._endings: list[Ending] = []
+        self._endings_left = False
         self._thread: threading.Thread | None = None
         self._connector: Connector | None = None
         self._closed = False
@@ -95,7 +99,7 @@ class Keeper:
                     self._thread.start()
 
     def end(self, held: Held, how: str, limit: int = 0) -> None:
-        """A message ended. Told to Redis at once, by the thread, or by whoever goes there first."""
+        """A message ended. Told to Redis within milliseconds, by the thread, or by whoever goes there first."""
         if held.tag in self._foreign:
             return
         with self._lock:
@@ -118,27 +122,50 @@ class Keeper:
     def flush(self) -> bool:
         """Send all endings. False: Redis did not take them; the thread tries again."""
         with self._sending:
-            with self._lock:
-                endings, self._endings = self._endings, []
-            if not endings:
+            count = len(self._endings)
+            if not count:
                 return True
-            left = endings
             try:
-                left = self._send(endings)
+                self._send(self._carrier(), ())
             except BrokerError as error:
-                self._log.warning("Could not settle %d messages, trying again: %s", len(endings), error)
-            finally:
-                # Interrupted, too: what is sent twice is settled once.
-                if left:
-                    with self._lock:
-                        self._endings[:0] = left
-            return not left
+                self._log.warning("Could not settle %d messages, trying again: %s", count, error)
+                return False
+            return not self._endings_left
 
-    def _send(self, endings: Sequence[Ending]) -> list[Ending]:
-        """Gives those that Redis did not take, for now."""
+    def carry(self, commands: Sequence[Command[Any]], connector: Connector) -> list[Any]:
+        """Carry commands, and before them in the same write what has ended. Gives their results, as the connector does.
+
+        Raises:
+            BrokerUnavailable: As the connector does; what has ended is sent later.
+        """
+        if not self._sending.acquire(blocking=False):
+            # It is on its way already.
+            return connector.execute_many(commands)
+        try:
+            return self._send(connector, commands)
+        finally:
+            self._sending.release()
+
+    def _send(self, connector: Connector, more: Sequence[Command[Any]]) -> list[Any]:
+        with self._lock:
+            endings, self._endings = self._endings, []
         batches = _batches(endings)
+        left: Sequence[Ending] = endings
+        try:
+            results = connector.execute_many([*(command for command, _ in batches), *more])
+            left = self._ended(batches, results)
+        finally:
+            # Interrupted, too: what is sent twice is settled once.
+            self._endings_left = bool(left)
+            if left:
+                with self._lock:
+                    self._endings[:0] = left
+        return results[len(batches) :]
+
+    def _ended(self, batches: Sequence[tuple[Command[Any], list[Ending]]], results: Sequence[Any]) -> list[Ending]:
+        """Gives those that Redis did not take, for now."""
         left: list[Ending] = []
-        for (_, some), result in zip(batches, self._carrier().execute_many([command for command, _ in batches]), strict=True):
+        for (_, some), result in zip(batches, results, strict=False):
             if isinstance(result, BrokerUnavailable | AccessDenied):
                 left += some
                 continue
@@ -171,6 +198,8 @@ class Keeper:
         renew_at = time.monotonic() + interval
         while not self._closed:
             self._wanted.wait(max(min(renew_at, self._refresh_at) - time.monotonic(), 0))
+            if self._endings and not self._closed:
+                time.sleep(_GATHER)
             self._wanted.clear()
             if self._closed:
                 return

@@ -20,9 +20,10 @@ __all__ = ["Session"]
 _log = logging.getLogger("redisq.kombu")
 
 #: Seconds that a consumer waits for an answer before it takes the connection for dead.
-_DEAF = 2.0
-#: Seconds that a consumer's call is repeated before the outage is left to the next round.
-_SHORT = 0.3
+_DEAF = 1.5
+#: How long a consumer's call is repeated before the outage is left to the next round. Twice at least: what a claim took whose
+#: answer got lost would have to wait until its lease ends.
+_SHORT = Patience(0.3, tries=2)
 
 
 class Session:
@@ -47,7 +48,7 @@ class Session:
         self.keeper = Keeper(hasty, self.options.lease_us, self.routing.refresh, _log)
         self.consumer = Consumer(
             hasty,
-            hasty.connector("kombu-claims", patience=Patience(_SHORT)),
+            hasty.connector("kombu-claims", patience=_SHORT),
             self.options,
             self.names,
             self.keeper,

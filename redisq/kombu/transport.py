@@ -12,7 +12,7 @@ from kombu.utils.url import as_url
 import redisq_kombu_alias  # noqa: F401 - its import makes the scheme known
 from redisq.broker.faults import CONNECTION_ERRORS
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable, WrongServer
-from redisq.kombu.address import read_url
+from redisq.kombu.address import hide_login, read_url
 from redisq.kombu.channel import Channel
 from redisq.kombu.session import Session
 
@@ -44,6 +44,7 @@ class Transport(virtual.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self._session: Session | None = None
+        hide_login(client)
 
     @property
     def session(self) -> Session:

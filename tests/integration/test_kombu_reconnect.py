@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import kombu
@@ -13,7 +14,7 @@ import pytest
 import redis
 from kombu.asynchronous.hub import Hub
 
-from tests.integration.kombu_client import Connect, Sink, publish
+from tests.integration.kombu_client import Connect, Sink, get, publish
 from tests.integration.processes import wait_until
 from tests.servers import RedisServer
 from tests.wire import CuttingProxy
@@ -81,7 +82,7 @@ def test_a_consumer_goes_on_when_its_sockets_are_half_open(
                     except TimeoutError:
                         return
 
-            def comes(body: str) -> None:
+            def comes(body: object) -> None:
                 deadline = time.monotonic() + 10
                 while body not in sink.bodies:
                     assert time.monotonic() < deadline, f"{body} did not come"
@@ -91,18 +92,48 @@ def test_a_consumer_goes_on_when_its_sockets_are_half_open(
             publisher.Producer(exchange=NEWS).publish("news one")
             comes("one")
             comes("news one")
-            proxy.silence()
-            started = time.monotonic()
-            publish(publisher, "two")
-            publisher.Producer(exchange=NEWS).publish("news two")
-            comes("two")
-            comes("news two")
-            assert time.monotonic() - started < 6
+            # Once while it waits, and once right after it took something.
+            for number in range(2):
+                proxy.silence()
+                started = time.monotonic()
+                publish(publisher, number)
+                publisher.Producer(exchange=NEWS).publish(f"news {number}")
+                comes(number)
+                comes(f"news {number}")
+                assert time.monotonic() - started < 3
             proxy.silence()
             started = time.monotonic()
         connection.release()
         assert time.monotonic() - started < 6
         hub.close()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("how", ["consume", "get"])
+def test_what_was_claimed_while_the_answer_got_lost_comes_at_once(connect: Connect, how: str) -> None:
+    """The server carries out a claim that the consumer gave up; that would have to wait for the lease to end."""
+    with RedisServer() as server:
+        url = server.url().replace("redis://", "redisq://")
+        for number in range(3):
+            publish(connect(url), number)
+        connection = connect(url)
+        sink = Sink(connection, ack=False)
+        assert get(connection, "empty") is None  # it is connected
+        with ThreadPoolExecutor() as pool:
+            with server.frozen():
+                if how == "consume":
+                    sink.consumer.consume()
+                    reading = pool.submit(sink.drain, 3, 8)
+                else:
+                    reading = pool.submit(lambda: [get(connection).payload for _ in range(3)])
+                time.sleep(2.3)  # the first try is given up, the second is on its way
+            thawed = time.monotonic()
+            assert reading.result() == [0, 1, 2]
+            assert time.monotonic() - thawed < 3
+        assert not [message for message in sink.messages if message.delivery_info["redelivered"]]
+        with server.client() as raw:
+            assert raw.zcard("q:queue:processing") == 3
+        connection.release()
 
 
 ACKS_AND_ENDS = """

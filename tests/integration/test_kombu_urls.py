@@ -169,8 +169,21 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(secure: Secure, url: s
 def test_passwords_are_masked(url: str, shown: str, options: dict[str, str]) -> None:
     connection = kombu.Connection(url, **options)
     assert connection.as_uri() == shown
-    for text in (repr(connection), repr(connection.transport.session.connector)):
+    # Celery's `inspect stats` says all but the password itself.
+    info = connection.info()
+    assert info.pop("password") == "s/cret"
+    for text in (repr(connection), repr(connection.transport.session.connector), repr(info)):
         assert "cret" not in text
+
+
+def test_a_clone_of_a_connection_to_a_unix_socket_has_its_login() -> None:
+    connection = kombu.Connection("redisq+socket://joe:s%2Fcret@/run/s?virtual_host=3")
+    for each in (connection, connection.clone(), connection.clone().clone()):
+        client = each.transport.session.connector._client
+        arguments = client.connection_pool.connection_kwargs
+        assert {name: arguments[name] for name in ("username", "password", "path", "db")} == {
+            "username": "joe", "password": "s/cret", "path": "/run/s", "db": 3,
+        }  # fmt: skip
 
 
 def test_a_named_transport_refuses_what_it_cannot_keep() -> None:

@@ -223,6 +223,17 @@ def test_endless_patience_outlasts_any_outage(open_run: Any) -> None:
     assert world.time > 60 * 30
 
 
+def test_a_call_is_repeated_even_when_its_first_try_took_all_the_time(open_run: Any) -> None:
+    """Its answer may be what got lost."""
+    world = World(GONE, OK)
+    assert open_run(world, Patience(0.1, Backoff(first=1.0, cap=60.0), tries=2))(ENQUEUE) == [[]]
+    first, second = (call for (call,) in world.sent)
+    assert first == second
+    world = World(GONE, GONE, OK)
+    with pytest.raises(BrokerUnavailable):
+        open_run(world, Patience(0.1, Backoff(first=1.0, cap=60.0), tries=2))(ENQUEUE)
+
+
 ANSWERED = {
     "OOM": (redis_errors.OutOfMemoryError("command not allowed"), BrokerFull),
     "NOPERM": (redis_errors.NoPermissionError("no permissions"), AccessDenied),
