@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from redisq.app.gating import Gating
 from redisq.app.job import Job
 from redisq.app.settings import SendOptions, Settings, TaskOptions
-from redisq.broker.commands import MAX_BATCH, Command, Enqueue, Enqueued, enqueue
+from redisq.broker.commands import GATED_BATCH, MAX_BATCH, Command, Enqueue, Enqueued, enqueue
 from redisq.broker.keys import QueueKeys
 from redisq.codec.hints import Shape
 from redisq.codec.msgpack import decode, encode
@@ -55,8 +55,9 @@ class Outbox:
             stored = [*_gated(ids, bodies, ways, messages, gating)]
         else:
             stored = [Enqueue(new, body, *way) for new, body, way in zip(ids, bodies, ways, strict=True)]
+        self._size = GATED_BATCH if gating else MAX_BATCH
         self.commands: list[Command[Enqueued]] = [
-            enqueue(keys, stored[at : at + MAX_BATCH]) for at in range(0, len(stored), MAX_BATCH)
+            enqueue(keys, stored[at : at + self._size]) for at in range(0, len(stored), self._size)
         ]
         self._job = job
         self._jobs = [job(new) for new in ids]
@@ -88,7 +89,7 @@ class Outbox:
         accepted = [
             job
             for at, (own, job) in enumerate(zip(self._jobs, jobs, strict=True))
-            if at // MAX_BATCH not in failed and own.id not in refused and own.id not in duplicates
+            if at // self._size not in failed and own.id not in refused and own.id not in duplicates
         ]
         if failed:
             error = next(iter(failed.values()))
@@ -140,7 +141,7 @@ def _gated(
     told = False
     for at, (new, body, way, message) in enumerate(zip(ids, bodies, ways, messages, strict=True)):
         descriptor, cap, dedupe = gating.entry(way.head_start, message.args, message.kwargs or {})
-        told = told and at % MAX_BATCH != 0
+        told = told and at % GATED_BATCH != 0
         yield Enqueue(new, body, *way, descriptor, cap, dedupe, gating.definitions if descriptor and not told else None)
         told = told or bool(descriptor)
 
