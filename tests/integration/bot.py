@@ -234,3 +234,24 @@ def dies_and_leaves_a_fork(number: int, kind: str) -> None:
         os._exit(0)
     note("S", number)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Odd:
+    @property
+    def __dataclass_fields__(self) -> None:
+        raise AttributeError("odd")
+
+
+@app.task(queue="apart", pool="process", max_retries=0)
+def raises_the_unspeakable_in_a_process() -> None:
+    raise Unspeakable
+
+
+@app.task(queue="apart", pool="process", result_ttl=60)
+def returns_what_cannot_travel_in_a_process() -> object:
+    return Odd()
