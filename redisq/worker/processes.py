@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,9 @@ _CONTEXT = get_context("spawn")
 
 #: Seconds between two looks at whether the children that work are alive.
 INTERVAL = 1.0
+
+#: Seconds that a child has to start and to import a task's module.
+IMPORT_SECONDS = 60.0
 
 #: Told the run and how it ended, with a line for the log; or no settlement, and how the child died.
 Done = Callable[[Run, Settlement | None, str], None]
@@ -64,18 +68,17 @@ class Child:
         self.asked: Asked | None = None
         self.is_ready = False
         self.has_begun = False
+        self.since = 0.0
         self.is_killed = False
 
     def ask(self, asked: Asked) -> None:
         """Have it work on something, once it is ready."""
-        self.asked, self.has_begun = asked, False
-        # Its time begins anew when the handler is called. Until then it sets an end to an import that hangs.
-        asked.run.begin()
+        self.asked, self.has_begun, self.since = asked, False, time.monotonic()
         if self.is_ready:
             self._send()
 
     def hear(self, stage: Stage) -> None:
-        """It says how far it is."""
+        """It says how far it is. The task's timeouts count from the call of its handler."""
         if stage is Stage.READY:
             self.is_ready = True
             self._send()
@@ -177,6 +180,9 @@ class ProcessPool:
     def _look(self) -> None:
         """Find the dead whose pipe is still held by something that they started, behind our back."""
         self._timer = None
+        for child in self._children:
+            if child.asked and not child.has_begun and time.monotonic() - child.since > IMPORT_SECONDS:
+                child.process.kill()  # it counts as an import that failed
         for child in [child for child in self._children if child.asked and not child.process.is_alive()]:
             # It may have answered before.
             while child in self._children and child.pipe.poll():

@@ -236,7 +236,29 @@ def dies_and_leaves_a_fork(number: int, kind: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+<<<<<<< HEAD
 @app.task(queue="slow", max_retries=0)
 async def interrupts(number: int) -> None:
     note("S", number)
     raise KeyboardInterrupt
+=======
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Odd:
+    @property
+    def __dataclass_fields__(self) -> None:
+        raise AttributeError("odd")
+
+
+@app.task(queue="apart", pool="process", max_retries=0)
+def raises_the_unspeakable_in_a_process() -> None:
+    raise Unspeakable
+
+
+@app.task(queue="apart", pool="process", result_ttl=60)
+def returns_what_cannot_travel_in_a_process() -> object:
+    return Odd()
+>>>>>>> pools

@@ -43,6 +43,19 @@ def test_an_error_in_a_process_is_a_failed_attempt(start_worker: Start, app: Red
     app.close()
 
 
+def test_an_error_without_words_and_a_result_that_cannot_travel_are_no_crash(
+    start_worker: Start, app: RedisQ, raw: redis.Redis
+) -> None:
+    start_worker("-Q", "apart").ready()
+    failing = app.send("raises_the_unspeakable_in_a_process")
+    app.send("returns_what_cannot_travel_in_a_process")
+    wait_until(lambda: raw.zcard("apart:queue:dlq") == 1, "a dead letter")
+    assert b"reason=exhausted text=Unspeakable" in raw.hget("apart:meta", failing.id)
+    wait_until(lambda: raw.hget("apart:stats", "processed_requests") == b"1", "the other is done, its result is not kept")
+    assert not raw.hget("apart:stats", "crashes")
+    app.close()
+
+
 def test_a_dying_process_fails_only_its_own_task(start_worker: Start, app: RedisQ, raw: redis.Redis) -> None:
     worker = start_worker("-Q", "apart").ready()
     dying = app.send("dies_in_a_process", (1,))
@@ -75,6 +88,7 @@ def test_the_children_of_a_killed_worker_die_with_it(start_worker: Start, app: R
     app.close()
 
 
+@pytest.mark.chaos
 def test_after_the_shutdown_timeout_nothing_that_waits_for_a_process_is_begun(
     start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:
@@ -144,6 +158,7 @@ def test_a_dead_process_is_replaced_even_if_what_it_forked_lives_on(
     app.close()
 
 
+@pytest.mark.chaos
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
 def test_a_worker_that_can_start_no_process_gives_the_message_back_and_goes_on(
     start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
