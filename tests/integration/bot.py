@@ -236,12 +236,12 @@ def dies_and_leaves_a_fork(number: int, kind: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-<<<<<<< HEAD
 @app.task(queue="slow", max_retries=0)
 async def interrupts(number: int) -> None:
     note("S", number)
     raise KeyboardInterrupt
-=======
+
+
 class Unspeakable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -261,4 +261,3 @@ def raises_the_unspeakable_in_a_process() -> None:
 @app.task(queue="apart", pool="process", result_ttl=60)
 def returns_what_cannot_travel_in_a_process() -> object:
     return Odd()
->>>>>>> pools
