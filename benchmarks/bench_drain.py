@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.harness import Bench, Window, run, wait_until
-from benchmarks.peers import CeleryPeer, Peer, RedisqPeer
+from benchmarks.peers import CeleryPeer, LanesPeer, Peer, RedisqPeer
 from benchmarks.report import Figure, Report, Row, parser
 
 #: Several processes do not start in one moment: with more than one, the first quarter is left out.
@@ -94,6 +94,7 @@ def main() -> None:
     options.add_argument("--threads", action="store_true", help="a plain function as handler")
     options.add_argument("--workers", type=int, default=1, help="worker processes of redisq")
     options.add_argument("--backlog", type=int, default=0, help="also drain as many tasks from a queue that holds so many")
+    options.add_argument("--gates", action="store_true", help="also tasks with lanes, and with two limits that never refuse")
     options.add_argument("--peer", choices=["celery"], help="compare with Celery, acks_late, solo and prefork -c 2")
     options.add_argument("--peer-tasks", type=int, default=2_000, help="tasks of the peer")
     args = options.parse_args()
@@ -103,6 +104,9 @@ def main() -> None:
         cases = [Case(redisq, args.tasks, processes=args.workers)]
         if args.backlog:
             cases.append(Case(redisq, args.tasks, args.backlog, args.workers))
+        if args.gates:
+            lanes = [LanesPeer(bench, limits=limits, concurrency=args.concurrency) for limits in (False, True)]
+            cases += [Case(peer, args.tasks, processes=args.workers) for peer in lanes]
         if args.peer:
             cases += [Case(CeleryPeer(bench, pool), args.peer_tasks) for pool in ("solo", "prefork")]
         results = compare(bench, cases, args.runs)

@@ -15,6 +15,9 @@ from typing import Any, ClassVar
 
 from benchmarks.harness import Bench
 
+#: Lanes that the tasks with lanes are spread over.
+LANES = 1_000
+
 #: Messages that one `delay_many` takes when a large backlog is made: bounds the memory of this process.
 CHUNK = 20_000
 
@@ -84,6 +87,20 @@ class RedisqPeer(Peer):
     def stamp(self, clock: str, since: float, due: float | None = None) -> None:
         task = self._stamp if due is None else self._stamp.options(eta=datetime.fromtimestamp(due, UTC))
         task.delay(clock, since)
+
+
+class LanesPeer(RedisqPeer):
+    """The same with an argument that names a lane; `limits`: and two limits that never refuse."""
+
+    def __init__(self, bench: Bench, *, limits: bool = False, concurrency: int = 100) -> None:
+        super().__init__(bench, concurrency=concurrency)
+        module = import_module("benchmarks.apps.redisq_app")
+        self._task = module.noop_limited if limits else module.noop_lane
+        self.label += f", {LANES:,} lanes{' and two limits' if limits else ''}"
+
+    def enqueue_many(self, count: int) -> None:
+        for at in range(0, count, CHUNK):
+            self._task.delay_many([(number % LANES,) for number in range(at, min(at + CHUNK, count))])
 
 
 class CeleryPeer(Peer):

@@ -18,13 +18,14 @@ from redisq.app.job import Job
 from redisq.app.middleware import Middleware
 from redisq.app.shared import task
 from redisq.app.task import Task
-from redisq.errors import Reject, Retry
+from redisq.errors import RateLimited, Reject, Retry
 from redisq.worker.worker import Worker
 
 __all__ = [
     "Context",
     "Job",
     "Middleware",
+    "RateLimited",
     "RedisQ",
     "Reject",
     "Retry",

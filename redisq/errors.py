@@ -10,10 +10,13 @@
     │   └── ArgumentsError        arguments that do not fit the task's signature
     ├── CallRefused               a middleware did not let a call be sent
     ├── Retry, Reject             what a handler raises to be tried again, or not any more
-    ├── TaskCancelled             what a handler in a thread is told by when its job is cancelled
+    ├── RateLimited               what a handler raises when a platform says "too many requests"
+    ├── TaskCancelled             tells a handler in a thread that its job is cancelled, or its lease lost
     ├── TaskTimeout               a handler passed its timeout
     │   └── SoftTimeout           ... its soft one; what a handler in a thread is told by
     ├── JobFailed                 the job is a dead letter
+    ├── LaneFull                  the lane has as many messages as its task allows: not sent
+    ├── DuplicateJob              a job with the same dedupe key waits already: not sent
     ├── NoResult                  the job has no result to wait for
     ├── JobTimeout                the job was not done in the time that `get` was given
     ├── MessageTooLarge           too many bytes, levels or elements
@@ -31,7 +34,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -44,9 +47,11 @@ __all__ = [
     "CallRefused",
     "ConfigError",
     "DecodeError",
+    "DuplicateJob",
     "EncodeError",
     "JobFailed",
     "JobTimeout",
+    "LaneFull",
     "MessageTooLarge",
     "NewerMessage",
     "NoResult",
@@ -54,6 +59,7 @@ __all__ = [
     "PartlyEnqueued",
     "ProtocolError",
     "QueueConflict",
+    "RateLimited",
     "RedisqError",
     "Reject",
     "Retry",
@@ -123,8 +129,32 @@ class Reject(RedisqError):
         super().__init__(reason)
 
 
+class RateLimited(RedisqError):
+    """Raised by a handler: the platform had enough. No attempt is spent; the gate pauses for all workers, and then it runs again.
+
+    Answers of the common clients are known without it: see `redisq.gates.limited`.
+
+    Args:
+        retry_after: Seconds, or a `timedelta`, that the platform asks to wait, as it came: nonsense is bounded, not
+            refused. None: it did not say.
+        key: The limit to pause: its class (`bot`) or with its instance (`chat:42`). None: one of the task's, by what was
+            limited.
+
+    Raises:
+        ConfigError: The key is no text.
+    """
+
+    def __init__(self, retry_after: float | timedelta | None = None, key: str | None = None) -> None:
+        if key is not None and (not isinstance(key, str) or not key):
+            raise ConfigError(f'RateLimited(key={key!r}): want the name of a limit: "bot", or "chat:42"')
+        asked = "it did not say for how long" if retry_after is None else f"asked to wait {retry_after}"
+        super().__init__(f"rate limited{'' if key is None else f' at {key}'}: {asked}")
+        self.retry_after = retry_after
+        self.key = key
+
+
 class TaskCancelled(RedisqError):
-    """The job was cancelled while it ran. Raised inside a handler that runs in a thread; a coroutine is cancelled instead."""
+    """The job was cancelled while it ran, or its lease lost. Raised inside a handler in a thread; a coroutine is cancelled."""
 
 
 class TaskTimeout(RedisqError, TimeoutError):
@@ -150,6 +180,59 @@ class JobFailed(RedisqError):
         super().__init__(f"job {job_id} is a dead letter ({reason}): {text}")
         self.reason = reason
         self.text = text
+
+
+class LaneFull(RedisqError):
+    """A lane has as many messages as its task's `lane_cap` allows.
+
+    Of several calls (`delay_many`) only those whose lanes are full were not sent. If others of them were refused as
+    duplicates, that error is the `__cause__`.
+
+    Attributes:
+        task: The task.
+        refused: The places, from 0, of the calls that were not sent.
+        cap: The task's `lane_cap`.
+        accepted: The jobs of the calls that were sent.
+    """
+
+    def __init__(self, task: str, refused: Sequence[int], cap: int, accepted: Sequence[Any] = ()) -> None:
+        calls = "the call was" if len(refused) == 1 and not accepted else f"{len(refused)} calls were"
+        others = f", {len(accepted)} others were" if accepted else ""
+        super().__init__(
+            f"task {task}: {calls} not sent{others}: the lane has {cap} messages already (lane_cap); "
+            "wait until it is shorter, tell the user, or raise lane_cap"
+        )
+        self.task = task
+        self.refused = refused
+        self.cap = cap
+        self.accepted = accepted
+
+
+class DuplicateJob(RedisqError):
+    """A job with the same dedupe key waits or runs already, and the task says `dedupe="raise"`.
+
+    Of several calls (`delay_many`) only the duplicates were not sent.
+
+    Attributes:
+        task: The task.
+        key: The dedupe key of the first duplicate.
+        job: The job that has it.
+        duplicates: The places, from 0, of the calls that were not sent -> the jobs that have their keys.
+        accepted: The jobs of the calls that were sent.
+    """
+
+    def __init__(
+        self, task: str, key: str, job: Any, duplicates: Mapping[int, Any] | None = None, accepted: Sequence[Any] = ()
+    ) -> None:
+        count = len(duplicates or (0,))
+        others = f" and {count - 1} more duplicates" if count > 1 else ""
+        sent = f", {len(accepted)} other calls were" if accepted else ""
+        super().__init__(f"task {task}: not sent{sent}: job {job.id} has the dedupe key {key!r} already{others}")
+        self.task = task
+        self.key = key
+        self.job = job
+        self.duplicates = duplicates or {0: job}
+        self.accepted = accepted
 
 
 class NoResult(RedisqError):

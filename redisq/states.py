@@ -52,6 +52,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.RETRY, "late ack of the last holder", State.DONE, "settle"),
     Transition(State.PROCESSING, "retry", State.RETRY, "settle"),
     Transition(State.PROCESSING, "park", State.RETRY, "settle"),
+    Transition(State.PROCESSING, "limited", State.RETRY, "settle"),
     Transition(State.PROCESSING, "crash", State.RETRY, "settle"),
     Transition(State.PROCESSING, "cancel", State.GONE, "settle"),
     Transition(State.PROCESSING, "release", State.WAITING, "settle"),

@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from redisq.broker import commands
-from redisq.broker.commands import Claimed, Command, Enqueue, Found, QueueView, Settlement
+from redisq.broker.commands import Claimed, Command, Enqueue, Enqueued, Found, QueueView, Settlement
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
 from redisq.broker.scripts import SCRIPT_NAMES
@@ -78,8 +78,11 @@ class Broker:
         result: T = self._run(command)
         return result
 
-    def enqueue(self, *ids: str, head_start: int = 0, due: str = "0") -> list[str]:
-        return self.do(commands.enqueue(self.keys, [Enqueue(each, f"body of {each}".encode(), head_start, due) for each in ids]))
+    def enqueue(self, *ids: str, **options: Any) -> list[str]:
+        return self.enqueue_all(*ids, **options).present
+
+    def enqueue_all(self, *ids: str, **options: Any) -> Enqueued:
+        return self.do(commands.enqueue(self.keys, [Enqueue(each, f"body of {each}".encode(), **options) for each in ids]))
 
     def claim(self, limit: int = 100, worker: str = "worker1", lease: int = LEASE, max_crashes: int = 3) -> Claimed:
         return self.do(commands.claim(self.keys, worker=worker, limit=limit, lease=lease, max_crashes=max_crashes))

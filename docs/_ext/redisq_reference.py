@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from redisq.broker import commands
-from redisq.broker.keys import FIXED, QueueKeys
+from redisq.broker.keys import FIXED, GATES, QueueKeys
 from redisq.broker.registry import Registry
 from redisq.broker.scripts import SCRIPT_NAMES
 from redisq.cli.main import main
@@ -29,7 +29,10 @@ from redisq.worker.exits import Exit
 _LUA = files("redisq.broker").joinpath("lua")
 
 #: The functions of `QueueKeys` that name a key for each of something, by the word that stands for it here.
-_NAMED = (("call", "caller", "string"), ("result", "id", "string"), ("progress", "id", "string"), ("done", "id", "channel"))
+_NAMED = (
+    ("flow", "flow", "zset"), ("waiting", "gate", "zset"), ("dedupe", "key", "string"), ("call", "caller", "string"),
+    ("result", "id", "string"), ("progress", "id", "string"), ("done", "id", "channel"),
+)  # fmt: skip
 _OTHERS = ("named",)
 
 
@@ -54,7 +57,7 @@ def keys() -> Iterator[str]:
     unknown = functions - {name for name, *_ in _NAMED} - set(_OTHERS)
     if unknown:
         raise ValueError(f"docs/_ext/redisq_reference.py: say of what type these keys of QueueKeys are: {sorted(unknown)}")
-    rows = [(f"`{of_queue.named(key.name)}`", key.type, f"{key.content}") for key in FIXED if key.name != "never"]
+    rows = [(f"`{of_queue.named(key.name)}`", key.type, f"{key.content}") for key in (*FIXED, *GATES) if key.name != "never"]
     for name, word, kind in _NAMED:
         function = getattr(of_queue, name)
         content = inspect.cleandoc(function.__doc__).partition("\n")[0]
@@ -109,7 +112,7 @@ def _arrow(arrow: Any) -> str:
 
 def includes() -> Iterator[str]:
     """The headers of the includes that define a format."""
-    for name in ("lease", "meta", "ledger", "keys", "done"):
+    for name in ("lease", "meta", "descriptor", "dedupe", "ledger", "keys", "done"):
         yield from (f"### {name}", "")
         text = header(f"include/{name}").splitlines()
         yield from literal("\n".join(line for line in text if not line.startswith("@include")))

@@ -15,13 +15,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from redisq.app.control import Control
+from redisq.app.gating import GATE_OPTIONS, Gating, gating_of, own_options
 from redisq.app.hooks import Hooks
 from redisq.app.job import Job
 from redisq.app.middleware import Middleware, OutgoingCall
 from redisq.app.outbox import Outbox
 from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_options
 from redisq.app.shared import SHARED
-from redisq.app.task import Task, TaskDecorator
+from redisq.app.task import Task, TaskDecorator, definitions_of
 from redisq.broker.connection import Server, timeout_from_environment, url_from_environment
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
@@ -135,6 +136,19 @@ class RedisQ:
         """Where a call goes: where the call says, else its task, else the app's own queue."""
         return send.queue or options.queue or self.settings.default_queue
 
+    def limits_of(self, queue: str) -> dict[str, str]:
+        """The rules of the limits of the tasks that are sent to a queue, by name.
+
+        Raises:
+            ConfigError: Two tasks give one limit two rules.
+        """
+        return definitions_of(task for task in self.tasks.values() if self.queue_of(task.definition) == queue)
+
+    def limit_names(self, queue: str) -> set[str]:
+        """The names of the limits of the tasks that are sent to a queue, also of those without a rule."""
+        tasks = [task for task in self.tasks.values() if self.queue_of(task.definition) == queue]
+        return {limit.name for task in tasks if task.gating for limit in task.gating.gates.limits}
+
     def keys(self, queue: str) -> QueueKeys:
         """The keys of one queue."""
         keys = self._keys.get(queue)
@@ -209,8 +223,8 @@ class RedisQ:
             name: The task's name.
             args: Positional arguments, plain values.
             kwargs: Named arguments, plain values.
-            **options: `queue`, `countdown`, `eta`, `expires`, `priority`, as in `Task.options`. Without `queue`, a task
-                that is not registered here goes to the app's own queue.
+            **options: As in `Task.options`. Without `queue`, a task that is not registered here goes to the app's own
+                queue. Nothing is known of its gates either: say `key=`, `limits=`, `dedupe_key=` for those it has.
 
         Raises:
             EncodeError: An argument cannot travel.
@@ -224,34 +238,54 @@ class RedisQ:
 
     def _by_name(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any]
-    ) -> tuple[TaskOptions, SendOptions, list[Message], Shape | None]:
+    ) -> tuple[TaskOptions, SendOptions, list[Message], Shape | None, Gating | None]:
         known = self.tasks.get(name)
-        definition = known.definition if known else TaskOptions(name=name)
+        known_options = known.definition if known else TaskOptions(name=name)
+        definition = own_options(known_options, {option: options.pop(option, None) for option in GATE_OPTIONS})
         try:
             send = send_options(NOW, **options)
         except TypeError as error:
             raise ConfigError(f"send {name}: {error}") from None
-        return definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None
+        gating = known.gating if known else None
+        if definition is not known_options:
+            gating = gating_of(definition, known or _anything)
+        return definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None, gating
 
-    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    def enqueue(
+        self,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: list[Message],
+        shape: Shape | None,
+        gating: Gating | None = None,
+    ) -> list[Job]:
         """Store messages of one task. Users call `Task.delay`."""
-        outbox = self._outbox(options, send, messages, shape)
+        outbox = self._outbox(options, send, messages, shape, gating)
         results: list[Any] = []
         for command in outbox.commands:
             with _kept(results):
                 results += self.connector.execute_many((command,))
         return outbox.jobs(results)
 
-    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    async def aenqueue(
+        self,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: list[Message],
+        shape: Shape | None,
+        gating: Gating | None = None,
+    ) -> list[Job]:
         """Store messages of one task, from async code. Users call `Task.adelay`."""
-        outbox = self._outbox(options, send, messages, shape)
+        outbox = self._outbox(options, send, messages, shape, gating)
         results: list[Any] = []
         for command in outbox.commands:
             with _kept(results):
                 results += await self.async_connector.execute_many((command,))
         return outbox.jobs(results)
 
-    def _outbox(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> Outbox:
+    def _outbox(
+        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+    ) -> Outbox:
         queue = self.queue_of(options, send)
         sends = [send] * len(messages)
         if self.hooks.enqueue:
@@ -259,7 +293,7 @@ class RedisQ:
             messages = [Message(call.task, call.args, dict(call.kwargs)) for call in calls]
             sends = [call.send for call in calls]
         jobs = partial(Job, self, task=options.name, queue=queue, build=shape.result if shape else None)
-        return Outbox(self.keys(queue), options, sends, messages, shape, self.settings, jobs)
+        return Outbox(self.keys(queue), options, sends, messages, shape, self.settings, jobs, gating)
 
     def _outgoing(self, queue: str, send: SendOptions, message: Message) -> OutgoingCall:
         call = OutgoingCall(message.task, queue, message.args, MappingProxyType(message.kwargs or {}), send)
@@ -291,6 +325,10 @@ class RedisQ:
         connector = self._async_connectors.pop(asyncio.get_running_loop(), None)
         if connector:
             await connector.aclose()
+
+
+def _anything(*args: Any, **kwargs: Any) -> None:
+    """Stands for a task whose code is not here."""
 
 
 @contextmanager

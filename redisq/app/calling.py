@@ -9,12 +9,12 @@ from typing import Any, Self
 from redisq.app.context import Context, begin_run
 from redisq.app.hooks import Hook, Hooks
 from redisq.app.task import Task
-from redisq.errors import Reject, Retry
+from redisq.errors import RateLimited, Reject, Retry
 
 __all__ = ["Passage", "acall", "call"]
 
 #: What a hook says on purpose when a handler has returned; anything else that it raises then is its own trouble.
-_VERDICTS = (Retry, Reject, KeyboardInterrupt)
+_VERDICTS = (Retry, Reject, RateLimited, KeyboardInterrupt)
 
 
 class Passage:

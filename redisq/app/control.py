@@ -1,17 +1,19 @@
-"""Ask the workers: who is there, what runs, cancel, stop; pause and resume queues."""
+"""Ask the workers: who is there, what runs, cancel, stop. Pause and resume queues, lanes and limits, and set these."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
+from redisq.app import limits
+from redisq.app.limits import LimitState
 from redisq.app.waiting import Ask, Step, arun, run
-from redisq.broker import commands
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry, present
 from redisq.codec.msgpack import decode_value, encode_value
 from redisq.message import new_id
+from redisq.types import Seconds
 
 __all__ = ["ANSWER_WITHIN", "Control", "question"]
 
@@ -98,21 +100,64 @@ class Control:
         """As `shutdown`."""
         return sorted(await arun(question(self._owner.registry, "shutdown", {}, workers), self._owner.async_connector))
 
-    def pause(self, queue: str) -> None:
-        """Let no worker claim from a queue. What runs goes on, what is sent waits."""
-        self._owner.connector.execute(commands.pause(self._owner.keys(queue), True))
+    def pause(self, queue: str, *, limit: str | None = None, lane: object = None, seconds: Seconds | None = None) -> None:
+        """Let no worker claim from a queue, or nothing that needs a limit or is in a lane. What runs goes on, what is sent waits.
 
-    async def apause(self, queue: str) -> None:
+        Args:
+            queue: The queue.
+            limit: A limit (`bot`), or its instance for one chat (`chat:42`), instead of all of the queue.
+            lane: The key of a lane instead.
+            seconds: For so long, or a `timedelta`; None: until it is resumed. For a limit or a lane only.
+
+        Raises:
+            ConfigError: The arguments do not go together.
+        """
+        run(limits.pause(self._owner.keys(queue), limit, lane, seconds), self._owner.connector)
+
+    async def apause(self, queue: str, *, limit: str | None = None, lane: object = None, seconds: Seconds | None = None) -> None:
         """As `pause`."""
-        await self._owner.async_connector.execute(commands.pause(self._owner.keys(queue), True))
+        await arun(limits.pause(self._owner.keys(queue), limit, lane, seconds), self._owner.async_connector)
 
-    def resume(self, queue: str) -> None:
-        """Let workers claim again."""
-        self._owner.connector.execute(commands.pause(self._owner.keys(queue), False))
+    def resume(self, queue: str, *, limit: str | None = None, lane: object = None) -> None:
+        """Let workers claim again: from the queue, past a limit, or from a lane. Also ends the pause after a 429."""
+        run(limits.resume(self._owner.keys(queue), limit, lane), self._owner.connector)
 
-    async def aresume(self, queue: str) -> None:
+    async def aresume(self, queue: str, *, limit: str | None = None, lane: object = None) -> None:
         """As `resume`."""
-        await self._owner.async_connector.execute(commands.pause(self._owner.keys(queue), False))
+        await arun(limits.resume(self._owner.keys(queue), limit, lane), self._owner.async_connector)
+
+    def limits(self, queue: str) -> list[LimitState]:
+        """Return how the limits of a queue stand, and each of their instances and lanes that is paused, waited at, or in use."""
+        return run(limits.limits_of(self._owner.keys(queue)), self._owner.connector)
+
+    async def alimits(self, queue: str) -> list[LimitState]:
+        """As `limits`."""
+        return await arun(limits.limits_of(self._owner.keys(queue)), self._owner.async_connector)
+
+    def set_limit(self, queue: str, limit: str, rule: str) -> str:
+        """Set the rule of a limit, for what waits too; it goes before the one in the code. Returns it as it is shown.
+
+        Args:
+            queue: The queue.
+            limit: Its name, `bot`, or an instance of it, `chat:42`.
+            rule: `30/s`, `20/m burst 3`, `8 at once`.
+
+        Raises:
+            ConfigError: It is no rule.
+        """
+        return run(limits.set_rule(self._owner.keys(queue), limit, rule), self._owner.connector)
+
+    async def aset_limit(self, queue: str, limit: str, rule: str) -> str:
+        """As `set_limit`."""
+        return await arun(limits.set_rule(self._owner.keys(queue), limit, rule), self._owner.async_connector)
+
+    def clear_limit(self, queue: str, limit: str) -> None:
+        """Let the rule in the code, or that of the limit for all instances, hold again."""
+        run(limits.clear(self._owner.keys(queue), limit), self._owner.connector)
+
+    async def aclear_limit(self, queue: str, limit: str) -> None:
+        """As `clear_limit`."""
+        await arun(limits.clear(self._owner.keys(queue), limit), self._owner.async_connector)
 
     def _ask(self, name: str, **arguments: Any) -> Answers:
         return run(question(self._owner.registry, name, arguments), self._owner.connector)

@@ -45,6 +45,7 @@ class Hooks:
         self.run = self._overridden("run")
         self.settle = self._overridden("settle")
         self.retry = self._overridden("retry")
+        self.limited = self._overridden("limited")
         self.dead = self._overridden("dead")
         self.lost = self._overridden("lost")
         self._failing: set[tuple[str, Hook]] = set()
@@ -75,12 +76,13 @@ class Hooks:
             call = other
         return call
 
-    def tell(self, name: str, hooks: Iterable[Hook], *what: Any) -> None:
-        """Call observers. None of their errors reaches the message, or the next observer."""
+    def tell(self, name: str, hooks: Iterable[Hook], *what: Any, also: tuple[type[BaseException], ...] = ()) -> None:
+        """Call observers. None of their errors, `also` among them, reaches the message, or the next observer."""
+        errors: tuple[type[BaseException], ...] = (Exception, SystemExit, asyncio.CancelledError, *also)
         for hook in hooks:
             try:
                 hook.call(*what)
-            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - logged; any code may stand in a hook
+            except errors as error:  # any code may stand in a hook
                 self.failed(name, hook, error)
 
     def failed(self, name: str, hook: Hook, error: BaseException) -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    enqueue ─▶ Redis ─▶ claim ─▶ run: handler ─▶ settle ─▶ and, when that is what it came to: retry, dead
+    enqueue ─▶ Redis ─▶ claim ─▶ run: handler ─▶ settle ─▶ and, when that is what it came to: retry, limited, dead
                                                  lost: the lease is another's, or nobody's
 
 `enqueue` is called where the call is made; `run` where the handler runs: in the loop, in its thread, in its process; all
@@ -75,11 +75,13 @@ class End:
         task: The task's name; None: the message could not be read, or no task here has that name.
         attempt: The number of the run, from 1.
         op: `ack`: done. `retry`: failed, again after `delay`. `dead`: a dead letter. `cancel`: stopped, as somebody wanted.
-            `crash`: it took its process with it. `park`: put aside. `release`: given back. `lost`: no longer this worker's.
-        reason: One word on why, e.g. `failed`, `exhausted`, `rejected`; empty when all is well.
+            `limited`: a platform had enough (429), again after `delay`, no attempt spent. `crash`: it took its process with
+            it. `park`: put aside. `release`: given back. `lost`: no longer this worker's.
+        reason: One word on why, e.g. `failed`, `exhausted`, `rejected`, `limited`; empty when all is well.
         error: The error as text, without secrets; empty when there was none.
-        delay: Seconds until it may run again, for `retry`, `crash` and `park`.
+        delay: Seconds until it may run again, for `retry`, `limited`, `crash` and `park`.
         run_time: Seconds that the handler ran.
+        gate: For `limited`: the limit that pauses for all, e.g. `chat:42`; empty: only this message waits.
     """
 
     id: str
@@ -91,6 +93,7 @@ class End:
     error: str = ""
     delay: float = 0.0
     run_time: float = 0.0
+    gate: str = ""
 
 
 class Middleware:
@@ -116,8 +119,8 @@ class Middleware:
         The yield gives what the handler returned, or raises what it raised. What the generator raises instead stands in
         that error's place; if it raises nothing, the run is a success. A value that it returns replaces the result, None
         leaves it. An error before the yield fails the run, as an error of the handler does. An error after a handler that
-        returned is logged, and the run stays a success, unless it is `Retry` or `Reject`. Without a yield, the handler is
-        not called, and what the generator returns is the result.
+        returned is logged, and the run stays a success, unless it is `Retry`, `Reject` or `RateLimited`. Without a yield,
+        the handler is not called, and what the generator returns is the result.
         """
         yield
 
@@ -126,6 +129,9 @@ class Middleware:
 
     def retry(self, end: End) -> None:
         """An attempt failed, and another will follow. After `settle`."""
+
+    def limited(self, end: End) -> None:
+        """A platform had enough (429, `RateLimited`): `end.gate` pauses, and the job runs again. After `settle`."""
 
     def dead(self, end: End) -> None:
         """A message became a dead letter. After `settle`.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from redisq.app.gating import Gating
 from redisq.app.job import Job
 from redisq.app.settings import SendOptions, Settings, TaskOptions
-from redisq.broker.commands import MAX_BATCH, Command, Enqueue, enqueue
+from redisq.broker.commands import GATED_BATCH, MAX_BATCH, Command, Enqueue, Enqueued, enqueue
 from redisq.broker.keys import QueueKeys
 from redisq.codec.hints import Shape
 from redisq.codec.msgpack import decode, encode
 from redisq.codec.values import Flattener
-from redisq.errors import BrokerError, DecodeError, EncodeError, PartlyEnqueued
+from redisq.errors import BrokerError, DecodeError, DuplicateJob, EncodeError, LaneFull, PartlyEnqueued
 from redisq.message import Message, new_ids
 
 __all__ = ["Outbox"]
@@ -29,6 +30,11 @@ class Outbox:
         shape: What the handler builds out of the arguments; None: its code is not here.
         settings: The app's.
         job: Makes a job of an id.
+        gating: What the calls are subject to; None: nothing.
+
+    Raises:
+        EncodeError: An argument cannot travel, or gives no name of a lane or a limit.
+        MessageTooLarge: Arguments are too large.
     """
 
     def __init__(
@@ -40,37 +46,69 @@ class Outbox:
         shape: Shape | None,
         settings: Settings,
         job: Callable[[str], Job],
+        gating: Gating | None = None,
     ) -> None:
         ids = new_ids(len(messages))
         ways = _ways(options, sends, settings)
-        stored = [
-            Enqueue(new, _encoded(message, shape, settings.max_bytes), *way)
-            for new, message, way in zip(ids, messages, ways, strict=True)
+        bodies = [_encoded(message, shape, settings.max_bytes) for message in messages]
+        if gating:
+            stored = [*_gated(ids, bodies, ways, messages, gating)]
+        else:
+            stored = [Enqueue(new, body, *way) for new, body, way in zip(ids, bodies, ways, strict=True)]
+        self._size = GATED_BATCH if gating else MAX_BATCH
+        self.commands: list[Command[Enqueued]] = [
+            enqueue(keys, stored[at : at + self._size]) for at in range(0, len(stored), self._size)
         ]
-        self.commands: list[Command[list[str]]] = [
-            enqueue(keys, stored[at : at + MAX_BATCH]) for at in range(0, len(stored), MAX_BATCH)
-        ]
+        self._job = job
         self._jobs = [job(new) for new in ids]
+        self._stored = stored
+        self._task = options.name
+        self._gating = gating
 
     def jobs(self, results: Sequence[Any]) -> list[Job]:
-        """Return the jobs, given the commands' results.
+        """Return the jobs, given the commands' results. A call that another one stands for has that one's job.
 
         Raises:
             BrokerError: Nothing was accepted.
             PartlyEnqueued: Some were.
+            LaneFull: The lanes of some were full.
+            DuplicateJob: Others stand for some, and that is an error.
         """
-        errors = [result for result in results if isinstance(result, BrokerError)]
-        if not errors:
-            return self._jobs
+        for result in results:
+            if isinstance(result, BrokerError) or result.owners or result.refused:
+                return self._sorted_out(results)
+        return self._jobs
+
+    def _sorted_out(self, results: Sequence[Any]) -> list[Job]:
+        failed = {at: result for at, result in enumerate(results) if isinstance(result, BrokerError)}
+        unsent = [result for result in results if isinstance(result, Enqueued)]
+        owners = {own: self._job(owner) for result in unsent for own, owner in result.owners.items()}
+        duplicates = owners if self._gating and self._gating.refuses else {}
+        refused = {own for result in unsent for own in result.refused}
+        jobs = [owners.get(job.id, job) for job in self._jobs]
         accepted = [
             job
-            for at, result in enumerate(results)
-            if not isinstance(result, BrokerError)
-            for job in self._jobs[at * MAX_BATCH : (at + 1) * MAX_BATCH]
+            for at, (own, job) in enumerate(zip(self._jobs, jobs, strict=True))
+            if at // self._size not in failed and own.id not in refused and own.id not in duplicates
         ]
-        if not accepted:
-            raise errors[0]
-        raise PartlyEnqueued(accepted, len(self._jobs), errors[0]) from errors[0]
+        if failed:
+            error = next(iter(failed.values()))
+            if not accepted:
+                raise error
+            raise PartlyEnqueued(accepted, len(self._jobs), error) from error
+        duplicate = self._duplicate(duplicates, accepted) if duplicates else None
+        if refused:
+            places = [at for at, own in enumerate(self._jobs) if own.id in refused]
+            raise LaneFull(self._task, places, self._stored[places[0]].lane_cap, accepted) from duplicate
+        if duplicate:
+            raise duplicate
+        return jobs
+
+    def _duplicate(self, owners: Mapping[str, Job], accepted: Sequence[Job]) -> DuplicateJob:
+        duplicates = {at: owners[own.id] for at, own in enumerate(self._jobs) if own.id in owners}
+        first, job = next(iter(duplicates.items()))
+        dedupe = self._stored[first].dedupe
+        return DuplicateJob(self._task, dedupe.key.partition(":")[2] if dedupe else "", job, duplicates, accepted)
 
 
 class Way(NamedTuple):
@@ -94,6 +132,18 @@ def _way(options: TaskOptions, send: SendOptions, settings: Settings) -> Way:
     priority = options.priority if send.priority is None else send.priority
     expires = send.expires or ("" if options.expires is None else f"+{round(options.expires * 1_000_000)}")
     return Way(priority * settings.priority_step, send.due, expires)
+
+
+def _gated(
+    ids: Sequence[str], bodies: Sequence[bytes], ways: Iterator[Way], messages: Sequence[Message], gating: Gating
+) -> Iterator[Enqueue]:
+    """Give the messages with their lanes, limits and dedupe keys. The limits' rules travel once a command."""
+    told = False
+    for at, (new, body, way, message) in enumerate(zip(ids, bodies, ways, messages, strict=True)):
+        descriptor, cap, dedupe = gating.entry(way.head_start, message.args, message.kwargs or {})
+        told = told and at % GATED_BATCH != 0
+        yield Enqueue(new, body, *way, descriptor, cap, dedupe, gating.definitions if descriptor and not told else None)
+        told = told or bool(descriptor)
 
 
 def _encoded(message: Message, shape: Shape | None, max_bytes: int) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from redisq.errors import ConfigError
+from redisq.gates.descriptor import Cost
 from redisq.types import MAX_MICROSECONDS, Seconds, check_name, microseconds
 
 __all__ = ["NOW", "SendOptions", "Settings", "TaskOptions", "check_priority", "send_options"]
@@ -72,6 +74,18 @@ class TaskOptions:
             coroutine in the worker's loop, a plain function in one of its threads.
         result_ttl: Seconds that what the handler returns is kept for `Job.get`; None: it is not kept.
         bind: The handler's first parameter is the job's `Context`; callers do not give it.
+        key: Its lane: a template over the arguments (`"{chat_id}"`) or a function of some of them. Calls with the same key run
+            one at a time, in the order in which they were sent, also across retries.
+        limits: What it may use up: `"bot:30/s"`, `"chat:{chat_id}:1/s burst 3"`, `"llm: 8 at once"`; see `redisq.gates.limit`.
+        cost: What a call takes out of a rate: a number, the name of the argument that has it, or a function; by limit when
+            there are several: `{"tokens": "n_tokens"}`.
+        on_dead: When the first of a lane is dead for good: `continue` with the next, or `hold` the lane for an operator.
+        lane_cap: So many messages wait and run in one lane; for more, `LaneFull` is raised. None: any number.
+        dedupe_key: Once at the door: a template or a function, as `key`. While a call with the same key waits or runs, it
+            stands for the next one.
+        dedupe_ttl: Seconds that a key is kept at least, however soon its call is done; None: until then.
+        dedupe: What becomes of a second call: `return`: nothing, and its caller gets the job of the first. `replace`: the
+            first gets its arguments, while it waits. `extend`: and its due time too. `raise`: `DuplicateJob`.
     """
 
     name: str
@@ -89,6 +103,14 @@ class TaskOptions:
     result_ttl: float | None = None
     pool: str | None = None
     bind: bool = False
+    key: str | Callable[..., Any] | None = None
+    limits: Sequence[str] = ()
+    cost: Cost | None = None
+    on_dead: Literal["continue", "hold"] = "continue"
+    lane_cap: int | None = None
+    dedupe_key: str | Callable[..., Any] | None = None
+    dedupe_ttl: Seconds | None = None
+    dedupe: Literal["return", "replace", "extend", "raise"] = "return"
 
     def __post_init__(self) -> None:
         check_name("task", self.name)
@@ -116,6 +138,12 @@ class TaskOptions:
             raise ConfigError(f"task {self.name}: pool={self.pool!r}: want 'process', or None for the loop and the threads")
         if self.ack not in ("late", "early"):
             raise ConfigError(f"task {self.name}: ack={self.ack!r}: want 'late' (at least once) or 'early' (at most once)")
+        if self.dedupe not in ("return", "replace", "extend", "raise"):
+            raise ConfigError(f"task {self.name}: dedupe={self.dedupe!r}: want 'return', 'replace', 'extend' or 'raise'")
+        if self.dedupe_ttl is not None and not microseconds(self.dedupe_ttl, f"task {self.name}: dedupe_ttl"):
+            raise ConfigError(f"task {self.name}: dedupe_ttl=0: want seconds > 0, or None")
+        if self.dedupe_key is None and (self.dedupe_ttl is not None or self.dedupe != "return"):
+            raise ConfigError(f"task {self.name}: dedupe= and dedupe_ttl= are about a key; give it one with dedupe_key=")
 
 
 @dataclass(frozen=True, slots=True)

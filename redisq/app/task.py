@@ -11,15 +11,18 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from redisq.app.context import Context, current_context, detached
+from redisq.app.gating import Gating, gating_of, own_options
 from redisq.app.job import Job
 from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
 from redisq.app.signature import Parameters, signature_of
 from redisq.codec.hints import Shape, shape_of
 from redisq.errors import ConfigError
+from redisq.gates.descriptor import Cost
+from redisq.gates.limit import show_definition
 from redisq.message import Message
 from redisq.types import Seconds
 
-__all__ = ["Sender", "Task", "TaskDecorator"]
+__all__ = ["Sender", "Task", "TaskDecorator", "definitions_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,10 +41,24 @@ Arguments = Sequence[Any] | Mapping[str, Any]
 class Sender(Protocol):
     """What a task needs of its app."""
 
-    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    def enqueue(
+        self,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: list[Message],
+        shape: Shape | None,
+        gating: Gating | None = None,
+    ) -> list[Job]:
         """Store the messages; all of them, or an error."""
 
-    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    async def aenqueue(
+        self,
+        options: TaskOptions,
+        send: SendOptions,
+        messages: list[Message],
+        shape: Shape | None,
+        gating: Gating | None = None,
+    ) -> list[Job]:
         """Store the messages; all of them, or an error."""
 
 
@@ -74,6 +91,7 @@ class Task(Generic[P, R, T]):
         update_wrapper(self, handler)
         if options.bind:
             self.__signature__ = self.signature
+        self.gating = gating_of(options, self)
 
     @property
     def name(self) -> str:
@@ -98,8 +116,16 @@ class Task(Generic[P, R, T]):
         expires: Seconds | datetime | None = None,
         priority: int | None = None,
         queue: str | None = None,
+        key: object = None,
+        limits: Sequence[str] | None = None,
+        cost: Cost | None = None,
+        on_dead: Literal["continue", "hold"] | None = None,
+        lane_cap: int | None = None,
+        dedupe_key: object = None,
+        dedupe_ttl: Seconds | None = None,
+        dedupe: Literal["return", "replace", "extend", "raise"] | None = None,
     ) -> Task[P, R, T]:
-        """Return the same task with other options for its calls.
+        """Return the same task with other options for its calls. What is None stays as it is.
 
         Args:
             countdown: Seconds from now until it is due, or a `timedelta`.
@@ -107,13 +133,29 @@ class Task(Generic[P, R, T]):
             expires: Seconds from now, a `timedelta`, or a time: if it did not start by then, it is dropped, and counted.
             priority: 0 to 255, higher first.
             queue: Another queue than the task's. A worker must serve it (`-Q`).
+            key: The lane itself, not a template: `key=42`; `""`: none.
+            limits: Other limits than the task's. As there.
+            cost: As the task's.
+            on_dead: As the task's.
+            lane_cap: As the task's.
+            dedupe_key: The key itself, not a template: `dedupe_key=update_id`; `""`: none.
+            dedupe_ttl: As the task's.
+            dedupe: As the task's.
 
         Raises:
             ConfigError: An option is out of range, or both `countdown` and `eta` are given.
         """
         send = send_options(self._send, countdown=countdown, eta=eta, expires=expires, priority=priority, queue=queue)
+        gates = {
+            "key": key, "limits": limits, "cost": cost, "on_dead": on_dead, "lane_cap": lane_cap,
+            "dedupe_key": dedupe_key, "dedupe_ttl": dedupe_ttl, "dedupe": dedupe,
+        }  # fmt: skip
+        definition = own_options(self.definition, gates)
         other = copy(self)
         other._send = send
+        if definition is not self.definition:
+            other.definition = definition
+            other.gating = gating_of(definition, other)
         return other
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
@@ -123,13 +165,16 @@ class Task(Generic[P, R, T]):
             ArgumentsError: The arguments do not fit the function.
             EncodeError: An argument cannot travel.
             MessageTooLarge: They are too large together.
+            LaneFull: Its lane has `lane_cap` messages.
+            DuplicateJob: Another has its dedupe key, and the task says `dedupe="raise"`.
             BrokerError: Redis did not take it; see `redisq.errors`.
         """
-        return self._sender().enqueue(self.definition, self._send, [self._message(args, kwargs)], self.shape)[0]
+        return self._sender().enqueue(self.definition, self._send, [self._message(args, kwargs)], self.shape, self.gating)[0]
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Send one call, from async code. As `delay`."""
-        return (await self._sender().aenqueue(self.definition, self._send, [self._message(args, kwargs)], self.shape))[0]
+        messages = [self._message(args, kwargs)]
+        return (await self._sender().aenqueue(self.definition, self._send, messages, self.shape, self.gating))[0]
 
     def delay_many(self, calls: Iterable[Arguments]) -> list[Job[T]]:
         """Send many calls, a thousand a round trip: `[(42, "a"), (43, "b")]`, or mappings of named arguments.
@@ -138,14 +183,16 @@ class Task(Generic[P, R, T]):
             ArgumentsError: Arguments do not fit the function; nothing was sent.
             EncodeError: An argument cannot travel; nothing was sent.
             MessageTooLarge: The arguments of a call are too large together; nothing was sent.
+            LaneFull: The lanes of some have `lane_cap` messages; the others were sent.
+            DuplicateJob: Others have the dedupe keys of some, and the task says `dedupe="raise"`; the rest were sent.
             PartlyEnqueued: Redis took some thousands of them, and not the others.
             BrokerError: Redis took none.
         """
-        return self._sender().enqueue(self.definition, self._send, self._messages(calls), self.shape)
+        return self._sender().enqueue(self.definition, self._send, self._messages(calls), self.shape, self.gating)
 
     async def adelay_many(self, calls: Iterable[Arguments]) -> list[Job[T]]:
         """Send many calls, from async code. As `delay_many`."""
-        return await self._sender().aenqueue(self.definition, self._send, self._messages(calls), self.shape)
+        return await self._sender().aenqueue(self.definition, self._send, self._messages(calls), self.shape, self.gating)
 
     def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job[T]:
         """Send one call, as Celery spells it: `apply_async((42, "hi"), countdown=60)`. Options as in `options`."""
@@ -212,6 +259,14 @@ class Options(TypedDict, total=False):
     ack: Literal["late", "early"]
     result_ttl: float | None
     pool: Literal["process"] | None
+    key: str | Callable[..., Any] | None
+    limits: Sequence[str]
+    cost: Cost | None
+    on_dead: Literal["continue", "hold"]
+    lane_cap: int | None
+    dedupe_key: str | Callable[..., Any] | None
+    dedupe_ttl: Seconds | None
+    dedupe: Literal["return", "replace", "extend", "raise"]
 
 
 class TaskDecorator:
@@ -263,8 +318,28 @@ class TaskDecorator:
         if name in self._tasks:
             known = _place(self._tasks[name].handler)
             raise ConfigError(f"two tasks are called {name!r}: {known} and {_place(handler)}; give one name=")
+        if task.gating:
+            definitions_of(other for other in (*self._tasks.values(), task) if other.definition.queue == task.definition.queue)
         self._tasks[name] = task
         return task
+
+
+def definitions_of(tasks: Iterable[Task[..., Any]]) -> dict[str, str]:
+    """Return the rules of the limits of tasks that share a queue, by class.
+
+    Raises:
+        ConfigError: Two tasks give one limit two rules.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for task in tasks:
+        for name, rule in task.gating.definitions.items() if task.gating else ():
+            known, where = found.setdefault(name, (rule, task.name))
+            if known != rule:
+                raise ConfigError(
+                    f"task {task.name}: limit {name!r} is {show_definition(rule)} here and {show_definition(known)} in task"
+                    f" {where}, on the same queue: a limit has one rule; rename one"
+                )
+    return {name: rule for name, (rule, _) in found.items()}
 
 
 def _place(handler: Callable[..., Any]) -> str:

@@ -6,20 +6,23 @@ beyond that (`numbered`), and their script answers a repeated number with what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.message import PLAIN, Delivery, Meta, parse_meta
 from redisq.types import MAX_MICROSECONDS
 
 __all__ = [
+    "GATED_BATCH",
     "MAX_BATCH",
     "SUSPECT",
     "Claimed",
     "Command",
+    "Dedupe",
     "Enqueue",
+    "Enqueued",
     "Found",
     "Outcome",
     "QueueView",
@@ -35,13 +38,17 @@ __all__ = [
     "find",
     "inspect",
     "keep_progress",
+    "kick",
+    "limited",
     "merged",
     "outcome",
     "pause",
+    "pause_gate",
     "progress",
     "remove",
     "replay",
     "restore",
+    "set_limit",
     "settle",
     "wait",
     "wake",
@@ -51,6 +58,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 #: The most messages that one call of a script takes.
 MAX_BATCH = 1000
+
+#: The most messages with lanes or limits that one enqueue should bring: each costs some 15 us, and others wait.
+GATED_BATCH = 250
 
 
 #: From so many crashes on a message runs apart (I13): when it is the reason, no innocent dies with it.
@@ -79,6 +89,22 @@ class Command(Generic[T_co]):
     numbered: bool = False
 
 
+class Dedupe(NamedTuple):
+    """Once at the door: while a message with the same key is not done, it stands for a new one, which is not stored.
+
+    Attributes:
+        key: Without spaces, `|` and control characters (`redisq.gates.template.encode_name`).
+        mode: What the new one does to the one that stands for it: `ignore`: nothing; `replace`: gives it its body, while
+            it waits; `extend`: that, and its due time, when both are due later. One that runs is left as it is by
+            `replace` and `extend`, and the new one is stored, and is the key's from then on.
+        window: Microseconds from now that the key is kept, however soon the message is done; 0: until it is done.
+    """
+
+    key: str
+    mode: Literal["ignore", "replace", "extend"] = "ignore"
+    window: int = 0
+
+
 class Enqueue(NamedTuple):
     """One message to accept.
 
@@ -88,6 +114,10 @@ class Enqueue(NamedTuple):
         head_start: What its priority is worth, in microseconds; less than 0: it stands back.
         due: `0` for now, `+n` for n microseconds from now, `n` for that time, in microseconds since the epoch.
         expires: When it is dropped if it was not leased by then, in the same way; empty for never.
+        descriptor: Its lane and limits, as `redisq.gates.descriptor.Gates` writes them; empty for none.
+        lane_cap: It is refused when so many of its lane wait or run; 0: any number may.
+        dedupe: Which message may stand for it; None: none.
+        definitions: Class -> definition of the limits in `descriptor`: written where that class has none yet.
     """
 
     id: str
@@ -95,6 +125,24 @@ class Enqueue(NamedTuple):
     head_start: int = 0
     due: str = "0"
     expires: str = ""
+    descriptor: str = ""
+    lane_cap: int = 0
+    dedupe: Dedupe | None = None
+    definitions: Mapping[str, str] | None = None
+
+
+class Enqueued(NamedTuple):
+    """The answer of `enqueue`: which messages were not stored as such; all others were.
+
+    Attributes:
+        present: Ids that were in the queue already; those messages are as they were.
+        owners: Id -> id of the message that has its dedupe key and stands for it.
+        refused: Ids whose lane had as many messages as their `lane_cap`.
+    """
+
+    present: list[str]
+    owners: dict[str, str]
+    refused: list[str]
 
 
 class Claimed(NamedTuple):
@@ -110,7 +158,9 @@ class Claimed(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """How one delivery ends: `ack`, `result`, `retry`, `park`, `crash`, `release`, `cancel` or `dead` (see `lua/settle.lua`).
+    """How one delivery ends: `ack`, `result`, `retry`, `park`, `crash`, `release`, `cancel`, `dead`, or `limited`.
+
+    See `lua/settle.lua`; for `limited` there is the function of that name.
 
     Attributes:
         delay: Microseconds: until the next attempt, for retry, park and crash; to keep the result.
@@ -167,14 +217,18 @@ class Outcome(NamedTuple):
     meta: Meta = PLAIN
 
 
-def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[list[str]]:
-    """Accept up to `MAX_BATCH` messages, all or none. Gives the ids that were there already."""
+def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[Enqueued]:
+    """Accept up to `MAX_BATCH` messages, all that nothing speaks against, or none when the command fails."""
     args: list[Any] = []
-    for message in messages:
-        plain = message.head_start == 0 and message.due == "0" and not message.expires
-        options = "" if plain else f"{message.head_start} {message.due} {message.expires}".rstrip()
-        args += (message.id, message.body, options)
-    return Command("enqueue", keys, tuple(args), _texts, numbered=True)
+    # Unpacked at once: a field of a thousand messages by its name costs more than all that is done with it.
+    for ident, body, head_start, due, expires, descriptor, cap, dedupe, definitions in messages:
+        options = "" if due == "0" and head_start == 0 and not expires else f"{head_start} {due} {expires}".rstrip()
+        if descriptor or dedupe is not None:
+            once = "" if dedupe is None else f"{dedupe.mode} {dedupe.window} {dedupe.key}"
+            rules = "".join([f"{name}={rule};" for name, rule in definitions.items()]) if definitions else ""
+            options = f"{options}|{descriptor}|{cap or ''}|{once}|{rules}"
+        args += (ident, body, options)
+    return Command("enqueue", keys, tuple(args), _enqueued, numbered=True)
 
 
 def merged(several: Sequence[Command[Any]], limit: int = MAX_BATCH) -> list[Command[Any]]:
@@ -210,6 +264,22 @@ def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0
         else:
             others += settlement
     return Command("settle", keys, (run_time, len(acks) // 2, *acks, *others), _texts, numbered=True)
+
+
+def limited(id: str, fence: int, *, gate: str, pause: int, jitter: int, reason: str = "limited", text: str = "") -> Settlement:
+    """Return the settlement of a delivery that a platform refused: no attempt is spent, no slot held, its lane is kept.
+
+    Args:
+        id: The message's.
+        fence: The lease's.
+        gate: Pauses for all who need it: a class (`bot`) or one instance (`chat:42`), whether the message names it or not;
+            empty: none pauses.
+        pause: Microseconds; a longer pause of that gate stays.
+        jitter: The message itself waits so many more.
+        reason: One word, for its meta.
+        text: The error.
+    """
+    return Settlement("limited", id, fence, pause, reason, f"{gate} {jitter} {text}")
 
 
 def extend(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, lease: int) -> Command[dict[str, str]]:
@@ -255,6 +325,28 @@ def wait(queues: Sequence[QueueKeys], seconds: int) -> Command[str | None]:
 def pause(keys: QueueKeys, paused: bool) -> Command[None]:
     """Stop or start claims from a queue. What runs goes on, what is sent waits."""
     return Command("pause", keys, (int(paused),), _nothing)
+
+
+def pause_gate(keys: QueueKeys, gate: str, microseconds: int | None) -> Command[None]:
+    """Let nothing pass a limit's class (`bot`), one of its gates (`chat:42`) or a lane (`@42`) for so long.
+
+    None: until somebody resumes it; 0: resume it. What runs goes on. Who waits at that very gate is looked at again;
+    who waits at other gates of a class is not: see `redisq.broker.gates`.
+    """
+    return Command("pause_gate", keys, (gate, "inf" if microseconds is None else microseconds), _nothing)
+
+
+def set_limit(keys: QueueKeys, name: str, definition: str, whose: Literal["operator", "code"] = "operator") -> Command[None]:
+    """Set the rule of a limit's class (`chat`) or, if it is an operator's, of one gate (`chat:42`); empty: take it away.
+
+    What that very gate has given out counts by the new rule; other gates of a class: see `redisq.broker.gates`.
+    """
+    return Command("set_limit", keys, (whose, name, definition), _nothing, numbered=True)
+
+
+def kick(keys: QueueKeys, gates: Sequence[str]) -> Command[None]:
+    """Make up to `MAX_BATCH` gates be looked at again, by the rules and pauses of now. Safe to repeat."""
+    return Command("kick", keys, tuple(gates), _nothing)
 
 
 def inspect(keys: QueueKeys) -> Command[QueueView]:
@@ -318,6 +410,21 @@ def _score(raw: Any) -> int:
 
 def _texts(reply: Any) -> list[str]:
     return [_text(value) for value in reply]
+
+
+def _enqueued(reply: Any) -> Enqueued:
+    present: list[str] = []
+    refused: list[str] = []
+    owners: dict[str, str] = {}
+    for text in _texts(reply):
+        ident, mark, owner = text.partition("=")
+        if not mark:
+            present.append(ident)
+        elif owner:
+            owners[ident] = owner
+        else:
+            refused.append(ident)
+    return Enqueued(present, owners, refused)
 
 
 def _claimed(reply: Any) -> Claimed:

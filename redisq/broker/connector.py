@@ -21,7 +21,7 @@ from redisq.broker.faults import classify, is_noscript
 from redisq.broker.listener import Listener, Listeners, aask, ask, listening, messages
 from redisq.broker.scripts import Scripts
 from redisq.broker.wire import AsyncWire, Wire
-from redisq.errors import BrokerError, BrokerUnavailable
+from redisq.errors import BrokerError
 
 #: Seconds that a call waits for a free connection before that counts as a failed try.
 WAIT_FOR_CONNECTION = 5.0
@@ -167,6 +167,11 @@ def _explained(kind: type[BrokerError], advice: str, command: Command[Any], erro
     return explained
 
 
+def _unheard(channel: str, error: Exception) -> BrokerError:
+    fault = classify(error)
+    return fault.error(f"channel {channel}: {_first_line(error)}; {fault.advice or _AWAY}")
+
+
 def _first_line(error: Exception) -> str:
     text = str(error) or type(error).__name__
     return text.splitlines()[0][:300]
@@ -250,12 +255,13 @@ class Connector(_Carrier):
         """Ask all who listen on a channel.
 
         Raises:
+            AccessDenied: The server's ACL forbids one of the channels.
             BrokerUnavailable: Redis cannot be reached.
         """
         try:
             return ask(self._client, channel, reply_channel, question, seconds)
         except (redis_errors.RedisError, OSError) as error:
-            raise BrokerUnavailable(f"publish on {channel}: {_first_line(error)}; {_AWAY}") from error
+            raise _unheard(channel, error) from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -335,16 +341,22 @@ class AsyncConnector(_Carrier):
         """Ask all who listen on a channel.
 
         Raises:
+            AccessDenied: The server's ACL forbids one of the channels.
             BrokerUnavailable: Redis cannot be reached.
         """
         try:
             return await aask(self._client, channel, reply_channel, question, seconds)
         except (redis_errors.RedisError, OSError) as error:
-            raise BrokerUnavailable(f"publish on {channel}: {_first_line(error)}; {_AWAY}") from error
+            raise _unheard(channel, error) from error
 
-    def messages(self, channel: str, subscribed: asyncio.Event) -> AsyncIterator[bytes]:
-        """Give what is said on a channel, for ever, from when it is `subscribed`."""
-        return messages(self._client, channel, subscribed)
+    def messages(self, channel: str, subscribed: asyncio.Event, refused: Callable[[BrokerError], object]) -> AsyncIterator[bytes]:
+        """Give what is said on a channel, for ever, while it is `subscribed`; what the server says against it is told."""
+
+        def trouble(error: Exception) -> None:
+            if not classify(error).retry:
+                refused(_unheard(channel, error))
+
+        return messages(self._client, channel, subscribed, trouble)
 
     async def aclose(self) -> None:
         """Close all connections."""

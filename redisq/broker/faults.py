@@ -58,7 +58,7 @@ FAULTS: dict[str, Fault] = {
     "MISCONF": Fault(errors.BrokerFull, advice="the server cannot write its files: look at its log and disk; nothing was changed"),
     "NOAUTH": Fault(errors.AccessDenied, advice="give the password in the URL, redis://:password@host"),
     "WRONGPASS": Fault(errors.AccessDenied, advice="the user name or password in the URL is wrong"),
-    "NOPERM": Fault(errors.AccessDenied, advice="the server's ACL forbids this user a command or key that redisq needs"),
+    "NOPERM": Fault(errors.AccessDenied, advice="the server's ACL forbids this user a command, key or channel that redisq needs"),
     "WRONGTYPE": Fault(
         errors.QueueConflict,
         advice="a key of this queue is of another type: compare `redis-cli type` with the keys' page; nothing was changed",

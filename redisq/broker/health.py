@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from redisq.broker.keys import QueueKeys
+from redisq.broker.registry import Registry
 from redisq.broker.vitals import Vitals, is_cluster, is_replica
 
-__all__ = ["CHECKS", "Finding", "Level", "judge"]
+__all__ = ["CHECKS", "Finding", "Level", "check_channels", "judge"]
 
 #: Seconds that clocks may differ. Scripts use the server's clock alone; `eta=` and `expires=` as a time use the caller's.
 MAX_CLOCK_DIFFERENCE = 1.0
@@ -154,6 +156,16 @@ def check_queues(vitals: Vitals) -> Finding:
     if bad:
         return Finding("queues", Level.ERROR, "; ".join(bad.values()))
     return Finding("queues", Level.OK, ", ".join(vitals.queues) or "none yet")
+
+
+def check_channels(why: str, registry: Registry, queues: Sequence[QueueKeys]) -> Finding:
+    """The user may use the channels. Since Redis 7 a new user may use none, whatever its commands and keys."""
+    if why:
+        names = [registry.control.removesuffix("control"), *(f"{keys.prefix}:" for keys in queues)]
+        allow = " ".join(f"&{name}*" for name in names)
+        text = f"{why}. Workers cannot be asked, cancel and results are heard of late; allow {allow}"
+        return Finding("channels", Level.WARNING, text)
+    return Finding("channels", Level.OK, "the user may speak and listen on them")
 
 
 #: In the order in which they are told.

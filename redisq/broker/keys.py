@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from redisq.types import check_name
 
-__all__ = ["EXCHANGE", "FIXED", "ExchangeKeys", "QueueKey", "QueueKeys"]
+__all__ = ["EXCHANGE", "FIXED", "GATES", "ExchangeKeys", "QueueKey", "QueueKeys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,23 @@ FIXED: tuple[QueueKey, ...] = (
     QueueKey("config", "config", "hash", "layout version, lease, grace_until, paused"),
     QueueKey("wake", "wake", "zset", "one member at most: a hint that there is something to do"),
     QueueKey("never", "never", "-", "never exists: see lua/include/keys.lua"),
+)
+
+#: What a queue has besides while there are messages with lanes or limits in it; scripts build these names themselves.
+#: Then there is also a zset `flow:` for each lane or set of limits in which something waits, and a zset `waiting:` for
+#: each gate at which one of those waits.
+GATES: tuple[QueueKey, ...] = (
+    QueueKey("needs", "needs", "hash", "id -> its lane and limits"),
+    QueueKey("run", "run", "zset", "what a claim may try: ids without gates, `~flow`, `!gate`; score = place in the order, us"),
+    QueueKey("lanes", "lanes", "hash", "lane -> id of its message that was started and has not ended"),
+    QueueKey("blocked", "blocked", "hash", "flow -> the gate where it waits"),
+    QueueKey("gates", "gates", "zset", "gates where a flow waits; score = when it opens by itself, us"),
+    QueueKey("slots", "slots", "hash", "gate -> slots that leases hold"),
+    QueueKey("tat", "tat", "zset", "gates of rates; score = when all that was granted is paid back, us; has a time to live"),
+    QueueKey(
+        "pauses", "pauses", "zset", "gate, class or lane -> until when it is paused, us; has a time to live, unless one has no end"
+    ),
+    QueueKey("limits", "limits", "hash", "class -> rule in the code; `=class` or `=gate` -> an operator's; stays"),
 )
 
 
@@ -79,8 +96,20 @@ class QueueKeys:
         return f"{self.prefix}:wake"
 
     def named(self, name: str) -> str:
-        """The fixed key of that short name, e.g. `main`."""
-        return next(f"{self.prefix}:{key.suffix}" for key in FIXED if key.name == name)
+        """The key of that short name, e.g. `main`."""
+        return next(f"{self.prefix}:{key.suffix}" for key in (*FIXED, *GATES) if key.name == name)
+
+    def flow(self, flow: str) -> str:
+        """What waits in a lane (`@42`), or in a set of limits without lane; score: its place."""
+        return f"{self.prefix}:flow:{flow}"
+
+    def waiting(self, gate: str) -> str:
+        """Flows that wait at a gate; score: their place in the order."""
+        return f"{self.prefix}:waiting:{gate}"
+
+    def dedupe(self, key: str) -> str:
+        """Which message stands for all with that dedupe key."""
+        return f"{self.prefix}:dedupe:{key}"
 
     def call(self, caller: str) -> str:
         """The ledger of one caller; expires by itself."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -11,6 +10,7 @@ from redisq.broker.connector import Connector
 from redisq.broker.keys import QueueKeys
 from redisq.errors import BrokerError
 from redisq.message import Delivery
+from redisq.troubles import Troubles
 
 __all__ = ["Leased", "renew"]
 
@@ -30,10 +30,11 @@ class Leased(Protocol):
 L = TypeVar("L", bound=Leased)
 
 
-def renew(connector: Connector, held: Iterable[L], lease: int, log: logging.Logger) -> Iterator[tuple[L, str]]:
+def renew(connector: Connector, held: Iterable[L], lease: int, troubles: Troubles) -> Iterator[tuple[L, str]]:
     """Give each a deadline `lease` microseconds from now. Gives those of which there is something to say, with `extend`'s word.
 
-    A queue that cannot be reached is logged: the next round tries again, and two rounds fit into what is left of a lease.
+    Of a queue that cannot be reached the troubles are told. The next round tries again, and two rounds fit into what is
+    left of a lease.
     """
     by_queue: dict[QueueKeys, list[L]] = {}
     for each in held:
@@ -44,6 +45,8 @@ def renew(connector: Connector, held: Iterable[L], lease: int, log: logging.Logg
             try:
                 verdicts = connector.execute(extend(keys, [(each.delivery.id, each.delivery.fence) for each in some], lease=lease))
             except BrokerError as error:
-                log.warning("Could not extend leases of queue %s: %s", keys.queue, error)
+                troubles.met(f"extend leases of queue {keys.queue}", error)
             else:
+                if troubles:
+                    troubles.over(f"extend leases of queue {keys.queue}")
                 yield from ((each, verdicts[each.delivery.id]) for each in some if each.delivery.id in verdicts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -16,6 +16,9 @@ __all__ = ["Listener", "Listeners", "aask", "ask", "listening", "messages"]
 
 # Besides errors of its own, redis-py raises these when a connection is closed between two steps of another task.
 _TROUBLE = (redis_errors.RedisError, OSError, AttributeError, RuntimeError)
+
+# Waits without a message, after which the connection is asked whether it is there, and after which it is not.
+_ASK_AFTER, _GONE_AFTER = 2, 5
 
 
 class Listener:
@@ -116,20 +119,45 @@ class Listeners:
             await asyncio.wait((self._reader,))
 
 
-async def messages(client: redis.asyncio.Redis, channel: str, subscribed: asyncio.Event) -> AsyncIterator[bytes]:
-    """Give what is said on a channel, for ever; what is said before it is `subscribed`, or while Redis is away, is missed."""
+async def messages(
+    client: redis.asyncio.Redis,
+    channel: str,
+    subscribed: asyncio.Event,
+    trouble: Callable[[Exception], object],
+    look: float = 1.0,
+) -> AsyncIterator[bytes]:
+    """Give what is said on a channel, for ever; what is said before it is `subscribed`, or while Redis is away, is missed.
+
+    A connection that says nothing for long is asked whether it is still one: of a cut that nobody told of, who only
+    listens would never know.
+
+    Args:
+        client: Whose connection.
+        channel: What is listened to.
+        subscribed: Set while the subscription stands, as far as is known.
+        trouble: Told each error; then it subscribes anew.
+        look: Seconds of one wait. Counted are waits, not seconds: a loop that was blocked is late by one of them at most.
+    """
     while True:
         try:
             async with client.pubsub() as pubsub:
                 await pubsub.subscribe(channel)
+                quiet = 0
                 while True:
-                    message = await pubsub.get_message(timeout=1.0)
+                    message = await pubsub.get_message(timeout=look)
+                    quiet = 0 if message else quiet + 1
                     if message and message["type"] == "subscribe":
                         subscribed.set()
-                    elif message:
+                    elif message and message["type"] == "message":
                         yield message["data"]
-        except _TROUBLE:
-            await asyncio.sleep(1.0)
+                    elif quiet == _ASK_AFTER:
+                        await pubsub.ping()
+                    elif quiet == _GONE_AFTER:
+                        raise redis_errors.ConnectionError("no answer to a ping")
+        except _TROUBLE as error:
+            subscribed.clear()
+            trouble(error)
+            await asyncio.sleep(look)
 
 
 def ask(client: redis.Redis, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:

@@ -40,10 +40,11 @@ class Vitals:
 
 
 _HSET = "redis.call('HSET', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
+_HSETNX = "redis.call('HSETNX', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
 _HINCRBY = "redis.call('HINCRBY', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
 _XADD = "redis.call('XADD', KEYS[1], '*', 'a', '1') redis.call('DEL', KEYS[1]) return 1"
 
-#: Command -> a call of it that changes nothing, on a key that never exists; the key's place is `{never}`. `HSET`,
+#: Command -> a call of it that changes nothing, on a key that never exists; the key's place is `{never}`. `HSET`, `HSETNX`,
 #: `HINCRBY` and `XADD` are undone within the script that does them; `BZPOPMIN` finds a key of another type, and does not wait.
 PROBES: dict[str, tuple[Any, ...]] = {
     "DEL": ("DEL", "{never}"),
@@ -54,9 +55,12 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "HGET": ("HGET", "{never}", "a"),
     "HGETALL": ("HGETALL", "{never}"),
     "HINCRBY": ("EVAL", _HINCRBY, 1, "{never}"),
+    "HKEYS": ("HKEYS", "{never}"),
     "HLEN": ("HLEN", "{never}"),
     "HMGET": ("HMGET", "{never}", "a"),
     "HSET": ("EVAL", _HSET, 1, "{never}"),
+    "HSETNX": ("EVAL", _HSETNX, 1, "{never}"),
+    "HVALS": ("HVALS", "{never}"),
     "PERSIST": ("PERSIST", "{never}"),
     "PEXPIRE": ("PEXPIRE", "{never}", 1),
     "PEXPIREAT": ("PEXPIREAT", "{never}", 1),
@@ -70,6 +74,7 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "XREVRANGE": ("XREVRANGE", "{never}", "+", "-", "COUNT", 1),
     "ZADD": ("ZADD", "{never}", "XX", 0, "1"),
     "ZCARD": ("ZCARD", "{never}"),
+    "ZPOPMIN": ("ZPOPMIN", "{never}"),
     "ZRANGE": ("ZRANGE", "{never}", 0, 0),
     "ZRANGEBYSCORE": ("ZRANGEBYSCORE", "{never}", 0, 0),
     "ZRANK": ("ZRANK", "{never}", "1"),

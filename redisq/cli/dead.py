@@ -9,6 +9,7 @@ import click
 
 from redisq.broker import commands
 from redisq.broker.commands import Command
+from redisq.broker.held_back import gates_of
 from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import dead_letters
 from redisq.broker.queues import Steps
@@ -73,7 +74,8 @@ def show(target: Target, job: str, show_args: bool, as_json: bool) -> None:
         raise unknown_job(target, job)
     if place.found.state != State.DEAD:
         raise click.ClickException(f"job {job} of queue {place.keys.queue} is no dead letter: it is {place.found.state}")
-    fields = report(place, show_args=show_args, max_bytes=target.app.settings.max_bytes)
+    gates = target.ask(gates_of(place.keys, job))
+    fields = report(place, show_args=show_args, gates=gates, max_bytes=target.app.settings.max_bytes)
     if as_json:
         print_json(fields)
     else:

@@ -20,12 +20,15 @@ __all__ = ["demo"]
 def demo(keep: bool, as_json: bool) -> None:
     """Watch a chat bot answer 200 messages through a slow and flaky chat API.
 
+    Messages of one chat are answered in order, all of them at 30 a second, and a 429 makes its chat wait.
+
     Starts a Redis of its own in a temporary folder, a chat API on a local port, and two workers, and ends them all. It
     takes about 15 s, needs no Redis and no network, and touches no queue of yours.
 
     With --json: {"messages", "answered", "answered_again", "retries", "workers_killed", "taken_back", "dead": [{"id",
-    "chat_id", "reason", "attempts", "crashes", "error"}], "latency": {"p50", "p99"}, "priority_latency": {"p50", "p99"},
-    "seconds", "url"}. Latencies are in seconds; "url" is null without --keep.
+    "chat_id", "reason", "attempts", "crashes", "error"}], "in_order", "out_of_order", "limited", "too_early",
+    "busiest_second", "latency": {"p50", "p99"}, "priority_latency": {"p50", "p99"}, "seconds", "url"}.
+    Latencies are in seconds; "url" is null without --keep.
     """
     show = Silence() if as_json else _show()
     try:

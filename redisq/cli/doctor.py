@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import click
 
 import redisq
-from redisq.broker.health import Finding, Level, judge
+from redisq.app.control import ANSWER_WITHIN, question
+from redisq.app.waiting import Ask, Step
+from redisq.broker.health import Finding, Level, check_channels, judge
+from redisq.broker.keys import QueueKeys
 from redisq.broker.vitals import Vitals, is_cluster, read_info, read_vitals
 from redisq.cli.errors import in_words
 from redisq.cli.output import print_json, print_table
 from redisq.cli.target import Target, json_option, queues_option, target_options
-from redisq.errors import RedisqError
+from redisq.errors import BrokerError, RedisqError
 from redisq.redact import escape, redact
 
 __all__ = ["doctor"]
+
+Steps = Generator[Step, Any, Any]
 
 
 @click.command()
@@ -70,6 +76,28 @@ def _server(target: Target) -> list[Finding]:
         if is_cluster(info):
             return judge(Vitals(info))
         queues = [target.app.keys(name) for name in target.chosen] or target.queues()
-        return judge(target.ask(read_vitals(info, queues)))
+        return [
+            *judge(target.ask(read_vitals(info, queues))),
+            check_channels(_channels(target, queues), target.app.registry, queues),
+        ]
     except RedisqError as error:
         return [Finding("server", Level.ERROR, in_words(error))]
+
+
+def _channels(target: Target, queues: Sequence[QueueKeys]) -> str:
+    """Why the channels cannot be used; empty if they can. Nobody is asked anything: the workers named are none."""
+    registry = target.app.registry
+    never = registry.reply("never")
+    tries: list[Steps] = [question(registry, "ping", {}, ()), _speak(never, registry.control)]
+    tries += [_speak(keys.done("never"), keys.done("never")) for keys in queues]
+    try:
+        for steps in tries:
+            target.ask(steps)
+    except BrokerError as error:
+        return str(error)
+    return ""
+
+
+def _speak(channel: str, heard: str) -> Steps:
+    """Speak on one channel while listening to the other."""
+    yield Ask(channel, heard, b"", ANSWER_WITHIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from redisq.broker.held_back import gates_of
 from redisq.broker.overview import finished
 from redisq.cli.output import print_json, say
 from redisq.cli.report import find_place, print_report, report, told_progress, unknown_job
@@ -28,17 +29,19 @@ def inspect(target: Target, job: str, show_args: bool, as_json: bool) -> None:
 
     Without -Q, all queues are looked through. The exit code is 1 when none of them has it.
 
-    With --json: {"id", "queue", "state", "position", "task", "attempt", "crashes", "parks", "reason", "error", "worker",
-    "due", "age", "lease", "size", "progress", "unreadable", "args_count", "kwargs_count"}, and "args" and "kwargs" with
-    --show-args. "progress" is what the handler said last: {"done", "total", "note", "attempt"}.
-    "due" and "lease" are the seconds until then, "age" those since it waits or is dead, "size" is in bytes; what does
-    not apply is null. "state" is waiting, delayed, retry, processing or dead; or done, with "queue" and "progress" alone,
-    when the result is kept.
+    With --json: {"id", "queue", "state", "position", "task", "lane", "lane_position", "lane_holder", "limits", "waits_at",
+    "attempt", "crashes", "parks", "reason", "error", "worker", "due", "age", "lease", "size", "progress", "unreadable",
+    "args_count", "kwargs_count"}, and "args" and "kwargs" with --show-args. "progress" is what the handler said last:
+    {"done", "total", "note", "attempt"}. "due" and "lease" are the seconds until then, "age" those since it waits or is
+    dead, "size" is in bytes, "lane_position" is its place in its lane, "lane_holder" the job that was started there and has
+    not ended, "waits_at" the limit that holds it, or its lane, back; what does not apply is null. "state" is waiting,
+    delayed, retry, processing or dead; or done, with "queue" and "progress" alone, when the result is kept.
     """
     place = find_place(target, job)
     if place:
         said = target.app.job(job, queue=place.keys.queue).progress()
-        fields = report(place, show_args=show_args, progress=said, max_bytes=target.app.settings.max_bytes)
+        gates = target.ask(gates_of(place.keys, job))
+        fields = report(place, show_args=show_args, progress=said, gates=gates, max_bytes=target.app.settings.max_bytes)
         if as_json:
             print_json(fields)
         else:

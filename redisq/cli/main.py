@@ -12,6 +12,7 @@ from redisq.cli.doctor import doctor
 from redisq.cli.embedded import embedded
 from redisq.cli.errors import ErrorsInWords
 from redisq.cli.inspect import inspect
+from redisq.cli.limits import limits
 from redisq.cli.pause import pause, resume
 from redisq.cli.purge import purge
 from redisq.cli.send import send
@@ -29,6 +30,6 @@ def main() -> None:
 
 
 for command in (
-    cancel, dead, demo, doctor, embedded, inspect, pause, purge, resume, send, shutdown, status, worker, workers,
+    cancel, dead, demo, doctor, embedded, inspect, limits, pause, purge, resume, send, shutdown, status, worker, workers,
 ):  # fmt: skip
     main.add_command(command)

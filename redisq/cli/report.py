@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from redisq.app.progress import Progress
+from redisq.broker.held_back import MessageGates
 from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import Place, finished, places
 from redisq.cli.output import print_fields, span
@@ -60,7 +61,14 @@ def letter(keys: QueueKeys, id: str, body: bytes, meta: Meta, max_bytes: int = M
     }
 
 
-def report(place: Place, *, show_args: bool, progress: Progress | None = None, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def report(
+    place: Place,
+    *,
+    show_args: bool,
+    progress: Progress | None = None,
+    gates: MessageGates | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> dict[str, Any]:
     """Return all that is told of one message."""
     found = place.found
     message = _read(found.body, max_bytes)
@@ -69,6 +77,11 @@ def report(place: Place, *, show_args: bool, progress: Progress | None = None, m
         **letter(place.keys, place.id, found.body, found.meta, max_bytes),
         "state": found.state,
         "position": found.position,
+        "lane": shown(gates.lane, 200) if gates and gates.lane else None,
+        "lane_position": gates.place if gates else None,
+        "lane_holder": shown(gates.holder, 128) if gates and gates.holder else None,
+        "limits": [shown(limit, 300) for limit in gates.limits] if gates else [],
+        "waits_at": shown(gates.waits_at, 300) if gates and gates.waits_at and found.state == "waiting" else None,
         "worker": shown(found.worker, 200) if found.worker else None,
         "due": away if found.state in _DUE else None,
         "age": -away if found.state in _SINCE else None,
@@ -100,6 +113,11 @@ def print_report(fields: Mapping[str, Any]) -> None:
         "state": ", ".join((words.pop("state"), *told)),
         "position": words.pop("position"),
         "task": words.pop("task"),
+        "lane": words.pop("lane"),
+        "in the lane": words.pop("lane_position"),
+        "behind": words.pop("lane_holder"),
+        "limits": ", ".join(words.pop("limits")) or None,
+        "waits at": words.pop("waits_at"),
     }
     size = f"{words.pop('size')} bytes" + ("" if args is None else f", {args} positional and {kwargs} named arguments")
     shown_args: dict[str, Any] = {

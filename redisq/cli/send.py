@@ -46,6 +46,8 @@ def _json(wanted: type, name: str) -> Callable[[click.Context, click.Parameter, 
 )
 @click.option("--countdown", type=float, metavar="SECONDS", envvar="REDISQ_COUNTDOWN", help="Run it so many seconds from now.")
 @click.option("--priority", type=int, metavar="0-255", envvar="REDISQ_PRIORITY", help="Higher first. Default: the task's.")
+@click.option("--key", metavar="KEY", envvar="REDISQ_KEY", help="Its lane. Default: as the task says.")
+@click.option("--dedupe-key", metavar="KEY", envvar="REDISQ_DEDUPE_KEY", help="Once at the door. Default: as the task says.")
 @json_option
 @target_options
 def send(
@@ -56,17 +58,20 @@ def send(
     queue: str | None,
     countdown: float | None,
     priority: int | None,
+    key: str | None,
+    dedupe_key: str | None,
     as_json: bool,
 ) -> None:
     """Send a call of the task NAME, and print its job's id.
 
-    With an app, the arguments are checked against the task. A task that the app does not have needs -Q.
+    With an app, the arguments are checked against the task, and its lane and limits hold. A task that the app does not have
+    needs -Q. A call that another one stands for (a dedupe key) prints the id of that one's job.
 
     With --json: {"id", "task", "queue"}.
     """
     if not target.named and not queue:
         raise click.UsageError("which queue? Name one with -Q, or the app with -A module:app")
-    options = {"queue": queue, "countdown": countdown, "priority": priority}
+    options = {"queue": queue, "countdown": countdown, "priority": priority, "key": key, "dedupe_key": dedupe_key}
     if not queue or name in target.app.tasks:
         job = target.app.find_task(name).apply_async(args, kwargs, **options)
     else:

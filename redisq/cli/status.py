@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 
+from redisq.app.limits import seconds_or_none
 from redisq.broker.commands import QueueView
+from redisq.broker.held_back import HeldBack, held_back
 from redisq.broker.overview import overview
 from redisq.cli.errors import in_words
-from redisq.cli.output import print_json, print_table, say, span
+from redisq.cli.output import counted, print_json, print_table, say, span
 from redisq.cli.target import Target, json_option, queues_option, target_options
 from redisq.errors import BrokerError
 
@@ -28,29 +32,44 @@ def status(target: Target, as_json: bool) -> None:
     them cannot be read.
 
     With --json: {"namespace", "queues": [{"queue", "waiting", "delayed", "retry", "processing", "dead", "paused",
-    "oldest_age", "stats": {counter: number}}]}. Ages are in seconds, null when nothing waits. A queue that cannot be read
-    has "error" in place of all but its name.
+    "oldest_age", "held_back", "pauses": {limit or @lane: seconds}, "stats": {counter: number}}]}. Ages are in seconds, null
+    when nothing waits; "held_back" are the lanes that wait at a limit; a pause without end has null. A queue that cannot be
+    read has "error" in place of all but its name.
     """
     rows = target.ask(overview(target.queues()))
+    held = target.ask(held_back([keys for keys, view in rows if isinstance(view, QueueView)]))
+    gates = {keys.queue: each for keys, each in held.items()}
     views = {keys.queue: view for keys, view in rows if isinstance(view, QueueView)}
     errors = {keys.queue: view for keys, view in rows if isinstance(view, BrokerError)}
     if as_json:
-        queues = [{"queue": queue, **view._asdict()} for queue, view in views.items()]
+        queues = [{"queue": queue, **view._asdict(), **_gates(gates.get(queue))} for queue, view in views.items()]
         queues += [{"queue": queue, "error": in_words(error)} for queue, error in errors.items()]
         print_json({"namespace": target.app.settings.namespace, "queues": queues})
     else:
-        _print(views)
+        _print(views, gates)
         for error in errors.values():
             say(f"Error: {in_words(error)}", err=True)
     if errors:
         click.get_current_context().exit(1)
 
 
-def _print(views: dict[str, QueueView]) -> None:
+def _gates(held: HeldBack | None) -> dict[str, object]:
+    if held is None:
+        return {"held_back": None, "pauses": None}
+    return {"held_back": held.blocked, "pauses": {name: seconds_or_none(seconds) for name, seconds in held.pauses.items()}}
+
+
+def _print(views: dict[str, QueueView], gates: dict[str, HeldBack]) -> None:
     if not views:
         say("no queues")
         return
     print_table(_COLUMNS, [_row(queue, view) for queue, view in views.items()])
+    for queue, held in gates.items():
+        if held.blocked:
+            say(f"{queue}: {counted(held.blocked, 'lane')} held back by limits: redisq limits list -Q {queue}")
+        for name, seconds in held.pauses.items():
+            what = f"lane {name[1:]}" if name.startswith("@") else f"limit {name}"
+            say(f"{queue}: {what} is paused " + ("until it is resumed" if math.isinf(seconds) else f"for {span(seconds)}"))
     for queue, view in views.items():
         if view.stats:
             click.echo()

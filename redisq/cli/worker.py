@@ -6,21 +6,25 @@ import asyncio
 import atexit
 import logging
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from redisq.app.app import RedisQ
+from redisq.cli.errors import in_words
 from redisq.cli.loader import load_app
-from redisq.errors import ConfigError
+from redisq.errors import BrokerFull, BrokerUnavailable, ConfigError, RedisqError
+from redisq.worker.exits import Exit
 from redisq.worker.fitness import Limits
 from redisq.worker.health import Address, Health
+from redisq.worker.line import Voice, Word
+from redisq.worker.signals import Signals
 from redisq.worker.supervisor import HEALTH, PARENT, SLOT, Supervisor
 from redisq.worker.worker import Worker
 
@@ -110,7 +114,8 @@ def worker(
 ) -> None:
     """Run the tasks of an app.
 
-    SIGTERM or SIGINT: no more messages, running handlers finish, the rest is given back, exit 0. A second one: now.
+    SIGTERM or SIGINT: no more messages, running handlers finish, the rest is given back, exit 0. A second one, more than
+    a second later: now.
     """
     named = target or app_option
     if not named:
@@ -118,8 +123,11 @@ def worker(
     logging.basicConfig(format=LOG_FORMAT, level=log_level.upper())
     health = (health_host, health_port) if health_port else None
     supervised = os.environ.get(PARENT) == str(os.getppid())
+    voice = Voice(os.environ[SLOT]) if supervised else None
+    signals = Signals(supervised, partial(voice.say, Word.ENDS) if voice else None)
     if not supervised and (workers or reload or max_tasks_per_child or max_memory_per_child):
-        _end(_supervise(workers or 1, burst, reload, health))
+        with _refusals():
+            _end(_supervise(workers or 1, burst, reload, health))
     options = WorkerOptions(
         [queue for value in queues for queue in value.replace(",", " ").split()],
         concurrency,
@@ -131,18 +139,36 @@ def worker(
         max_memory_per_child if supervised else None,
         _in_folder(os.environ.get(HEALTH)) if supervised else health,
     )
-    app = load_app(named)
-    runner = asyncio.Runner(loop_factory=_fast_loop())
-    try:
-        code = runner.run(_work(app, options, supervised))
-    except BaseException:
-        runner.close()
-        raise
+    with _refusals():
+        app = load_app(named)
+        runner = asyncio.Runner(loop_factory=_fast_loop())
+        try:
+            code = runner.run(_work(app, options, signals, voice))
+        except BaseException:
+            runner.close()
+            raise
     # Not closed: closing waits for threads of the loop, which a handler may hold.
     _end(code)
 
 
-async def _work(app: RedisQ, options: WorkerOptions, supervised: bool) -> int:
+class Refused(click.ClickException):
+    """It cannot work like this, and another start will not help."""
+
+    exit_code = Exit.REFUSED
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Give an error that is shown in words its exit code."""
+    try:
+        yield
+    except (BrokerUnavailable, BrokerFull):
+        raise  # another start may meet Redis in a better state
+    except RedisqError as error:
+        raise Refused(in_words(error)) from None
+
+
+async def _work(app: RedisQ, options: WorkerOptions, signals: Signals, voice: Voice | None) -> int:
     running = Worker(
         app,
         queues=options.queues,
@@ -155,15 +181,24 @@ async def _work(app: RedisQ, options: WorkerOptions, supervised: bool) -> int:
             max_tasks=options.max_tasks,
             max_memory=options.max_memory and options.max_memory * 2**20,
             max_leaks=MAX_LEAKS,
-            parent=os.getppid() if supervised else None,
+            parent=os.getppid() if voice else None,
         ),
         health=options.health,
+        own_signals=True,
     )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, running.stop)
+    signals.attach(asyncio.get_running_loop(), running.stop)
+    telling = asyncio.create_task(_tell_ready(running, voice)) if voice else None
     await running.run()
+    if telling:
+        telling.cancel()
+    if voice and running.exit is Exit.ASKED:
+        voice.say(Word.ENDS)
     return running.exit
+
+
+async def _tell_ready(running: Worker, voice: Voice) -> None:
+    await running.ready.wait()
+    voice.say(Word.READY)
 
 
 def _in_folder(folder: str | None) -> str | None:

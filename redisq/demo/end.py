@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from redisq.demo.result import Result
+from redisq.demo.traffic import TALKERS
 
 __all__ = ["further", "rows"]
 
 _COMMANDS = (
     ("redisq status", "each queue, its states and counters"),
     ("redisq dead list", "the dead letters, with reason and error"),
+    ("redisq limits list", "the limits, and what they hold back"),
     ("redisq inspect JOB", "one message, wherever it is"),
     ("redisq dead replay JOB", "try a dead letter again"),
     ("redisq doctor", "check Redis and this installation"),
@@ -27,6 +29,11 @@ def rows(result: Result) -> Iterator[tuple[str, str, str]]:
     yield "dead letters", str(len(result.dead)), ""
     for letter in result.dead:
         yield f"  {letter.reason}", f"chat {letter.chat_id}", letter.error
+    wrong = f"; {result.out_of_order} were not" if result.out_of_order else ""
+    yield "in order", str(result.in_order), f"messages of {TALKERS} chats, over both workers{wrong}"
+    early = f", {result.too_early} came too early" if result.too_early else ""
+    yield "refused (429)", str(result.limited), f"its chat paused for both, no attempt spent{early}"
+    yield "busiest second", str(result.busiest_second), "requests from both workers; their limit is 30/s"
     latency, urgent = result.latency, result.priority_latency
     yield "latency p50, p99", f"{latency.p50:.1f}, {latency.p99:.1f}", "seconds from due to answered"
     yield "  with priority", f"{urgent.p50:.1f}, {urgent.p99:.1f}", "sent last, answered first"

@@ -20,7 +20,7 @@ __all__ = ["Live", "progress_panel"]
 
 _EVENTS = {"good": "green", "bad": "red", "": ""}
 _STATES = {"answered": "bold green", "dead": "bold red", "retry": "bold yellow"}
-_ROWS = {"answered": "green", "retried": "yellow", "taken back": "yellow", "dead letters": "red"}
+_ROWS = {"answered": "green", "retried": "yellow", "taken back": "yellow", "dead letters": "red", "in order": "green"}
 
 
 class Live:

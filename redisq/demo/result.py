@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,11 @@ class Result:
         workers_killed: By the poison message.
         taken_back: How often a message of a killed worker was given to another.
         dead: The dead letters, in the order of their deaths.
+        in_order: Messages of chats that sent several, answered in their order.
+        out_of_order: Such that were not.
+        limited: How often the chat API had enough (429).
+        too_early: How often it was asked again before the time that it had named.
+        busiest_second: Requests to the chat API within a second, at most.
         latency: Of all that were answered.
         priority_latency: Of those that were sent last, and with priority.
         seconds: That the demo took.
@@ -73,6 +79,11 @@ class Result:
     workers_killed: int
     taken_back: int
     dead: Sequence[DeadLetter]
+    in_order: int
+    out_of_order: int
+    limited: int
+    too_early: int
+    busiest_second: int
     latency: Latency
     priority_latency: Latency
     seconds: float = 0.0
@@ -89,8 +100,10 @@ def result_of(
     killed: int,
 ) -> Result:
     """Put together what Redis counted, what the API saw, and when messages were due."""
-    waits = {chat: at - due[chat] for chat, at in api.answered.items()}
-    urgent = [waits[message.chat_id] for message in messages if message.priority and message.chat_id in waits]
+    waits = {number: at - due[number] for number, at in api.answered.items()}
+    urgent = [waits[message.number] for message in messages if message.priority and message.number in waits]
+    chats = Counter(message.chat_id for message in messages)
+    several = sum(chats[message.chat_id] > 1 for message in messages if message.number in waits)
     return Result(
         messages=len(messages),
         answered=view.stats.get("processed_requests", 0),
@@ -99,6 +112,11 @@ def result_of(
         workers_killed=killed,
         taken_back=view.stats.get("crashes", 0) - sum(letter.reason == "crashed" for letter in dead),
         dead=dead,
+        in_order=several - api.out_of_order,
+        out_of_order=api.out_of_order,
+        limited=view.stats.get("limited", 0),
+        too_early=api.too_early,
+        busiest_second=api.busiest_second(),
         latency=Latency.of(list(waits.values())),
         priority_latency=Latency.of(urgent),
     )

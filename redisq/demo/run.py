@@ -15,7 +15,7 @@ from redisq.demo.result import DeadLetter, Result, result_of
 from redisq.demo.server import own_server
 from redisq.demo.show import Show
 from redisq.demo.signals import StopSignals, stop_signals
-from redisq.demo.traffic import COUNTDOWNS, ChatMessage, chat_messages
+from redisq.demo.traffic import COUNTDOWNS, TALK, ChatMessage, chat_messages
 from redisq.demo.workers import COUNT, DemoFailed, Workers
 
 __all__ = ["Demo", "run"]
@@ -81,10 +81,11 @@ class Demo:
         self._show = show
         self._stop = stop
         self._started = started
-        self._chats: dict[str, int] = {}
+        self._sent: dict[str, ChatMessage] = {}
         self._taken_back = 0
+        self._limited = 0
         self._gathering = 0.0
-        #: Chat -> when its message was due, by the monotonic clock.
+        #: Message -> when it was due, by the monotonic clock.
         self.due: dict[int, float] = {}
         self.dead: list[DeadLetter] = []
 
@@ -97,10 +98,10 @@ class Demo:
             first = batch[0]
             task = self._app.find_task("answer").options(countdown=first.countdown, priority=first.priority)
             now = time.monotonic()
-            jobs = task.delay_many([(message.chat_id, message.text) for message in batch])
+            jobs = task.delay_many([(message.chat_id, message.number, message.text) for message in batch])
             for job, message in zip(jobs, batch, strict=True):
-                self._chats[job.id] = message.chat_id
-                self.due[message.chat_id] = now + message.countdown
+                self._sent[job.id] = message
+                self.due[message.number] = now + message.countdown
         self._say(
             f"{len(self._messages)} messages accepted: {len(plain)} for now, {sum(map(len, later))} for later,"
             f" {len(urgent)} with priority; {COUNT} workers start"
@@ -127,10 +128,16 @@ class Demo:
             time.sleep(LOOK)
 
     def _tell_changes(self, view: QueueView) -> None:
+        if (limited := view.stats.get("limited", 0)) > self._limited:
+            self._limited = limited
+            paused = [state for state in self._app.control.limits("chat_api") if state.paused_for]
+            for state in paused:
+                held = f", its {TALK - 1} next messages wait in order" if state.name.startswith("chat:") else ""
+                self._say(f"429: limit {state.name} pauses for {state.paused_for:.1f} s{held}", "bad")
         if view.dead > len(self.dead):
             for row in self._app.connector.execute(browse(self._keys, "dead", offset=len(self.dead), limit=view.dead)):
                 meta = row.meta
-                letter = DeadLetter(row.id, self._chats[row.id], meta.reason, meta.attempt, meta.crashes, meta.text)
+                letter = DeadLetter(row.id, self._sent[row.id].chat_id, meta.reason, meta.attempt, meta.crashes, meta.text)
                 self.dead.append(letter)
                 self._say(f"chat {letter.chat_id} is a dead letter, {letter.reason}: {letter.error}", "bad")
         taken_back = view.stats.get("crashes", 0) - sum(letter.reason == "crashed" for letter in self.dead)

@@ -20,6 +20,7 @@ from redisq.broker.keys import QueueKeys
 from redisq.broker.leases import renew
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable
 from redisq.kombu.held import Held
+from redisq.troubles import Troubles
 
 __all__ = ["Keeper"]
 
@@ -55,6 +56,7 @@ class Keeper:
         self._lease = lease
         self._refresh = refresh
         self._log = log
+        self._troubles = Troubles(log)
         self._foreign: set[str] = set()
         self._reset()
         after_fork(self._forked)
@@ -227,7 +229,7 @@ class Keeper:
             self._refresh_at = min(self._refresh_at, time.monotonic() + again)
 
     def _renew(self) -> None:
-        for held, verdict in renew(self._carrier(), list(self._held.values()), self._lease, self._log):
+        for held, verdict in renew(self._carrier(), list(self._held.values()), self._lease, self._troubles):
             # What somebody cancelled stays held: kombu cannot stop a run. It goes when it ends, however it ends.
             if verdict == "lost" and self._held.pop(held.tag, None) is not None:
                 self._log.warning("Lost the lease of message %s of queue %s", held.delivery.id, held.queue)

@@ -25,8 +25,10 @@ from redisq.broker.commands import Settlement, keep_progress
 from redisq.broker.keys import QueueKeys
 from redisq.codec.msgpack import decode
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, UnknownTask
+from redisq.gates.blame import Blame
 from redisq.message import Delivery
 from redisq.testing.loops import loop_is_running, off_the_loop, run_here
+from redisq.worker.refusals import after_refusal
 from redisq.worker.verdict import after_failure, after_success, done, unreadable
 
 __all__ = ["Attempt"]
@@ -146,9 +148,11 @@ class Attempt:
             return done(self._delivery)
 
     def _fail(self, task: Task[..., Any], error: BaseException, run_time: int) -> None:
-        settlement = after_failure(task.definition, self._delivery, error, random)
+        # Limits do not count here, so no gate is to blame: it is tried again at once, a bounded number of times.
+        refused = after_refusal(task, self._delivery, error, Blame(), self._app.settings.max_bytes, random, pausing=False)
+        settlement = refused or after_failure(task.definition, self._delivery, error, random)
         self.error = error
-        self.to_be_repeated = settlement.op == "retry"
+        self.to_be_repeated = settlement.op in ("retry", "limited")
         self._settle(settlement, run_time)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ _NO_END = (
 
 
 class Drained(NamedTuple):
-    """What came of it: handlers that returned, attempts that failed and will be repeated, new dead letters."""
+    """What came of it: handlers that returned; runs that will be repeated, failed or refused (429); new dead letters."""
 
     done: int = 0
     retried: int = 0
@@ -72,5 +73,5 @@ def _next_due(app: RedisQ, queues: Iterable[QueueKeys]) -> int | None:
 
 
 def _counted(app: RedisQ, keys: QueueKeys) -> Drained:
-    stats = app.connector.execute(inspect(keys)).stats
-    return Drained(*(stats.get(counter, 0) for counter in ("processed_requests", "retry_count", "dlq_messages")))
+    stats = defaultdict(int, app.connector.execute(inspect(keys)).stats)
+    return Drained(stats["processed_requests"], stats["retry_count"] + stats["limited"], stats["dlq_messages"])

@@ -16,15 +16,17 @@ from functools import partial
 from unittest.mock import patch
 
 from redisq.app.app import RedisQ
+from redisq.app.gating import Gating
 from redisq.app.job import Job
 from redisq.app.settings import SendOptions, TaskOptions
-from redisq.broker.commands import MAX_BATCH, Settlement, claim, settle
+from redisq.broker.commands import MAX_BATCH, Settlement, claim, limited, settle
 from redisq.broker.keys import QueueKeys
 from redisq.codec.hints import Shape
 from redisq.message import Delivery, Message
 from redisq.testing.attempt import Attempt
 from redisq.testing.clock import Clock
 from redisq.worker.observers import Observers, end_of
+from redisq.worker.refusals import refusal_of
 
 __all__ = ["run_at_once"]
 
@@ -55,23 +57,30 @@ class Eager:
         self._propagate = propagate
         self._lock = threading.Lock()
 
-    def enqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    def enqueue(
+        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+    ) -> list[Job]:
         """Store messages, and run each at once."""
-        jobs = self._store(options, send, messages, shape)
+        jobs = self._store(options, send, messages, shape, gating)
         for attempt in self._attempts(options, send, jobs):
             attempt.run()
         return jobs
 
-    async def aenqueue(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
+    async def aenqueue(
+        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+    ) -> list[Job]:
         """Store messages, and run each at once, from async code. As `enqueue`."""
-        jobs = self._store(options, send, messages, shape)
+        jobs = self._store(options, send, messages, shape, gating)
         for attempt in self._attempts(options, send, jobs):
             await attempt.arun()
         return jobs
 
-    def _store(self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None) -> list[Job]:
-        # No `countdown`, no `eta`: at once.
-        return RedisQ.enqueue(self._app, options, replace(send, due="0"), messages, shape)
+    def _store(
+        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
+    ) -> list[Job]:
+        # No `countdown`, no `eta`: at once. No limit and no lane: nothing runs beside it.
+        gating = gating and gating.at_the_door_alone(lane=False)
+        return RedisQ.enqueue(self._app, options, replace(send, due="0"), messages, shape, gating)
 
     def _attempts(self, options: TaskOptions, send: SendOptions, jobs: Sequence[Job]) -> Generator[Attempt, None, None]:
         """Give one attempt after the other, each to be run; raise the first error of the calls that failed for good."""
@@ -99,11 +108,14 @@ class Eager:
         observers.end(end_of(keys, delivery, task, settlement, run_time))
 
     def _settle(self, keys: QueueKeys, settlement: Settlement, run_time: int = 0) -> None:
-        if settlement.op != "retry":
+        if settlement.op not in ("retry", "limited"):
             self._app.connector.execute(settle(keys, (settlement,), run_time))
             return
         # Scripts take no delay of zero for a retry: it is due when the clock has moved by its delay.
-        self._app.connector.execute(settle(keys, (settlement._replace(delay=1),), run_time))
+        at_once = settlement._replace(delay=1)
+        if settlement.op == "limited":
+            at_once = limited(settlement.id, settlement.fence, gate="", pause=1, jitter=0, text=refusal_of(settlement).text)
+        self._app.connector.execute(settle(keys, (at_once,), run_time))
         self._clock.advance(timedelta(microseconds=1))
 
     def _lease(self, keys: QueueKeys, ids: Collection[str]) -> list[Delivery]:

@@ -16,7 +16,7 @@ from redisq.testing.drain import Drained, drain
 from redisq.testing.eager import run_at_once
 from redisq.testing.fake import FakeServer
 from redisq.testing.loops import loop_is_running, run_here
-from redisq.testing.swap import swapped
+from redisq.testing.swap import swapped, without_limits
 
 if TYPE_CHECKING:
     import redis
@@ -32,7 +32,7 @@ _SHOWN = 20
 
 
 @contextmanager
-def sandbox(app: RedisQ, *, eager: bool = False, propagate: bool = True) -> Iterator[Sandbox]:
+def sandbox(app: RedisQ, *, eager: bool = False, propagate: bool = True, limits: bool = False) -> Iterator[Sandbox]:
     """Put an app on an empty Redis in this process; afterwards it is what it was. Shared tasks go through it as well.
 
         with sandbox(app) as box:
@@ -45,6 +45,8 @@ def sandbox(app: RedisQ, *, eager: bool = False, propagate: bool = True) -> Iter
         eager: Calls run where they are sent, their retries too, instead of waiting for `drain`.
         propagate: In eager mode: a call that fails for good raises its last error to the sender. False: it is a dead
             letter, and nothing is raised, as in production.
+        limits: Calls keep the limits of their tasks, by the sandbox's clock, which stands still: move it. False: no limit
+            holds a call back; lanes, caps and dedupe keys count all the same. Not in eager mode.
 
     Raises:
         ConfigError: fakeredis is not installed.
@@ -55,6 +57,8 @@ def sandbox(app: RedisQ, *, eager: bool = False, propagate: bool = True) -> Iter
         stack.callback(client.close)
         clock = Clock(client)
         stack.enter_context(swapped(app, server))
+        if not limits:
+            stack.enter_context(without_limits(app))
         if eager:
             stack.enter_context(run_at_once(app, clock, propagate=propagate))
         yield Sandbox(app, client, clock, eager=eager)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 from redisq.app.app import RedisQ
+from redisq.app.gating import Gating
 from redisq.app.shared import SHARED
 from redisq.broker.connection import Server
 
-__all__ = ["swapped"]
+__all__ = ["swapped", "without_limits"]
 
 
 @contextmanager
@@ -26,3 +29,16 @@ def swapped(app: RedisQ, server: Server) -> Iterator[None]:
         app.close()
         app._server, app._connector, app._async_connectors = before
         SHARED._current = current
+
+
+@contextmanager
+def without_limits(app: RedisQ) -> Iterator[None]:
+    """The app's calls are counted in no limit; their lanes, caps and dedupe keys stay."""
+    outbox: Any = app._outbox
+
+    def unlimited(*arguments: Any) -> Any:
+        *others, gating = arguments
+        return outbox(*others, gating.at_the_door_alone(lane=True) if isinstance(gating, Gating) else gating)
+
+    with patch.object(app, "_outbox", unlimited):
+        yield

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
+from enum import StrEnum
 from functools import partial
 from multiprocessing.connection import Connection
 from random import random
 from types import FrameType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgpack
 
-from redisq.app.app import RedisQ
 from redisq.app.calling import acall, call
 from redisq.app.context import Context, context_of
 from redisq.app.hooks import Hooks
@@ -32,18 +31,31 @@ from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge, SoftTimeout
+from redisq.gates.blame import Blame
 from redisq.message import Delivery, Meta
+from redisq.redact import error_text
+from redisq.worker.places import Home, Place, find_app, find_task
+from redisq.worker.refusals import after_refusal
 from redisq.worker.speaker import Speaker
-from redisq.worker.verdict import after_failure, after_success, done, unreadable
+from redisq.worker.verdict import NOT_IMPORTABLE, after_failure, after_success, done, not_begun, unreadable
 
-__all__ = ["Answer", "Said", "address_of", "address_of_app", "child_main", "pack_request", "unpack_answer"]
+__all__ = ["Answer", "Said", "Stage", "child_main", "pack_request", "unpack_answer"]
 
 _PR_SET_PDEATHSIG = 1
 
-
-T = TypeVar("T")
-
 _NO_HOOKS = Hooks("none")
+
+
+class Stage(StrEnum):
+    """How far a child is.
+
+    Attributes:
+        READY: It has started, and waits for its first request.
+        BEGUN: It has imported what the request asks for, and does that now.
+    """
+
+    READY = "ready"
+    BEGUN = "begun"
 
 
 class Answer(NamedTuple):
@@ -60,39 +72,18 @@ class Said(NamedTuple):
     progress: Progress
 
 
-def address_of(task: Task[..., Any]) -> tuple[str, str]:
-    """Return where a child finds the task: its handler's module and qualified name.
-
-    Raises:
-        ConfigError: The handler was made inside a function: no other process can find it.
-    """
-    module, name = task.handler.__module__, task.handler.__qualname__
-    if "<locals>" in name:
-        raise ConfigError(f"task {task.name}: a process pool runs functions of a module's top level, not {name}")
-    return module, name
-
-
-def address_of_app(app: RedisQ) -> tuple[str, str] | None:
-    """Return the module and the name under which a child finds the app; None: it is no global of a module."""
-    for module, found in list(sys.modules.items()):
-        for name, value in list(getattr(found, "__dict__", {}).items()):
-            if value is app:
-                return module, name
-    return None
-
-
-def pack_request(
-    task: Task[..., Any], delivery: Delivery, queue: str, worker: str, home: tuple[str, str] | None, max_bytes: int
-) -> bytes:
-    """Return what a child is asked: to run this delivery, through the hooks of the app that is at home there."""
+def pack_request(place: Place, delivery: Delivery, queue: str, worker: str, hooks_at: Home | None, max_bytes: int) -> bytes:
+    """Return what a child is asked: to run this delivery of the task at this place, through the hooks of the app there."""
     # The delivery with its record in one list, as the child builds it again.
-    packed: bytes = msgpack.packb([*address_of(task), delivery, queue, worker, home, max_bytes])
+    packed: bytes = msgpack.packb([place, delivery, queue, worker, hooks_at, max_bytes])
     return packed
 
 
-def unpack_answer(raw: bytes) -> Answer | Said:
+def unpack_answer(raw: bytes) -> Answer | Said | Stage:
     """Return what a child answered, or said in between."""
     first, *others = msgpack.unpackb(raw)
+    if not others:
+        return Stage(first)
     if first == "progress":
         job_id, *progress = others
         return Said(job_id, Progress(*progress))
@@ -106,10 +97,14 @@ def child_main(pipe: Connection, parent: int) -> None:
     # Ctrl-C reaches the whole group: the parent decides what becomes of its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    speaker = Speaker(pipe)
+    # What a handler starts must not hold the pipe: its end tells the parent of this process's death.
+    os.set_inheritable(pipe.fileno(), False)
+    os.register_at_fork(after_in_child=pipe.close)
+    speaker, blame = Speaker(pipe), Blame()
     with suppress(EOFError, OSError):
+        speaker.answer(msgpack.packb([Stage.READY]))
         while True:
-            speaker.answer(msgpack.packb(_serve(speaker, *msgpack.unpackb(pipe.recv_bytes()))))
+            speaker.answer(msgpack.packb(_serve(speaker, blame, *msgpack.unpackb(pipe.recv_bytes()))))
 
 
 def _die_with(parent: int) -> None:
@@ -121,37 +116,46 @@ def _die_with(parent: int) -> None:
 
 
 def _serve(
-    speaker: Speaker, module: str, name: str, sent: list[Any], queue: str, worker: str, home: list[str] | None, max_bytes: int
+    speaker: Speaker,
+    blame: Blame,
+    place: list[Any],
+    sent: list[Any],
+    queue: str,
+    worker: str,
+    hooks_at: list[str] | None,
+    max_bytes: int,
 ) -> list[Any]:
     job_id, fence, body, meta = sent
     delivery = Delivery(job_id, fence, body, Meta(*meta))
+    module, name, task_name, home = place
     try:
-        hooks = _find(RedisQ, *home).hooks if home else _NO_HOOKS
-        task = _find(Task, module, name)
+        hooks = find_app(Home(*hooks_at)).hooks if hooks_at else _NO_HOOKS
+        task = find_task(Place(module, name, task_name, home and Home(*home)))
+    except ConfigError as error:
+        return [*not_begun(delivery, NOT_IMPORTABLE, error_text(error), random), str(error)]
+    speaker.answer(msgpack.packb([Stage.BEGUN]))
+    try:
         message = decode(body, max_bytes)
         args, kwargs = task.shape.revive(message.args, message.kwargs or {})
-    except (DecodeError, ConfigError) as error:
+    except DecodeError as error:
         return [*unreadable(delivery, error, random), str(error)]
+    except Exception as error:  # noqa: BLE001 - as in the executor, which has tried it before: a failed attempt
+        return _failed(task, delivery, error)
     context = context_of(task.definition, delivery, queue, worker, 0.0, partial(speaker.say, job_id))
     try:
         returned = copy_context().run(_call, hooks, task, lambda: context, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - judged, as in the executor
-        settlement = after_failure(task.definition, delivery, error, random)
-        return [*settlement, settlement.text]
+        refused = after_refusal(task, delivery, error, blame, max_bytes, random)
+        return [*refused, refused.text] if refused else _failed(task, delivery, error)
     try:
         return [*after_success(task.definition, delivery, returned, max_bytes), ""]
     except (EncodeError, MessageTooLarge) as error:
         return [*done(delivery), f"done, its result is not kept: {error}"]
 
 
-def _find(kind: type[T], module: str, name: str) -> T:
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, kind):
-        what = kind.__name__.lower()
-        raise ConfigError(f"a process pool looks for {what} {name} in module {module}, and it is not there under this name")
-    return found
+def _failed(task: Task[..., Any], delivery: Delivery, error: BaseException) -> list[Any]:
+    settlement = after_failure(task.definition, delivery, error, random)
+    return [*settlement, settlement.text]
 
 
 def _call(hooks: Hooks, task: Task[..., Any], context: Callable[[], Context], args: Any, kwargs: Any) -> Any:

@@ -21,11 +21,12 @@ from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
 from redisq.errors import BrokerError
+from redisq.troubles import Troubles
 from redisq.worker.held import Held
 from redisq.worker.observers import Observers
 from redisq.worker.settler import Batch, Settler
 
-__all__ = ["MAX_TRIPS", "Consumer"]
+__all__ = ["CLAIM", "MAX_TRIPS", "Consumer"]
 
 #: Unanswered calls at most. With one, what ends during its answer waits; more than four gain nothing.
 MAX_TRIPS = 4
@@ -35,6 +36,9 @@ IN_ORDER = 3
 
 #: Seconds to leave Redis alone after it refused a settlement or a claim.
 REST = 1.0
+
+#: What Redis can refuse.
+CLAIM, SETTLE, WAKE, WAIT = "claim from queue {}", "settle on queue {}", "wake queue {}", "wait for work"
 
 
 class Consumer:
@@ -51,6 +55,7 @@ class Consumer:
         has_room: Whether what has to run apart could begin now.
         start: Runs a delivery; its end comes back by `ended`.
         observers: Told what comes, and what became of it.
+        troubles: Told what Redis refuses.
         log: The worker's logger.
     """
 
@@ -67,6 +72,7 @@ class Consumer:
         has_room: Callable[[], bool],
         start: Callable[[Held], None],
         observers: Observers,
+        troubles: Troubles,
         log: logging.Logger,
     ) -> None:
         self._connector = connector
@@ -80,6 +86,7 @@ class Consumer:
         self._for_room: Command[Claimed] | None = None
         self._start = start
         self._observers = observers
+        self._troubles = troubles
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._settler = Settler()
@@ -237,11 +244,13 @@ class Consumer:
                 self._reserved -= limit
         woken = results[0]
         try:
+            if isinstance(woken, BrokerError):
+                self._refused(self._queues, WAIT, woken)
+            elif self._troubles:
+                self._troubles.over(WAIT)
             if alone:
                 self._claimed(alone, limit, commands[1], results[1])
                 return
-            if isinstance(woken, BrokerError):
-                self._refused(self._queues, "wait for work", woken)
             # A hint is only a hint: without one, look at all of them once a block.
             for keys in self._queues:
                 if woken is None or woken == keys.wake or isinstance(woken, BrokerError):
@@ -256,8 +265,10 @@ class Consumer:
 
     def _start_all(self, keys: QueueKeys, limit: int, result: Claimed | BrokerError) -> None:
         if isinstance(result, BrokerError):
-            self._refused([keys], f"claim from queue {keys.queue}", result)
+            self._refused([keys], CLAIM.format(keys.queue), result)
             return
+        if self._troubles:
+            self._troubles.over(CLAIM.format(keys.queue))
         deliveries, next_due = result
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
@@ -277,8 +288,10 @@ class Consumer:
         if isinstance(result, BrokerError):
             # The handlers ran: this is never their failure. Kept and sent again; at worst the leases expire.
             self._settler.put_back(batch)
-            self._refused([batch.keys], f"settle on queue {batch.keys.queue}", result)
+            self._refused([batch.keys], SETTLE.format(batch.keys.queue), result)
             return
+        if self._troubles:
+            self._troubles.over(SETTLE.format(batch.keys.queue))
         self._held.difference_update([ended.held for ended in batch.ended])
         for ended in batch.ended:
             held, then = ended.held, ended.held.then
@@ -292,7 +305,7 @@ class Consumer:
             self._log.debug("Settled %d messages of queue %s, %d stale", len(batch.ended), batch.keys.queue, len(result))
 
     def _refused(self, queues: Sequence[QueueKeys], what: str, error: BrokerError) -> None:
-        self._log.error("Redis refused to %s, trying again in %g s: %s", what, REST, error)
+        self._troubles.met(what, error, logging.ERROR)
         for keys in queues:
             self.rest(keys)
 
@@ -326,7 +339,10 @@ class Consumer:
         try:
             await self._connector.execute(wake(keys))
         except BrokerError as error:
-            self._log.warning("Could not wake queue %s, it is looked at within %d s: %s", keys.queue, BLOCK_SECONDS, error)
+            # It is looked at when the block is over, all the same.
+            self._troubles.met(WAKE.format(keys.queue), error)
+        else:
+            self._troubles.over(WAKE.format(keys.queue))
 
     def stop(self) -> None:
         """Claim no more. What a claim on its way brings is given back."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from redisq.broker.commands import Command
@@ -15,11 +16,22 @@ from redisq.broker.connector import AsyncConnector
 from redisq.broker.registry import BEAT, Registry, announce, leave
 from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import BrokerError, DecodeError, RedisqError
+from redisq.troubles import Troubles
 
-__all__ = ["Control"]
+__all__ = ["SIGN_OFF", "Control"]
 
 #: Answers one kind of question: gets its arguments, returns plain values; None: nothing to say.
 Answer = Callable[[Mapping[str, Any]], Any]
+
+#: Seconds after which a worker shows that it is there, though it does not hear yet.
+HEARS_WITHIN = 2.0
+
+#: Seconds to sign off.
+SIGN_OFF = 1.0
+
+_SHOW = "show a sign of life (`redisq workers`)"
+_ANSWER = "answer questions"
+_LISTEN = "hear questions (`redisq workers`, `cancel`, `shutdown`)"
 
 
 class Control:
@@ -31,6 +43,7 @@ class Control:
         worker: The worker's name.
         about: Returns what the worker says of itself in each sign of life.
         answers: What it can be asked, by name.
+        troubles: Told what does not work.
         log: The worker's logger.
     """
 
@@ -41,6 +54,7 @@ class Control:
         worker: str,
         about: Callable[[], Mapping[str, Any]],
         answers: Mapping[str, Answer],
+        troubles: Troubles,
         log: logging.Logger,
     ) -> None:
         self._connector = connector
@@ -49,6 +63,7 @@ class Control:
         self._about = about
         self._answers = answers
         self._log = log
+        self._troubles = troubles
         self._hears = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -56,44 +71,72 @@ class Control:
         """Listen, and show signs of life, from now on."""
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._show_life())]
 
-    async def stop(self) -> None:
-        """Be there no more."""
+    async def stop(self, patience: float = SIGN_OFF) -> None:
+        """Be there no more. Redis has so many seconds to hear of it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(patience):
                 await self._connector.execute_many(leave(self._registry, self._worker))
         except (TimeoutError, BrokerError) as error:
             self._log.debug("Could not sign off, the sign of life expires: %s", error)
 
     async def _show_life(self) -> None:
-        # Who is listed is asked, and would seem not to answer.
-        await self._hears.wait()
+        # Who is listed is asked, and would seem not to answer. But a worker that hears nothing is there all the same.
+        with suppress(TimeoutError):
+            # Not `wait_for`, which in Python 3.11 can swallow a cancellation.
+            async with asyncio.timeout(HEARS_WITHIN):
+                await self._hears.wait()
         while True:
-            results = await self._connector.execute_many(announce(self._registry, self._worker, self._about()))
-            for result in results:
-                if isinstance(result, BrokerError):
-                    self._log.warning("Could not show a sign of life: %s", result)
+            try:
+                await self._show()
+            except Exception:  # noqa: BLE001 - logged, and tried again
+                self._log.exception("Could not show a sign of life")
             await asyncio.sleep(BEAT)
 
+    async def _show(self) -> None:
+        results = await self._connector.execute_many(announce(self._registry, self._worker, self._about()))
+        if errors := [result for result in results if isinstance(result, BrokerError)]:
+            self._troubles.met(_SHOW, errors[0])
+        else:
+            self._troubles.over(_SHOW)
+        if self._hears.is_set():
+            self._troubles.over(_LISTEN)
+
     async def _listen(self) -> None:
-        async for raw in self._connector.messages(self._registry.control, self._hears):
+        while True:
             try:
-                reply = self._answer(raw)
-                if reply is not None:
-                    await self._connector.execute(reply)
-            except RedisqError as error:
-                self._log.warning("Could not answer a question: %s", error)
+                async for raw in self._connector.messages(self._registry.control, self._hears, self._refused):
+                    await self._reply_to(raw)
+            except Exception:  # noqa: BLE001 - logged, and tried again
+                self._log.exception("Could not hear questions")
+            await asyncio.sleep(1.0)
+
+    def _refused(self, error: BrokerError) -> None:
+        self._troubles.met(_LISTEN, error)
+
+    async def _reply_to(self, raw: bytes) -> None:
+        try:
+            reply = self._answer(raw)
+            if reply is not None:
+                await self._connector.execute(reply)
+                self._troubles.over(_ANSWER)
+        except BrokerError as error:
+            self._troubles.met(_ANSWER, error)
+        except RedisqError as error:
+            self._log.warning("Could not answer a question: %s", error)
+        except Exception:  # noqa: BLE001 - logged
+            # Whoever asks what makes no sense: the next one may.
+            self._log.exception("Could not answer a question")
 
     def _answer(self, raw: bytes) -> Command[Any] | None:
         """Answer one question, if it is for this worker."""
-        try:
-            question = decode_value(raw)
-            name, call, workers, arguments = question["ask"], question["call"], question["workers"], question["arguments"]
-            channel = self._registry.reply(call)
-        except (DecodeError, KeyError, TypeError) as error:
-            raise DecodeError(f"not a question: {type(error).__name__}") from None
+        match decode_value(raw):
+            case {"ask": str(name), "call": str(call), "workers": None | [*_] as workers, "arguments": dict(arguments)}:
+                channel = self._registry.reply(call)
+            case other:
+                raise DecodeError(f"not a question: {type(other).__name__}")
         known = self._answers.get(name)
         if workers is not None and self._worker not in workers:
             answer = None

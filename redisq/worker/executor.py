@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from random import random
 from typing import Any
@@ -26,18 +26,29 @@ from redisq.errors import (
     TaskTimeout,
     UnknownTask,
 )
+from redisq.gates.blame import Blame
 from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.board import Board
-from redisq.worker.child import address_of, address_of_app
 from redisq.worker.consumer import Consumer
 from redisq.worker.held import Held
 from redisq.worker.observers import Observers
+from redisq.worker.places import Home, home_of, place_of
 from redisq.worker.processes import ProcessPool
+from redisq.worker.refusals import after_refusal, refusal_of
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import ThreadPool
 from redisq.worker.timeouts import Timeouts
-from redisq.worker.verdict import after_crash, after_failure, after_success, done, suspected, unreadable
+from redisq.worker.verdict import (
+    NOT_IMPORTABLE,
+    after_crash,
+    after_failure,
+    after_success,
+    done,
+    not_begun,
+    suspected,
+    unreadable,
+)
 
 __all__ = ["Executor"]
 
@@ -89,13 +100,30 @@ class Executor:
         self._max_bytes = app.settings.max_bytes
         #: Handlers that have ended since the start.
         self.ended = 0
+        self._share = 0
+        self._share_done: Callable[[], object] = _nothing
+        #: Whether a `KeyboardInterrupt` can only be a handler's own.
+        self.own_signals = False
+        self._blame = Blame()
+        self._told_of: set[str] = set()
         self._running: dict[Held, Run] = {}
+        #: Tasks that a process of its own did not find, and why: they run here.
+        self._only_here: dict[str, str] = {}
         self._timeouts = Timeouts(loop, threads, self._running.values, self._abandon, log)
+
+    def count(self, share: int, done: Callable[[], object]) -> None:
+        """Call it when so many handlers have ended."""
+        self._share, self._share_done = share, done
 
     @property
     def running(self) -> int:
         """How many handlers run, or wait for a thread."""
         return len(self._running)
+
+    @property
+    def unfinished(self) -> int:
+        """How many of them a drain waits for."""
+        return self.running - self.leaks
 
     @property
     def leaks(self) -> int:
@@ -116,7 +144,7 @@ class Executor:
         try:
             self._start(held)
         except Exception as error:  # noqa: BLE001 - no thread or process can be started, say
-            self._not_started(held, error)
+            self._not_started(held, error_text(error))
 
     def _start(self, held: Held) -> None:
         delivery = held.delivery
@@ -134,18 +162,22 @@ class Executor:
         except TypeError as error:
             self._finish(Run(held, task, self._worker, self._board), None, error)
             return
+        if task.definition.pool == "process" and (why := self._bound_here(task)):
+            self._log.error("Task %s[%s] is kept: %s", task.name, delivery.id, why)
+            self._consumer.ended(held, not_begun(delivery, NOT_IMPORTABLE, why, random), 0)
+            return
         if poison := self._refuse_poison(task, delivery):
             self._consumer.ended(held, poison, 0)
             return
         if task.definition.ack == "early":
-            self._consumer.acknowledge_first(held, done(delivery), partial(self._begin_acknowledged, held, task, args, kwargs))
+            self._consumer.acknowledge_first(held, done(delivery), partial(self._begin, held, task, args, kwargs))
         else:
             self._begin(held, task, args, kwargs)
 
-    def _not_started(self, held: Held, error: Exception) -> None:
+    def _not_started(self, held: Held, why: str) -> None:
         """Give it back, for another worker or a later try."""
         self._running.pop(held, None)
-        self._log.error("Could not start message %s of queue %s: %s", held.delivery.id, held.keys.queue, error_text(error))
+        self._log.error("Could not start message %s of queue %s: %s", held.delivery.id, held.keys.queue, why)
         if held.leased:
             self._consumer.rest(held.keys)
             self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
@@ -156,7 +188,7 @@ class Executor:
         try:
             self._begin(held, task, args, kwargs)
         except Exception as error:  # noqa: BLE001 - as in `start`; it is not in Redis any more
-            self._not_started(held, error)
+            self._not_started(held, error_text(error))
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         run = Run(held, task, self._worker, self._board)
@@ -166,7 +198,7 @@ class Executor:
             self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
         self._running[held] = run
         if run.apart:
-            run.apart.submit(run, self._home, self._finish_apart)
+            run.apart.submit(run, place_of(task, self._home), self._hooks_at, self._finish_apart)
         elif task.is_async:
             run.begin()
             run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
@@ -175,37 +207,58 @@ class Executor:
         self._timeouts.watch()
 
     @cached_property
-    def _home(self) -> tuple[str, str] | None:
-        """Where a child process finds the app, for its hooks; None: nobody needs it, or it cannot be found."""
-        home = address_of_app(self._app.original) if self._hooks.run else None
-        if self._hooks.run and not home:
+    def _home(self) -> Home | None:
+        """Where a child process finds the app; None: it cannot."""
+        return home_of(self._app.original)
+
+    @cached_property
+    def _hooks_at(self) -> Home | None:
+        """Where it finds the app for its hooks; None: nobody needs that, or it cannot."""
+        if self._hooks.run and not self._home:
             self._log.warning("The middleware's run hooks are not called in child processes: the app is no global of a module")
-        return home
+        return self._home if self._hooks.run else None
 
     def _refuse_poison(self, task: Task[..., Any], delivery: Delivery) -> Settlement | None:
         """What crashed too often, and would take this worker with it once more, is not run again."""
         crashes = delivery.meta.crashes
-        if crashes < SUSPECT or task.definition.pool == "process" or not (why := _bound_here(task)):
+        if crashes < SUSPECT or task.definition.pool == "process" or not (why := self._bound_here(task)):
             return None
         self._log.warning("Message %s may have killed %d workers, and cannot run apart: %s", delivery.id, crashes, why)
         return suspected(delivery, why) if crashes >= self._app.settings.max_deliveries else None
+
+    def _bound_here(self, task: Task[..., Any]) -> str:
+        """Why no other process can run it; empty if one can, as far as that is known."""
+        try:
+            place_of(task, self._home)
+        except ConfigError as error:
+            return str(error)
+        return self._only_here.get(task.name, "")
 
     def _pool_of(self, run: Run) -> ProcessPool | None:
         """The processes in which it has to run; None: in this one."""
         if run.task.definition.pool == "process":
             return self._processes
-        if run.held.delivery.meta.crashes < SUSPECT or _bound_here(run.task):
+        if run.held.delivery.meta.crashes < SUSPECT or self._bound_here(run.task):
             return None
         return self._quarantine
 
     def _finish_apart(self, run: Run, settlement: Settlement | None, line: str) -> None:
-        """A child answered, or died."""
-        if settlement is None and run.phase >= Phase.STOPPED:
+        """A child answered, or died, or could not be started."""
+        if settlement is None and (run.dropped or run.phase >= Phase.STOPPED):  # it died of our own hand
             self._finish(run, None, asyncio.CancelledError())
             return
+        if settlement and settlement.op == "release":
+            self._not_started(run.held, line)
+            return
+        if settlement and settlement.reason == NOT_IMPORTABLE and run.apart is self._quarantine:
+            # It was not its wish to run apart: it runs here, as all that cannot.
+            self._only_here[run.task.name] = line
+            settlement = Settlement("release", run.held.delivery.id, run.held.delivery.fence)
         if settlement is None:
             settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
-        if line and settlement.op != "dead":
+        if settlement.op == "limited":
+            self._report_refusal(run, settlement, "")
+        elif line and settlement.op != "dead":
             self._log.warning("Task %s[%s] %s: %s", run.task.name, run.held.delivery.id, settlement.op, line)
         elif line:
             self._log.error("Task %s[%s] is a dead letter: %s", run.task.name, run.held.delivery.id, line)
@@ -219,17 +272,22 @@ class Executor:
             else:  # the same, without a coroutine in between
                 begin_run(run.context)
                 returned = await task.handler(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise
+        except KeyboardInterrupt as error:
+            if not self.own_signals:
+                raise  # Ctrl-C, for whoever runs this loop
+            self._finish(run, None, error)
         except BaseException as error:  # noqa: BLE001 - also SystemExit, and a cancellation of the handler's own making
             self._finish(run, None, error)
         else:
             self._finish(run, returned, None)
 
     def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
-        if error is not None and run.phase > Phase.IN_TIME and isinstance(error, _TOLD):
-            error = self._why_stopped(run)
         held, task = run.held, run.task
+        if isinstance(error, _TOLD):
+            if held.lost:
+                held.leased = False  # whoever has it now says how it ends
+            elif run.phase > Phase.IN_TIME:
+                error = self._why_stopped(run)
         settlement = None
         if held.leased and not held.settled:
             settlement = self._success(held, task, returned) if error is None else self._failure(run, error)
@@ -246,6 +304,8 @@ class Executor:
         # The coroutine's context variables know the run: a circle, that only the garbage collector would break.
         run.coroutine = None
         self.ended += 1
+        if self.ended == self._share:
+            self._share_done()
         held.over = True
         if not held.leased:
             self._consumer.leave(held)
@@ -256,9 +316,26 @@ class Executor:
         if run.cancelled and isinstance(error, TaskCancelled):
             self._log.info("Task %s[%s] was cancelled", run.task.name, run.held.delivery.id)
             return Settlement("cancel", run.held.delivery.id, run.held.delivery.fence)
-        settlement = after_failure(run.task.definition, run.held.delivery, error, random)
+        delivery = run.held.delivery
+        refused = after_refusal(run.task, delivery, error, self._blame, self._max_bytes, random)
+        if refused and refused.op == "limited":
+            self._report_refusal(run, refused, _origin(error))
+            return refused
+        settlement = refused or after_failure(run.task.definition, delivery, error, random)
         self._report(run.task, run.held, settlement, error)
         return settlement
+
+    def _report_refusal(self, run: Run, settlement: Settlement, where: str) -> None:
+        task, refusal = run.task.name, refusal_of(settlement)
+        level, what = logging.WARNING, f"{refusal.gate} pauses for {refusal.seconds:.1f} s"
+        if not refusal.gate:
+            level, what = logging.INFO, f"again in {refusal.delay:.1f} s"
+            if task not in self._told_of:
+                self._told_of.add(task)
+                level, what = logging.WARNING, f"{what}; no limit of the task is about that, so each call finds out for itself"
+        self._log.log(
+            level, "Task %s[%s] was refused, no attempt is spent, %s: %s%s", task, run.held.delivery.id, what, refusal.text, where
+        )
 
     def _why_stopped(self, run: Run) -> TaskTimeout | TaskCancelled:
         if run.cancelled:
@@ -269,10 +346,25 @@ class Executor:
         return TaskTimeout(f"timeout of {options.timeout:g} s")
 
     def _abandon(self, run: Run) -> None:
-        """Settle a run that does not stop as failed. Its slot is not free before it has ended."""
+        """Settle a run that does not stop as failed. Its slot is not free before it has ended; in a drain none is needed."""
         held = run.held
-        if held.leased and not held.settled:
+        if held.lost:
+            held.leased = False
+        elif held.leased and not held.settled:
             self._consumer.acknowledge_first(held, self._failure(run, self._why_stopped(run)), _nothing)
+        if self._consumer.stopping:
+            self._leave_slot(held)
+
+    def leave_lost_slots(self) -> None:
+        """The worker claims no more: what was abandoned is not waited for. `consumer.stop` first."""
+        for run in self._running.values():
+            if run.phase is Phase.ABANDONED:
+                self._leave_slot(run.held)
+
+    def _leave_slot(self, held: Held) -> None:
+        held.then = None
+        if not held.leased:
+            self._consumer.leave(held)
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: cooperatively, and by force where that is possible. False: it does not run here."""
@@ -298,19 +390,25 @@ class Executor:
         ]
 
     def lose(self, held: Held) -> None:
-        """Its lease is another's, or nobody's: a coroutine is cancelled, its work is not wanted any more.
+        """Its lease is another's, or nobody's: its work is not wanted any more.
 
-        A thread cannot be stopped. When it ends it says so, and is believed as long as nobody else got the message.
+        A coroutine is cancelled, a child process killed. A thread is told; if it ends well all the same it says so, and is
+        believed as long as nobody else got the message.
         """
         run = self._running.get(held)
         if run is None or held.settled or not held.leased:
             return
-        held.lost = True
+        held.lost = run.dropped = True
         self._observers.lost(held)
         self._log.warning("Lost the lease of task %s[%s] of queue %s", run.task.name, held.delivery.id, held.keys.queue)
         if run.coroutine:
             held.leased = False
             run.coroutine.cancel()
+        elif run.apart:
+            held.leased = False
+            self._timeouts.stop(run, time.monotonic())
+        else:
+            self._threads.tell(run, TaskCancelled)
 
     def _success(self, held: Held, task: Task[..., Any], returned: Any) -> Settlement:
         try:
@@ -337,31 +435,24 @@ class Executor:
     def give_back(self) -> list[Held]:
         """Cancel what runs in the loop, and return all that is not finished; their ends are not reported any more.
 
-        A thread cannot be stopped: its handler runs on until the process ends.
+        A thread cannot be stopped: its handler runs on until the process ends. What waits for a thread or a process is
+        not begun.
         """
         self._timeouts.close()
         unfinished = []
         for run in list(self._running.values()):
             held = run.held
-            if run.coroutine:
-                run.coroutine.cancel()
-            elif run.apart:
-                run.apart.kill(run)
+            run.dropped = True
             if not held.leased:
                 self._consumer.leave(held)
             elif not held.settled:
                 held.settled = True
                 unfinished.append(held)
+            if run.coroutine:
+                run.coroutine.cancel()
+            elif run.apart:
+                run.apart.kill(run)
         return unfinished
-
-
-def _bound_here(task: Task[..., Any]) -> str:
-    """Why no other process can run it; empty if one can."""
-    try:
-        address_of(task)
-    except ConfigError as error:
-        return str(error)
-    return ""
 
 
 def _nothing() -> None:

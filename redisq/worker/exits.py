@@ -11,7 +11,8 @@ class Exit(IntEnum):
     """Why a worker process ended."""
 
     ASKED = 0  # by a signal, by `redisq shutdown`, or the burst was over
-    REFUSED = 1  # it cannot work like this: a wrong app, password, queue ...
+    FAILED = 1  # an error that another start may not meet: Python's own code for any traceback
     USAGE = 2  # a wrong command line
     STUCK = 70  # its event loop was blocked past the hard limit
     RECYCLE = 75  # it has done its share of tasks, uses too much memory, or has lost too many slots: start another
+    REFUSED = 78  # it cannot work like this, and says so in words: a wrong app, password, queue ...

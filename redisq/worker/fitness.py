@@ -1,4 +1,4 @@
-"""Once a second: is this process still fit to go on? If not, it drains and another takes its place."""
+"""Is this process still fit to go on? If not, it drains and another takes its place."""
 
 from __future__ import annotations
 
@@ -48,14 +48,17 @@ NO_LIMITS = Limits()
 
 
 class Fitness:
-    """Looks once a second.
+    """Looks once a second, and when it is told that its share of tasks may be done.
 
     Args:
         limits: What is looked for.
         loop: Where.
         ended: Returns how many handlers have ended so far.
         leaks: Returns how many slots are lost.
-        unfit: Told why, once.
+        unfit: Told why.
+
+    Attributes:
+        share: How many handlers this process runs; None: any number.
     """
 
     def __init__(
@@ -71,15 +74,17 @@ class Fitness:
         self._ended = ended
         self._leaks = leaks
         self._unfit = unfit
-        self._max_tasks = limits.max_tasks and round(limits.max_tasks * (1 + random() / 10))  # noqa: S311
+        self.share = limits.max_tasks and round(limits.max_tasks * (1 + random() / 10))  # noqa: S311
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Look from now on, if there is anything to look for."""
         if self._limits != NO_LIMITS:
-            self._timer = self._loop.call_later(1.0, self._look)
+            self._timer = self._loop.call_later(1.0, self.look)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look now."""
+        self.stop()
         reason = self.reason()
         if reason:
             self._unfit(reason)
@@ -91,7 +96,7 @@ class Fitness:
         limits = self._limits
         if limits.parent is not None and os.getppid() != limits.parent:
             return "its supervisor is gone"
-        if self._max_tasks is not None and self._ended() >= self._max_tasks:
+        if self.share is not None and self._ended() >= self.share:
             return f"{self._ended()} tasks are its share"
         if limits.max_memory is not None and (used := resident_bytes()) > limits.max_memory:
             return f"{used // 2**20} MiB of memory are more than {limits.max_memory // 2**20}"

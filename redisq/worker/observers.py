@@ -10,6 +10,7 @@ from redisq.broker.commands import Settlement
 from redisq.broker.keys import QueueKeys
 from redisq.message import Delivery
 from redisq.worker.held import Held
+from redisq.worker.refusals import refusal_of
 from redisq.worker.settler import Ended
 
 __all__ = ["Observers", "end_of"]
@@ -22,6 +23,12 @@ _DELAYED = ("retry", "crash", "park")
 def end_of(keys: QueueKeys, delivery: Delivery, task: str | None, settlement: Settlement, run_time: int) -> End:
     """Return what is told of a settlement."""
     done = settlement.op in _DONE
+    if settlement.op == "limited":
+        refusal = refusal_of(settlement)
+        return End(
+            delivery.id, keys.queue, task, delivery.meta.attempt, "limited", settlement.reason, refusal.text,
+            delay=refusal.delay, run_time=run_time / 1_000_000, gate=refusal.gate,
+        )  # fmt: skip
     return End(
         delivery.id,
         keys.queue,
@@ -36,25 +43,27 @@ def end_of(keys: QueueKeys, delivery: Delivery, task: str | None, settlement: Se
 
 
 class Observers:
-    """The hooks that only listen: claim, settle, retry, dead, lost.
+    """The hooks that only listen: claim, settle, retry, limited, dead, lost.
 
     Args:
         hooks: Of the app.
+        own_signals: Whether a `KeyboardInterrupt` can only be a hook's own.
 
     Attributes:
         watch_claims: Whether anybody listens to claims.
         watch_ends: Whether anybody listens to ends.
     """
 
-    def __init__(self, hooks: Hooks) -> None:
+    def __init__(self, hooks: Hooks, own_signals: bool = False) -> None:
         self._hooks = hooks
+        self._also: tuple[type[BaseException], ...] = (KeyboardInterrupt,) if own_signals else ()
         self.watch_claims = bool(hooks.claim)
-        self.watch_ends = bool(hooks.settle or hooks.retry or hooks.dead or hooks.lost)
+        self.watch_ends = bool(hooks.settle or hooks.retry or hooks.limited or hooks.dead or hooks.lost)
 
     def claimed(self, keys: QueueKeys, deliveries: Sequence[Delivery]) -> None:
         """These came."""
         for delivery in deliveries:
-            self._hooks.tell("claim", self._hooks.claim, keys.queue, delivery)
+            self._hooks.tell("claim", self._hooks.claim, keys.queue, delivery, also=self._also)
 
     def settled(self, ended: Sequence[Ended], stale: Collection[str]) -> None:
         """Redis took these ends, all but the stale ones."""
@@ -66,15 +75,17 @@ class Observers:
 
     def end(self, end: End) -> None:
         """Redis took this end."""
-        self._hooks.tell("settle", self._hooks.settle, end)
+        self._hooks.tell("settle", self._hooks.settle, end, also=self._also)
         if end.op == "retry":
-            self._hooks.tell("retry", self._hooks.retry, end)
+            self._hooks.tell("retry", self._hooks.retry, end, also=self._also)
+        elif end.op == "limited":
+            self._hooks.tell("limited", self._hooks.limited, end, also=self._also)
         elif end.op == "dead":
-            self._hooks.tell("dead", self._hooks.dead, end)
+            self._hooks.tell("dead", self._hooks.dead, end, also=self._also)
 
     def lost(self, held: Held) -> None:
         """Its lease is another's, or nobody's; told once."""
         if self._hooks.lost and not held.told_lost:
             held.told_lost = True
             end = End(held.delivery.id, held.keys.queue, held.task, held.delivery.meta.attempt, "lost", "lease")
-            self._hooks.tell("lost", self._hooks.lost, end)
+            self._hooks.tell("lost", self._hooks.lost, end, also=self._also)

@@ -22,15 +22,23 @@ class Readiness:
     Args:
         outage: How its lines to Redis are.
         stopping: Whether it was told to stop.
+        refused: Whether Redis refuses all claims.
         now: Monotonic seconds.
 
     Attributes:
         watchdog: How its event loop is; None: it is still starting.
     """
 
-    def __init__(self, outage: Outage, stopping: Callable[[], bool], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        outage: Outage,
+        stopping: Callable[[], bool],
+        refused: Callable[[], bool],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._outage = outage
         self._stopping = stopping
+        self._refused = refused
         self._now = now
         self.watchdog: Watchdog | None = None
 
@@ -61,4 +69,6 @@ class Readiness:
         unanswered = self._now() - self._outage.answered
         if self._outage.is_away or unanswered > AWAY:
             return f"Redis is away since {unanswered:.0f} s"
-        return "" if self.watchdog else "starting"
+        if not self.watchdog:
+            return "starting"
+        return "Redis refuses all claims: see the log" if self._refused() else ""

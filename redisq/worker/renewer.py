@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from redisq.broker.connector import Connector
 from redisq.broker.leases import renew
+from redisq.troubles import Troubles
 from redisq.worker.held import Held
 
 __all__ = ["Renewer"]
@@ -25,6 +26,7 @@ class Renewer:
         lost: Told each lease that is not ours any more, in the loop.
         cancelled: Told each that somebody cancelled, in the loop, at every renewal until it has ended.
         loop: That loop.
+        troubles: Told what does not work.
         log: The worker's logger.
         now: Monotonic seconds.
     """
@@ -37,6 +39,7 @@ class Renewer:
         lost: Callable[[Held], None],
         cancelled: Callable[[Held], object],
         loop: asyncio.AbstractEventLoop,
+        troubles: Troubles,
         log: logging.Logger,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -45,6 +48,7 @@ class Renewer:
         self._held = held
         self._tell: dict[str, Callable[[Held], object]] = {"lost": lost, "cancel": cancelled}
         self._loop = loop
+        self._troubles = troubles
         self._log = log
         self._now = now
         self._stopped = threading.Event()
@@ -61,7 +65,10 @@ class Renewer:
     def _run(self) -> None:
         interval = self._lease / 3_000_000
         while not self._stopped.wait(interval):
-            self.renew()
+            try:
+                self.renew()
+            except Exception:  # noqa: BLE001 - logged; without this thread every lease would be lost
+                self._log.exception("Could not extend leases, trying again in %.1f s", interval)
         self._connector.close()
 
     def renew(self) -> None:
@@ -74,7 +81,7 @@ class Renewer:
             if held.leased and not held.lost and lease > 0:
                 alike.setdefault(lease, []).append(held)
         for lease, wanted in alike.items():
-            for held, verdict in renew(self._connector, wanted, lease, self._log):
+            for held, verdict in renew(self._connector, wanted, lease, self._troubles):
                 try:
                     self._loop.call_soon_threadsafe(self._tell[verdict], held)
                 except RuntimeError:

@@ -46,10 +46,12 @@ class Run:
         phase: How far its time is used up.
         told: Monotonic seconds when it was told to stop.
         cancelled: It was told because somebody cancelled the job.
+        dropped: Its lease was lost, or given back: what waits for a thread or a process is not begun any more.
     """
 
     __slots__ = (
-        "_context", "apart", "board", "cancelled", "coroutine", "held", "phase", "started", "task", "thread", "told", "worker"
+        "_context", "apart", "board", "cancelled", "coroutine", "dropped", "held", "phase", "started", "task", "thread", "told",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, held: Held, task: Task[..., Any], worker: str, board: Board) -> None:
@@ -65,6 +67,7 @@ class Run:
         self.phase = Phase.IN_TIME
         self.told: float | None = None
         self.cancelled = False
+        self.dropped = False
 
     def begin(self) -> None:
         """Its handler is called now: its time counts, and its lease is extended no longer than that lasts."""

@@ -40,7 +40,7 @@ class Speaker:
             self._thread.start()
 
     def answer(self, answer: bytes) -> None:
-        """Send a request's answer, after the last word on its progress."""
+        """Send a request's answer, or how far it is, after the last word on its progress."""
         with self._lock:
             self._send_latest()
             self._pipe.send_bytes(answer)

@@ -8,12 +8,16 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from random import random
+from typing import NamedTuple
 
 from redisq.backoff import Backoff
 from redisq.worker.exits import Exit
 from redisq.worker.health import Report, ask
+from redisq.worker.line import LINE, Ear, Word
 from redisq.worker.orphans import reap_orphans
+from redisq.worker.signals import HURRY, Counter
 
 __all__ = ["HEALTH", "PARENT", "SLOT", "Supervisor", "how_it_ended"]
 
@@ -30,6 +34,17 @@ HEALTH = "REDISQ_SUPERVISOR_HEALTH"
 WELL = 60.0
 
 
+#: The first signal drains, the second hurries, the third kills.
+_MEANT = {1: signal.SIGTERM, 2: HURRY}
+
+_WORDS = {
+    Exit.ASKED: "ended without being asked",
+    Exit.STUCK: "its event loop was stuck",
+    Exit.RECYCLE: "recycled itself",
+    Exit.REFUSED: "cannot work like this",
+}
+
+
 def how_it_ended(code: int) -> str:
     """Say in words what an exit code means; negative: killed by that signal."""
     if code < 0:
@@ -39,8 +54,28 @@ def how_it_ended(code: int) -> str:
             name = f"signal {-code}"
         hint = ", often for lack of memory" if name == "SIGKILL" else ""
         return f"killed by {name}{hint}"
-    known = {Exit.RECYCLE: "recycled itself", Exit.STUCK: "its event loop was stuck", Exit.ASKED: "ended without being asked"}
-    return f"{known.get(Exit(code)) or 'failed'} (exit code {code})" if code in list(Exit) else f"exit code {code}"
+    return f"{_WORDS.get(Exit(code), 'failed')} (exit code {code})" if code in list(Exit) else f"exit code {code}"
+
+
+class Life(NamedTuple):
+    """How one process went.
+
+    Attributes:
+        code: Its exit code; None: it could not be started.
+        how: The same in words.
+        was_ready: Whether it ever claimed messages.
+        asked: Whether it ended because somebody asked it to, past the supervisor: by `redisq shutdown`, say.
+    """
+
+    code: int | None
+    how: str
+    was_ready: bool = False
+    asked: bool = False
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it ended as it should: another may begin at once."""
+        return self.was_ready and (self.code == Exit.RECYCLE or self.asked)
 
 
 class Supervisor:
@@ -79,13 +114,15 @@ class Supervisor:
         self._now = now
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._spawning = 0
-        self._restarting: set[int] = set()
-        self._signals = 0
+        self._was_ready = False
+        self._edition = 0
+        self._changed = asyncio.Event()
+        self._signals = Counter(now)
         self._stopping = asyncio.Event()
         self._code = int(Exit.ASKED)
 
     async def run(self) -> int:
-        """Run until a signal, or until a process says that it cannot work like this. Returns the exit code."""
+        """Run until a signal, or until it turns out that no process can work like this. Returns the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
@@ -93,7 +130,8 @@ class Supervisor:
         if os.getpid() == 1:
             beside.append(asyncio.ensure_future(reap_orphans(self._ours)))
         try:
-            await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
+            with Ear() as ear:
+                await asyncio.gather(*(self._keep(slot, ear) for slot in range(self._count)))
         finally:
             for task in beside:
                 task.cancel()
@@ -118,43 +156,60 @@ class Supervisor:
             about["why"] = f"not ready: {len(wanting)} of {self._count} processes"
         return Report(not wanting, about)
 
-    async def _keep(self, slot: int) -> None:
+    async def _keep(self, slot: int, ear: Ear) -> None:
         """Keep one process running."""
         failures = 0
         while not self._stopping.is_set():
-            began = self._now()
-            code = await self._one_life(slot)
-            if self._stopping.is_set() or (self._once and code == Exit.ASKED):
+            began, edition = self._now(), self._edition
+            life = await self._one_life(slot, ear, edition)
+            if self._stopping.is_set() or (self._once and life.code == Exit.ASKED):
                 return
-            if code in (Exit.REFUSED, Exit.USAGE):
-                self._log.error("Worker process %d cannot work like this (exit code %d): stopping all", slot, code)
-                self._code = code
+            if edition != self._edition:
+                failures = 0
+            elif self._is_hopeless(life, ear):
+                self._log.error("Worker process %d %s: stopping all", slot, life.how)
+                self._code = life.code or int(Exit.REFUSED)
                 self._stop(signal.SIGTERM)
-                return
-            if slot in self._restarting:
-                self._restarting.discard(slot)
-                continue
-            failures = 1 if self._now() - began > WELL else failures + 1
-            wait = 0.0 if code == Exit.RECYCLE else self._backoff.delay(failures, random)
-            level = logging.INFO if code == Exit.RECYCLE else logging.ERROR
-            self._log.log(level, "Worker process %d %s, starting another in %.1f s", slot, how_it_ended(code), wait)
-            await self._pause(wait)
+            elif self._changes and not life.was_ready and (life.code or 0) > 0:
+                # Its code or its settings are broken, and somebody is at work on them.
+                self._log.error("Worker process %d %s, starting another when the code changes", slot, life.how)
+                await self._until_changed(edition)
+            elif life.is_well:
+                failures = 0
+                self._log.info("Worker process %d %s, starting another in 0.0 s", slot, life.how)
+            else:
+                failures = 1 if self._now() - began > WELL else failures + 1
+                wait = self._backoff.delay(failures, random)
+                self._log.error("Worker process %d %s, starting another in %.1f s", slot, life.how, wait)
+                await self._pause(wait)
 
-    async def _one_life(self, slot: int) -> int:
-        environment = {**os.environ, PARENT: str(os.getpid()), SLOT: str(slot)}
+    def _is_hopeless(self, life: Life, ear: Ear) -> bool:
+        """Whether none can work like this. Where one could, the same command can again: it is tried on."""
+        if life.code == Exit.USAGE or (life.code == Exit.REFUSED and not self._changes):
+            return not self._was_ready and not ear.anybody_said(Word.READY)
+        return False
+
+    async def _one_life(self, slot: int, ear: Ear, edition: int) -> Life:
+        environment = {**os.environ, PARENT: str(os.getpid()), SLOT: str(slot), LINE: str(ear.given)}
         if self._health:
             environment[HEALTH] = self._health
+        ear.forget(slot)
         self._spawning += 1
         try:
-            process = await asyncio.create_subprocess_exec(*self._command, env=environment)
+            process = await asyncio.create_subprocess_exec(*self._command, env=environment, pass_fds=(ear.given,))
             self._processes[slot] = process
+        except OSError as error:
+            return Life(None, f"could not be started ({error.strerror or error})")
         finally:
             self._spawning -= 1
-        if self._stopping.is_set():
-            self._send(process, signal.SIGTERM)
+        if self._stopping.is_set() or edition != self._edition:
+            self._send(process, _MEANT.get(self._signals.count or 1, signal.SIGKILL))
         code = await process.wait()
         del self._processes[slot]
-        return code
+        said = ear.said(slot)
+        self._was_ready |= Word.READY in said
+        asked = code == Exit.ASKED and Word.ENDS in said
+        return Life(code, "ended as it was asked to" if asked else how_it_ended(code), Word.READY in said, asked)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -162,12 +217,19 @@ class Supervisor:
         except TimeoutError:
             return
 
+    async def _until_changed(self, edition: int) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._changed)]
+        while edition == self._edition and not self._stopping.is_set():
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
     def _signalled(self) -> None:
-        """The first signal drains, the second hurries, the third kills."""
-        self._signals += 1
-        if self._signals == 1:
+        if not self._signals.another():
+            return
+        if self._signals.count == 1:
             self._log.info("Stopping %d worker processes", len(self._processes))
-        self._stop(signal.SIGTERM if self._signals < 3 else signal.SIGKILL)
+        self._stop(_MEANT.get(self._signals.count, signal.SIGKILL))
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping.set()
@@ -176,12 +238,15 @@ class Supervisor:
 
     def _send(self, process: asyncio.subprocess.Process, number: signal.Signals) -> None:
         if process.returncode is None:
-            process.send_signal(number)
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
 
     async def _restart_on_change(self) -> None:
         assert self._changes is not None
         async for _ in self._changes:
-            self._log.info("The code changed, starting %d worker processes anew", len(self._processes))
-            for slot, process in self._processes.items():
-                self._restarting.add(slot)
+            self._log.info("The code changed, starting %d worker processes anew", self._count)
+            self._edition += 1
+            self._changed.set()
+            self._changed = asyncio.Event()
+            for process in self._processes.values():
                 self._send(process, signal.SIGTERM)

@@ -87,8 +87,8 @@ class ThreadPool:
             item.run.thread = threading.get_ident()
             item.run.begin()
             try:
-                if item.run.cancelled:  # while it waited for this thread
-                    error = TaskCancelled("cancelled")
+                if item.run.cancelled or item.run.dropped:  # while it waited for this thread
+                    error = TaskCancelled("not begun")
                 else:
                     # What one handler, or a hook, sets in a context variable is not there for the thread's next.
                     returned = copy_context().run(item.handler)

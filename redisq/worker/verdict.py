@@ -14,7 +14,20 @@ from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry
 from redisq.message import Delivery
 from redisq.redact import error_text
 
-__all__ = ["MAX_PARKS", "after_crash", "after_failure", "after_success", "done", "suspected", "unreadable"]
+__all__ = [
+    "MAX_PARKS",
+    "NOT_IMPORTABLE",
+    "after_crash",
+    "after_failure",
+    "after_success",
+    "done",
+    "not_begun",
+    "suspected",
+    "unreadable",
+]
+
+#: The reason of a message whose task a process of its own could not import.
+NOT_IMPORTABLE = "not_importable"
 
 #: A message that no worker could make sense of so many times is a dead letter: after some twenty minutes.
 MAX_PARKS = 10
@@ -80,16 +93,23 @@ def suspected(delivery: Delivery, why: str) -> Settlement:
 
 
 def unreadable(delivery: Delivery, error: RedisqError, random: Callable[[], float]) -> Settlement:
-    """Kept in any case: put aside for a worker that may know it, a dead letter in the end; at once if no worker ever will."""
+    """Kept in any case: put aside for a worker that may know it, and a dead letter at once if no worker ever will."""
     reason = "unknown_task"
     if isinstance(error, NewerMessage):
         reason = "newer_message"
     elif isinstance(error, DecodeError):
         reason = "undecodable"
-    if reason == "undecodable" or delivery.meta.parks >= MAX_PARKS:
+    if reason == "undecodable":
         return Settlement("dead", delivery.id, delivery.fence, 0, reason, error_text(error))
+    return not_begun(delivery, reason, error_text(error), random)
+
+
+def not_begun(delivery: Delivery, reason: str, text: str, random: Callable[[], float]) -> Settlement:
+    """Put aside for a worker that can begin it, with no attempt spent; a dead letter when none could so many times."""
+    if delivery.meta.parks >= MAX_PARKS:
+        return Settlement("dead", delivery.id, delivery.fence, 0, reason, text)
     delay = _PARK.delay(delivery.meta.parks + 1, random)
-    return Settlement("park", delivery.id, delivery.fence, _microseconds(delay), reason, error_text(error))
+    return Settlement("park", delivery.id, delivery.fence, _microseconds(delay), reason, text)
 
 
 def _microseconds(seconds: float) -> int:

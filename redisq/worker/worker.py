@@ -12,15 +12,18 @@ from functools import partial
 from typing import Any, Self
 
 from redisq.app.app import RedisQ
+from redisq.app.waiting import arun
 from redisq.broker.commands import Settlement, inspect, settle
 from redisq.broker.connection import BLOCK_SECONDS
-from redisq.broker.connector import Patience
+from redisq.broker.connector import AsyncConnector, Patience
+from redisq.broker.gates import define_limits
 from redisq.errors import ConfigError
 from redisq.message import new_id
+from redisq.troubles import Troubles
 from redisq.types import check_name
 from redisq.worker.board import Board
-from redisq.worker.consumer import Consumer
-from redisq.worker.control import Answer, Control
+from redisq.worker.consumer import CLAIM, Consumer
+from redisq.worker.control import SIGN_OFF, Answer, Control
 from redisq.worker.executor import Executor
 from redisq.worker.exits import Exit
 from redisq.worker.fitness import NO_LIMITS, Fitness, Limits
@@ -37,6 +40,9 @@ __all__ = ["Worker"]
 
 #: Seconds for the last settlements to reach Redis when all is over.
 LAST_TRIP = 5.0
+
+#: The same when it was told to stop now; none when Redis is away.
+HASTY_TRIP = 1.0
 
 
 class Worker:
@@ -61,12 +67,15 @@ class Worker:
         name: The name that leases are written to; else host, process and a random part.
         limits: When this process is not fit any more, and drains and ends for another.
         health: Answer `GET /live` and `GET /ready` at this host and port, or Unix socket, while it runs.
+        own_signals: Ctrl-C raises nothing in this process, so a `KeyboardInterrupt` is a handler's own failure, like any
+            other that it raises.
 
     Attributes:
         exit: Why it ended, once it has.
+        ready: Set when Redis has answered, and messages are claimed from then on.
 
     Raises:
-        ConfigError: The app has no task, or a number or name is not valid.
+        ConfigError: The app has no task, a number or name is not valid, or two tasks give one limit two rules.
     """
 
     def __init__(
@@ -82,6 +91,7 @@ class Worker:
         name: str | None = None,
         limits: Limits = NO_LIMITS,
         health: Address | None = None,
+        own_signals: bool = False,
     ) -> None:
         if not app.tasks:
             raise ConfigError(f"app {app.name} has no task: decorate a function with @app.task, and import its module")
@@ -89,6 +99,8 @@ class Worker:
             raise ConfigError(f"concurrency={concurrency}, threads={threads}: want 1 at least; shutdown_timeout: 0 s at least")
         self._app = app
         self._queues = [app.keys(queue) for queue in dict.fromkeys(queues or app.queues)]
+        for keys in self._queues:
+            app.limits_of(keys.queue)
         self._slots = concurrency if any(task.is_async for task in app.tasks.values()) else threads
         self._threads = threads
         self._processes = processes or os.cpu_count() or 1
@@ -96,12 +108,15 @@ class Worker:
         self._shutdown_timeout = shutdown_timeout
         self._limits = limits
         self._health = health
+        self._own_signals = own_signals
+        self.ready = asyncio.Event()
         self.exit = Exit.ASKED
         self._started = round(time.time())
         self.name = check_name("worker", name or f"{_host()}-{os.getpid()}-{new_id()[:4]}")
         self.log = logging.getLogger(f"{app.name}.worker")
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._asked = False
         self._beside: asyncio.Task[None] | None = None
         self._cancelled_owner = False
 
@@ -127,8 +142,11 @@ class Worker:
 
     def stop(self) -> None:
         """Stop claiming, let handlers finish within the shutdown timeout, give the rest back. A second call: now."""
-        if self._stopped.is_set():
+        if self._asked:
             self._hurry.set()
+        self._asked = True
+        # What it is asked to do counts, when it was about to end for another by itself.
+        self.exit = Exit.ASKED
         self._stopped.set()
 
     def _about(self, executor: Executor) -> dict[str, Any]:
@@ -158,9 +176,12 @@ class Worker:
         return True
 
     def _recycle(self, reason: str) -> None:
+        """End by itself. Not a call of `stop`: while it drains, that would cut its handlers short."""
+        if self._stopped.is_set():
+            return
         self.log.info("Worker %s ends for another: %s", self.name, reason)
         self.exit = Exit.RECYCLE
-        self.stop()
+        self._stopped.set()
 
     async def run(self) -> None:
         """Work until `stop`, or until the queues are empty in a burst.
@@ -173,15 +194,18 @@ class Worker:
         forever = Patience(seconds=None)
         connector = server.async_connector("worker", patience=forever, observer=outage.line())
         blocking = server.async_connector("worker-idle", patience=forever, observer=outage.line(), block=BLOCK_SECONDS)
-        readiness = Readiness(outage, self._stopped.is_set)
+        troubles = Troubles(self.log)
+        readiness = Readiness(
+            outage, self._stopped.is_set, lambda: all(CLAIM.format(keys.queue) in troubles for keys in self._queues)
+        )
         health = Health(self._health, readiness.reports, self.log) if self._health else None
         try:
-            await self._until_stopped(self._first_contact(connector.execute))
+            await self._until_stopped(self._first_contact(connector))
             if self._stopped.is_set():
                 return
             loop, settings = asyncio.get_running_loop(), self._app.settings
             threads = ThreadPool(loop, self._threads)
-            board, observers = Board(connector, loop, self.log), Observers(self._app.hooks)
+            board, observers = Board(connector, loop, self.log), Observers(self._app.hooks, self._own_signals)
             quarantine = ProcessPool(loop, 1, settings.max_bytes)
             consumer = Consumer(
                 connector,
@@ -194,10 +218,12 @@ class Worker:
                 has_room=lambda: not quarantine.is_busy,
                 start=lambda held: executor.start(held),
                 observers=observers,
+                troubles=troubles,
                 log=self.log,
             )
             processes = ProcessPool(loop, self._processes, settings.max_bytes)
             executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.name, board, observers, self.log)
+            executor.own_signals = self._own_signals
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
                 server.connector("worker-renewer", patience=patience),
@@ -206,22 +232,24 @@ class Worker:
                 executor.lose,
                 lambda held: executor.cancel(held.delivery.id),
                 loop,
+                troubles,
                 self.log,
             )
             watchdog = readiness.watchdog = Watchdog(loop, executor.hard_limit, self.log)
             fitness = Fitness(self._limits, loop, lambda: executor.ended, lambda: executor.leaks, self._recycle)
-            control = Control(
-                connector, self._app.registry, self.name, partial(self._about, executor), self._answers(executor), self.log
-            )
+            if fitness.share:
+                executor.count(fitness.share, fitness.look)
+            about, answers = partial(self._about, executor), self._answers(executor)
+            control = Control(connector, self._app.registry, self.name, about, answers, troubles, self.log)
             renewer.start()
             control.start()
             watchdog.start()
             fitness.start()
             try:
                 await self._work(consumer)
-                await self._drain(consumer, executor)
+                await self._drain(consumer, executor, outage)
             finally:
-                await control.stop()
+                await control.stop(0.0 if self._hurry.is_set() and outage.is_away else SIGN_OFF)
                 fitness.stop()
                 watchdog.stop()
                 renewer.stop()
@@ -236,11 +264,12 @@ class Worker:
             await connector.aclose()
             await blocking.aclose()
 
-    async def _first_contact(self, execute: Any) -> None:
+    async def _first_contact(self, connector: AsyncConnector) -> None:
         for keys in self._queues:
-            await execute(inspect(keys))
+            await connector.execute(inspect(keys))
             # Has the server know the script: a claim must not be carried out before the settlements in front of it.
-            await execute(settle(keys, ()))
+            await connector.execute(settle(keys, ()))
+            await arun(define_limits(keys, self._app.limits_of(keys.queue)), connector)
 
     async def _until_stopped(self, work: Awaitable[None]) -> None:
         """Await the work, or `stop`, whichever is first."""
@@ -259,6 +288,7 @@ class Worker:
             self.log.info("Started %s queue processor", shown)
         self.log.info("Worker %s is ready: %d slots, %s", self.name, self._slots, ", ".join(sorted(self._app.tasks)))
         consumer.pump()
+        self.ready.set()
         if self._burst:
             await self._until_stopped(self._exhausted(consumer))
         else:
@@ -269,21 +299,28 @@ class Worker:
             consumer.idle.clear()
             await consumer.idle.wait()
 
-    async def _drain(self, consumer: Consumer, executor: Executor) -> None:
+    async def _drain(self, consumer: Consumer, executor: Executor, outage: Outage) -> None:
         consumer.stop()
-        if executor.running:
-            self.log.info("Stopping: %d handlers have %g s to finish", executor.running, self._shutdown_timeout)
-        patience = self._shutdown_timeout if executor.running else LAST_TRIP
+        executor.leave_lost_slots()
+        if executor.unfinished:
+            self.log.info("Stopping: %d handlers have %g s to finish", executor.unfinished, self._shutdown_timeout)
+        patience = self._shutdown_timeout if executor.unfinished else LAST_TRIP
         await self._first(patience, consumer.idle.wait(), self._hurry.wait())
         unfinished = executor.give_back()
         for held in unfinished:
             consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
-        await self._first(LAST_TRIP, consumer.idle.wait())
-        if consumer.idle.is_set():
-            self.log.info("Stopped, gave %d messages back", len(unfinished))
+        if not self._hurry.is_set():
+            await self._first(LAST_TRIP, consumer.idle.wait(), self._hurry.wait())
+        if self._hurry.is_set() and not outage.is_away:
+            await self._first(HASTY_TRIP, consumer.idle.wait())
+        # What is held without a lease was settled before its handler ended.
+        left = [held.leased for held in consumer.held()]
+        if leases := sum(left):
+            self.log.warning("Stopped without an answer from Redis: the leases of %d messages will expire", leases)
+        elif left:
+            self.log.warning("Stopped, gave %d messages back, %d handlers did not end", len(unfinished), len(left))
         else:
-            left = len(consumer.held())
-            self.log.warning("Stopped without an answer from Redis: the leases of %d messages will expire", left)
+            self.log.info("Stopped, gave %d messages back", len(unfinished))
 
     async def _first(self, seconds: float, *events: Coroutine[Any, Any, Any]) -> None:
         tasks = [asyncio.ensure_future(event) for event in events]

@@ -12,7 +12,7 @@ from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.broker.scripts import Script
 from tests.clock import START as NOW
 
-__all__ = ["CALLS", "EXCHANGE", "EXCHANGE_CALLS", "KEYS", "LEASED", "NOW", "raw_call"]
+__all__ = ["CALLS", "EXCHANGE", "EXCHANGE_CALLS", "GATED", "GATED_CALLS", "KEYS", "LEASED", "NOW", "raw_call"]
 
 KEYS = QueueKeys("q")
 LEASE = 30_000_000
@@ -46,6 +46,9 @@ CALLS: dict[str, Command[Any]] = {
     "cancel": commands.cancel(KEYS, ["a"]),
     "replay": commands.replay(KEYS, ["dead"]),
     "outcome": commands.outcome(KEYS, "a"),
+    "pause_gate": commands.pause_gate(KEYS, "bot", 10),
+    "set_limit": commands.set_limit(KEYS, "bot", "1 1000000 1"),
+    "kick": commands.kick(KEYS, ["bot"]),
     "declare": commands.declare(KEYS, ttl=60_000, message_ttl=5, max_length=9, keep_expired=True),
     "delete": commands.delete(KEYS),
     "restore": commands.restore(KEYS, [("a", 7)], limit=20),
@@ -60,6 +63,32 @@ EXCHANGE_CALLS: dict[str, Command[Any]] = {
     "routes": exchanges.routes(EXCHANGE),
     "unbind": exchanges.unbind(EXCHANGE, [b"bind:a"]),
 }
+
+#: The same with lanes and limits: `a` holds lane 1, and a slot; `waiting` waits at the bot's limit, `second` behind `a`.
+GATED = LEASED | {
+    "config": {"layout": 1, "lease": LEASE, "gated": 1},
+    "messages": dict.fromkeys(("a", "expired", "waiting", "second", "plain", "delayed", "retry", "dead"), "body"),
+    "main": {"waiting": 8, "second": 9, "plain": 10},
+    "needs": {
+        "a": "0 C @1 Sllm,1", "second": "0 C @1 Sllm,1", "waiting": "0 F bot Rbot,1", "retry": "0 H @2", "dead": "0 H @3",
+    },
+    "run": {"plain": 10},
+    "lanes": {"@1": "a", "@2": "retry", "@3": "dead"},
+    "blocked": {"bot": "bot"},
+    "gates": {"bot": NOW + 5},
+    "slots": {"llm": 1},
+    "tat": {"bot": NOW + 1_000_005},
+    "pauses": {"@9": NOW + 5},
+    "limits": {"bot": "1 1000000 1", "llm": "1"},
+    "flow": {"bot": {"waiting": 8}, "@1": {"second": 9}},
+    "waiting": {"bot": {"bot": 8}},
+    "stats": {"total_messages": 8},
+}  # fmt: skip
+
+#: The scripts that have to do with gates when there are some.
+GATED_CALLS: dict[str, Command[Any]] = {
+    name: CALLS[name] for name in ("claim", "settle", "restore", "delete", "remove", "replay", "pause_gate", "set_limit", "kick")
+} | {"enqueue": commands.enqueue(KEYS, [Enqueue("b", b"B", descriptor="0 C @1 Rbot,1 Sllm,1", definitions={"bot": "1 1000000 1"})])}
 
 
 def raw_call(client: redis.Redis, script: Script, args: tuple[Any, ...], number: Any = 1) -> Any:

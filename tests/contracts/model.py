@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from redisq.broker.commands import MAX_BATCH, SUSPECT, Claimed, Enqueue, Found, QueueView, Settlement
+from redisq.broker.commands import MAX_BATCH, SUSPECT, Claimed, Enqueue, Enqueued, Found, QueueView, Settlement
 from redisq.message import Delivery, Meta
 from redisq.states import State
 from tests.clock import START
@@ -106,10 +106,10 @@ class Model:
     def _close(self) -> None:
         self.clock = max(self.clock, self.now)
 
-    def enqueue(self, caller: str, number: int, messages: Sequence[Enqueue]) -> list[str]:
+    def enqueue(self, caller: str, number: int, messages: Sequence[Enqueue]) -> Enqueued:
         answer = self._recall(caller, number)
         if answer is not None:
-            return answer
+            return Enqueued(answer, {}, [])
         self._open()
         first = self._ticks(len(messages))
         known = min((entry.score for entry in self.among(State.DELAYED)), default=None)
@@ -134,7 +134,7 @@ class Model:
                 del self.entries[entry.id]
         self._close()
         self.ledger[caller] = number, duplicates
-        return duplicates
+        return Enqueued(duplicates, {}, [])
 
     def declare(self, max_length: int) -> int:
         self._open()

@@ -122,6 +122,7 @@ COMMANDS: dict[str, Callable[[Broker], Command[object]]] = {
     "remove": lambda broker: commands.remove(broker.keys, ["a"], counter="cancelled", states=["waiting"]),
     "cancel": lambda broker: _claimed_and_cancelled(broker),
     "replay": lambda broker: commands.replay(broker.keys, ["a"]),
+    "set_limit": lambda broker: commands.set_limit(broker.keys, "bot", "1 1000000 1"),
 }
 
 

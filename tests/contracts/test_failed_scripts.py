@@ -11,11 +11,11 @@ from redisq.broker import commands
 from redisq.broker.commands import Settlement
 from redisq.broker.connector import Connector
 from redisq.broker.faults import classify
-from redisq.broker.keys import FIXED
+from redisq.broker.keys import FIXED, GATES
 from redisq.broker.scripts import QUEUE_SCRIPTS
 from redisq.errors import ProtocolError, QueueConflict
 from tests.clock import scripts, set_clock
-from tests.contracts.calls import CALLS, KEYS, LEASED, NOW, raw_call
+from tests.contracts.calls import CALLS, GATED, GATED_CALLS, KEYS, LEASED, NOW, raw_call
 from tests.keyspace import everything, load
 
 SCRIPTS = scripts()
@@ -30,6 +30,9 @@ BLIND = {
     ("browse", "stats"),
     ("outcome", "stats"),
     ("cancel", "stats"),
+    ("pause_gate", "stats"),
+    ("set_limit", "stats"),
+    ("kick", "stats"),
     ("declare", "stats"),
     ("delete", "stats"),
     *((name, "never") for name in QUEUE_SCRIPTS),
@@ -65,6 +68,33 @@ def test_a_key_of_another_type_is_a_conflict(database: redis.Redis, connector: C
     with pytest.raises(QueueConflict):
         connector.execute(CALLS[script])
     assert everything(database) == before
+
+
+@pytest.mark.parametrize("key", GATES, ids=lambda key: key.name)
+@pytest.mark.parametrize("script", GATED_CALLS)
+def test_a_key_of_gates_of_another_type_is_a_conflict(database: redis.Redis, script: str, key: Any) -> None:
+    load(database, KEYS, GATED)
+    set_clock(database, KEYS.prefix, NOW)
+    _wrong_type(key.type, database, KEYS.named(key.name))
+    before = everything(database)
+    with pytest.raises(QueueConflict):
+        Connector(database, SCRIPTS).execute(GATED_CALLS[script])
+    assert everything(database) == before
+    database.flushdb()
+
+
+@pytest.mark.parametrize("key", ["needs", "limits", "lanes", "slots", "tat", "pauses"])
+@pytest.mark.parametrize("script", GATED_CALLS)
+def test_what_cannot_be_read_in_a_key_of_gates_stops_nobody(database: redis.Redis, script: str, key: str) -> None:
+    load(database, KEYS, GATED)
+    set_clock(database, KEYS.prefix, NOW)
+    name = KEYS.named(key)
+    if key in ("tat", "pauses"):
+        database.zadd(name, {"bot": "inf", "llm": "-inf"})
+    else:
+        database.hset(name, mapping=dict.fromkeys(database.hkeys(name), "hello"))
+    Connector(database, SCRIPTS).execute(GATED_CALLS[script])
+    database.flushdb()
 
 
 def test_every_script_is_called_here() -> None:
@@ -138,7 +168,7 @@ COUNTERS = {
     "replay": ("replayed",),
     "restore": ("released", "crashes", "dlq_messages", "cancelled", "stale"),
     "settle": (
-        "processed_requests", "retry_count", "dlq_messages", "released", "parked", "crashes", "cancelled",
+        "processed_requests", "retry_count", "dlq_messages", "released", "parked", "limited", "crashes", "cancelled",
         "stale", "late_acks", "run_time_us",
     ),
 }  # fmt: skip
@@ -176,6 +206,10 @@ BAD_ARGUMENTS = {
         ("b", "B", f"-{2**52 + 1} 0"), ("b", "B", "--1 0"), ("b", "B", "0 -1"), ("b", "B", "0 +-1"),
         ("b", "B", "0.5 0"), ("b", "B", "0 0 x"), ("b", "B", f"-{2**52} {2**53 - 1}"),
         ("b", "B", "0 0 0 0"),
+        ("b", "B", "0 0|"), ("b", "B", "|0 C @1|1|"), ("b", "B", "|0 X @1|||"), ("b", "B", "|C @1|||"),
+        ("b", "B", "|0 C @1 Xbot,1|||"),
+        ("b", "B", "|0 C @1 Rbot,x|||"), ("b", "B", "|0 C @1|x||"), ("b", "B", "||1|ignore x k|"), ("b", "B", "||1|ignore 1|"),
+        ("b", "B", "||1|raise 1 k|"), ("~b", "B", "|0 C @1|||"), ("b", "B", "x|0 C @1|||"),
         ("b", "B", f"{2**53} 0"), ("b", "B", f"0 {2**53}"), ("b", "B", f"0 +{2**53 - 1}"), ("c", "C", "", "b", "B", "bad"),
     ],
     "claim": [
@@ -195,6 +229,7 @@ BAD_ARGUMENTS = {
         (0, 0, "ack", "a", 7, 0, "none", ""), (0, 0, "explode", "a", 7, 0, "none", ""), (0, 0, "", "a", 7, 0, "none", ""),
         *((0, 0, "dead", "a", 7, 0, reason, "") for reason in ("", "Failed", "two words", "x=y", "a\nb", "1")),
         (0, 1, "a", 7, "retry", "b", 8, "bad", "failed", ""),
+        *((0, 0, "limited", "a", 7, 1, "limited", text) for text in ("", "bot", "bot x y", "bot -1 y", "a b 1 c")),
     ],
     "extend": [
         (), (0, "a", 7), (1, "a"), (1, *("a", 7) * 1001), (2**53 - 1, "a", 7), *((bad, "a", 7) for bad in BAD),
@@ -211,6 +246,12 @@ BAD_ARGUMENTS = {
     ],
     "replay": [("dead",) * 1001],
     "cancel": [("a",) * 1001],
+    "kick": [("a",) * 1001],
+    "pause_gate": [("", 1), ("a b", 1), ("bot", ""), ("bot", "-1"), ("bot", "x"), ("bot", str(2**53))],
+    "set_limit": [
+        ("nobody", "bot", "1"), ("code", "chat:42", "1"), ("operator", "", "1"), ("operator", "@1", "1"), ("operator", "a b", "1"),
+        ("operator", "=bot", "1"), ("operator", "bot", "x"), ("operator", "bot", "1 2"), ("operator", "bot", "1 2 x"),
+    ],
     "declare": [
         (), (0, 0, 0), (0, 0, 0, ""), (0, 0, 0, 2), (2**52, 0, 0, 0), (0, 2**53 - 1, 0, 0),
         *((bad, 0, 0, 0) for bad in BAD), *((0, bad, 0, 0) for bad in BAD), *((0, 0, bad, 0) for bad in BAD),

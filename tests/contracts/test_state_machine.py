@@ -207,10 +207,10 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def _enqueue(self, messages: list[Enqueue], reply: str) -> None:
         command = commands.enqueue(KEYS, messages)
-        duplicates, before, after = self._numbered(
+        answer, before, after = self._numbered(
             "producer", command, lambda name, number: self.model.enqueue(name, number, messages), reply
         )
-        keyspace.check_enqueue(before, after, [message.id for message in messages], duplicates)
+        keyspace.check_enqueue(before, after, [message.id for message in messages], answer.present)
 
     @rule(worker=workers, limit=st.sampled_from([0, 1, 1, 2, 3, 5]), reply=replies, apart=st.sampled_from([0, 1, 1000, None]))
     def claim(self, worker: str, limit: int, reply: str, apart: int | None) -> None:

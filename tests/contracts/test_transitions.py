@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from redisq.broker import commands
-from redisq.broker.commands import Command, Enqueue, Settlement
+from redisq.broker.commands import Command, Dedupe, Enqueue, Settlement
 from redisq.broker.keys import QueueKeys
 from redisq.states import TRANSITIONS
 from tests.clock import START as NOW
@@ -38,6 +38,16 @@ SUSPECTED = TAKEN_BACK | {"meta": {"a": "crashes=2 score=5"}}
 DEAD = USED | BODY | {"dlq": {"a": NOW - 9}, "meta": {"a": "attempt=4 score=5 expires=1 reason=exhausted text=no"}}
 CRASHED = "reason=crashed text=the worker died or lost its lease 3 times"
 GONE = None
+
+#: `a` in lane 1 leaves one slot of llm and one a second of bot to the others.
+LINE = "0 C @1 Rbot,1 Sllm,1"
+RULES = {"bot": "1 1000000 1", "llm": "1"}
+GATED = {"config": {"layout": 1, "lease": LEASE, "gated": 1}}
+GATED_LEASE = LEASED | GATED | {"needs": {"a": LINE}, "lanes": {"@1": "a"}, "slots": {"llm": 1}}
+#: `b` waits behind it.
+FOLLOWED = GATED_LEASE | {
+    "main": {"b": 9}, "messages": {"a": "A", "b": "B"}, "needs": {"a": LINE, "b": "0 C @1"}, "flow": {"@1": {"b": 9}},
+}  # fmt: skip
 
 
 def enqueue(*messages: Enqueue) -> Command[Any]:
@@ -412,6 +422,253 @@ ROWS = [
         DEAD | {"messages": {"b": "B"}},
         commands.replay(KEYS, ["a"]),
         {"calls": {"c": "1"}},
+    ),
+    row(
+        "settle", "limited", "a platform refused: no attempt is spent, the gate is paused for longer than the message waits for",
+        LEASED,
+        commands.settle(KEYS, [commands.limited("a", 7, gate="bot", pause=SECOND, jitter=5, text="429")]),
+        {
+            "processing": GONE, "leases": GONE, "retry": {"a": NOW + SECOND + 5}, **TOKEN, "pauses": {"bot": NOW + SECOND},
+            "meta": {"a": "score=5 reason=limited text=429"}, "stats": {"limited": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "settle", "limited", "it keeps its lane and gives its slot back; a gate that is paused for longer stays so",
+        FOLLOWED | {"pauses": {"bot": NOW + 9 * SECOND}},
+        commands.settle(KEYS, [commands.limited("a", 7, gate="bot", pause=SECOND, jitter=0)]),
+        {
+            "processing": GONE, "leases": GONE, "slots": GONE, "retry": {"a": NOW + SECOND}, **TOKEN,
+            "meta": {"a": "score=5 reason=limited text="}, "stats": {"limited": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "enqueue", "enqueue", "the first of a lane, and another of it, in a queue that had no gates",
+        USED,
+        enqueue(Enqueue("a", b"A", descriptor="0 C @1", definitions=RULES), Enqueue("b", b"B", descriptor="0 C @1")),
+        {
+            **GATED, "main": {"a": NOW, "b": NOW + 1}, "messages": {"a": "A", "b": "B"}, "clock": NOW + 1,
+            "needs": {"a": "0 C @1", "b": "0 C @1"}, "run": {"~@1": NOW}, "flow": {"@1": {"a": NOW, "b": NOW + 1}},
+            "limits": RULES | {"llm": 1}, **TOKEN, "stats": {"total_messages": 2}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "enqueue", "enqueue", "behind one of its lane that runs: nobody is woken",
+        GATED_LEASE,
+        enqueue(Enqueue("b", b"B", descriptor="0 C @1")),
+        {
+            "main": {"b": NOW}, "messages": {"a": "A", "b": "B"}, "needs": {"a": LINE, "b": "0 C @1"}, "flow": {"@1": {"b": NOW}},
+            "stats": {"total_messages": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "enqueue", "", "not into a lane that is full",
+        FOLLOWED,
+        enqueue(Enqueue("c", b"C", descriptor="0 C @1", lane_cap=2)),
+        {"calls": {"c": "1\nc="}},
+    ),
+    row(
+        "enqueue", "enqueue", "with a dedupe key",
+        USED,
+        enqueue(Enqueue("a", b"A", dedupe=Dedupe("k", "ignore", SECOND))),
+        {
+            "main": {"a": NOW}, **BODY, "meta": {"a": "dedupe=k"}, "dedupe": {"k": f"a {NOW + SECOND}"}, **TOKEN,
+            "stats": {"total_messages": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "enqueue", "", "not when another stands for it, which takes its body",
+        USED | BODY | {"main": {"a": 5}, "meta": {"a": "dedupe=k"}, "dedupe": {"k": "a 0"}},
+        enqueue(Enqueue("b", b"B", dedupe=Dedupe("k", "replace"))),
+        {"messages": {"a": "B"}, "stats": {"total_messages": 0}, "calls": {"c": "1\nb=a"}},
+    ),
+    row(
+        "claim", "lease", "a message with a lane, a rate and a slot takes all three",
+        USED | GATED | BODY | {
+            "main": {"a": 5}, "needs": {"a": LINE}, "run": {"~@1": 5}, "flow": {"@1": {"a": 5}}, "limits": RULES,
+        },
+        claim(),
+        {
+            "main": GONE, "run": GONE, "flow": GONE, "processing": {"a": NOW + LEASE}, "leases": {"a": f"{NOW} 5 v"},
+            "lanes": {"@1": "a"}, "slots": {"llm": 1}, "tat": {"bot": NOW + SECOND}, "limits": RULES | {"llm": 1},
+            "calls": {"c": f"1\n{NOW}\na"},
+        },
+    ),
+    row(
+        "claim", "", "what a limit refuses waits at its gate, and nothing is taken, also no slot",
+        USED | GATED | BODY | {
+            "main": {"a": 5}, "needs": {"a": LINE}, "run": {"~@1": 5}, "flow": {"@1": {"a": 5}}, "limits": RULES | {"llm": 1},
+            "tat": {"bot": NOW + SECOND},
+        },
+        claim(),
+        {
+            "run": GONE, "blocked": {"@1": "bot"}, "waiting": {"bot": {"@1": 5}}, "gates": {"bot": NOW + SECOND},
+            "calls": {"c": f"1\n{NOW}"},
+        },
+    ),
+    row(
+        "claim", "lease expired", "it gives its slot back, keeps its lane, and is tried at its place",
+        FOLLOWED | {"processing": {"a": NOW}},
+        claim(limit=0),
+        {
+            "processing": GONE, "slots": GONE, "main": {"a": 5, "b": 9}, "run": {"~@1": 5}, "leases": {"a": "x7 5 w"},
+            "meta": {"a": "crashes=1 score=5"}, "stats": {"crashes": 1}, **TOKEN, "calls": {"c": f"1\n{NOW}"},
+        },
+    ),
+    row(
+        "claim", "has to run apart, and there is no room", "it keeps its lane, and holds no slot",
+        {key: content for key, content in FOLLOWED.items() if key not in ("processing", "slots")} | {
+            "main": {"a": 5, "b": 9}, "run": {"~@1": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "crashes=2 score=5"},
+        },
+        claim(apart=0),
+        {
+            "main": {"b": 9}, "run": GONE, "retry": {"a": NOW + 510_000}, "stats": {"parked": 1}, "calls": {"c": f"1\n{NOW}"},
+        },
+    ),
+    row(
+        "claim", "due", "a gate: who waits there first is let through",
+        USED | GATED | BODY | {
+            "main": {"a": 5}, "needs": {"a": LINE}, "flow": {"@1": {"a": 5}}, "limits": RULES | {"llm": 1},
+            "blocked": {"@1": "bot"}, "waiting": {"bot": {"@1": 5}}, "gates": {"bot": NOW}, "tat": {"bot": NOW},
+        },
+        claim(),
+        {
+            "main": GONE, "flow": GONE, "blocked": GONE, "waiting": GONE, "gates": GONE, "processing": {"a": NOW + LEASE},
+            "leases": {"a": f"{NOW} 5 v"}, "lanes": {"@1": "a"}, "slots": {"llm": 1}, "tat": {"bot": NOW + SECOND},
+            "calls": {"c": f"1\n{NOW}\na"},
+        },
+    ),
+    row(
+        "settle", "ack", "the next of its lane may run, with the place of now: lanes take turns",
+        FOLLOWED,
+        settle("ack"),
+        {
+            "processing": GONE, "leases": GONE, "slots": GONE, "lanes": GONE, "messages": {"b": "B"}, "needs": {"b": "0 C @1"},
+            "run": {"~@1": NOW}, **TOKEN, "stats": {"processed_requests": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "settle", "ack", "the last message with gates: the queue is a plain one again",
+        GATED_LEASE,
+        settle("ack"),
+        {
+            "processing": GONE, "leases": GONE, "slots": GONE, "lanes": GONE, "messages": GONE, "needs": GONE,
+            "config": {"layout": 1, "lease": LEASE}, "stats": {"processed_requests": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "settle", "ack", "it held a slot that another waits for: that one is tried",
+        GATED_LEASE | {
+            "main": {"b": 9}, "messages": {"a": "A", "b": "B"}, "needs": {"a": LINE, "b": "0 F llm Sllm,1"},
+            "flow": {"llm": {"b": 9}}, "blocked": {"llm": "llm"}, "waiting": {"llm": {"llm": 9}},
+        },
+        settle("ack"),
+        {
+            "processing": GONE, "leases": GONE, "slots": GONE, "lanes": GONE, "messages": {"b": "B"},
+            "needs": {"b": "0 F llm Sllm,1"}, "run": {"!llm": 9}, **TOKEN, "stats": {"processed_requests": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "settle", "ack", "it stood for a dedupe key, whose window is over",
+        LEASED | {"meta": {"a": "dedupe=k"}, "dedupe": {"k": "a 0"}},
+        settle("ack"),
+        {
+            "processing": GONE, "leases": GONE, "messages": GONE, "meta": GONE, "dedupe": GONE,
+            "stats": {"processed_requests": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "settle", "retry", "it keeps its lane and gives its slot back",
+        FOLLOWED,
+        settle("retry", SECOND, "failed", "no"),
+        {
+            "processing": GONE, "leases": GONE, "slots": GONE, "retry": {"a": NOW + SECOND}, **TOKEN,
+            "meta": {"a": "attempt=2 score=5 reason=failed text=no"}, "stats": {"retry_count": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "settle", "dead-letter", "its lane goes on",
+        FOLLOWED,
+        settle("dead", reason="exhausted", text="no"),
+        {
+            "processing": GONE, "leases": GONE, "slots": GONE, "lanes": GONE, "dlq": {"a": NOW}, "run": {"~@1": NOW}, **TOKEN,
+            "meta": {"a": "score=5 reason=exhausted text=no"}, "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "settle", "dead-letter", "its lane waits for an operator",
+        FOLLOWED | {"needs": {"a": "0 H @1", "b": "0 H @1"}, "slots": {"llm": 1}},
+        settle("dead", reason="exhausted", text="no"),
+        {
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW},
+            "meta": {"a": "score=5 reason=exhausted text=no"}, "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
+        },
+    ),
+    row(
+        "remove", "drop", "a dead letter that its lane waited for",
+        DEAD | GATED | {
+            "main": {"b": 9}, "messages": {"a": "A", "b": "B"}, "needs": {"a": "0 H @1", "b": "0 H @1"}, "lanes": {"@1": "a"},
+            "flow": {"@1": {"b": 9}},
+        },
+        remove("dead", counter="dropped"),
+        {
+            "dlq": GONE, "messages": {"b": "B"}, "meta": GONE, "needs": {"b": "0 H @1"}, "lanes": GONE,
+            "run": {"~@1": NOW}, **TOKEN, "stats": {"dropped": 1}, "calls": {"c": "1\na"},
+        },
+    ),
+    row(
+        "remove", "cancel", "the first that waits in a lane at a gate: the next is looked at",
+        USED | GATED | {
+            "main": {"a": 5, "b": 9}, "messages": {"a": "A", "b": "B"}, "needs": {"a": LINE, "b": "0 C @1"},
+            "flow": {"@1": {"a": 5, "b": 9}}, "blocked": {"@1": "bot"}, "waiting": {"bot": {"@1": 5}}, "gates": {"bot": NOW + 9},
+        },
+        remove("waiting"),
+        {
+            "main": {"b": 9}, "messages": {"b": "B"}, "needs": {"b": "0 C @1"}, "flow": {"@1": {"b": 9}}, "blocked": GONE,
+            "waiting": GONE, "gates": GONE, "run": {"~@1": 5}, **TOKEN, "stats": {"cancelled": 1}, "calls": {"c": "1\na"},
+        },
+    ),
+    row(
+        "replay", "replay", "a dead letter that its lane waited for is its first again",
+        DEAD | GATED | {"needs": {"a": "0 H @1"}, "lanes": {"@1": "a"}},
+        commands.replay(KEYS, ["a"]),
+        {"dlq": GONE, "meta": GONE, "main": {"a": 5}, "run": {"~@1": 5}, **TOKEN, "stats": {"replayed": 1}, "calls": {"c": "1\na"}},
+    ),
+    row(
+        "replay", "replay", "it stands for its dedupe key again",
+        DEAD | {"meta": {"a": "score=5 dedupe=k reason=exhausted text=no"}},
+        commands.replay(KEYS, ["a"]),
+        {
+            "dlq": GONE, "meta": {"a": "dedupe=k"}, "dedupe": {"k": "a 0"}, "main": {"a": 5}, **TOKEN, "stats": {"replayed": 1},
+            "calls": {"c": "1\na"},
+        },
+    ),
+    row("pause_gate", "", "for a time", USED, commands.pause_gate(KEYS, "bot", SECOND), {"pauses": {"bot": NOW + SECOND}}),
+    row(
+        "pause_gate", "", "no more: who waits there is tried",
+        USED | GATED | BODY | {
+            "main": {"a": 5}, "needs": {"a": LINE}, "flow": {"@1": {"a": 5}}, "blocked": {"@1": "bot"},
+            "waiting": {"bot": {"@1": 5}}, "gates": {"bot": NOW + 9}, "pauses": {"bot": NOW + 9},
+        },
+        commands.pause_gate(KEYS, "bot", 0),
+        {"pauses": GONE, "gates": GONE, "run": {"!bot": 5}, **TOKEN},
+    ),
+    row(
+        "set_limit", "", "what was granted by the old rule counts by the new one",
+        USED | {"limits": {"bot": "1 1000000 1"}, "tat": {"bot": NOW + SECOND}},
+        commands.set_limit(KEYS, "bot", "10 1000000 1"),
+        {"limits": {"bot": "1 1000000 1", "=bot": "10 1000000 1"}, "tat": {"bot": NOW + SECOND // 10}, "calls": {"c": "1"}},
+    ),
+    row(
+        "set_limit", "", "of one gate, and none any more",
+        USED | {"limits": {"chat": "1 1000000 1", "=chat:1": "9 1000000 1", "=*": 1}},
+        commands.set_limit(KEYS, "chat:1", ""),
+        {"limits": {"chat": "1 1000000 1"}, "calls": {"c": "1"}},
+    ),
+    row(
+        "kick", "", "what was granted shuts a gate no longer than its rule could",
+        USED | {"limits": {"chat": "10 1000000 1"}, "tat": {"chat:1": NOW + 60 * SECOND}},
+        commands.kick(KEYS, ["chat:1"]),
+        {"tat": {"chat:1": NOW + SECOND // 10}},
     ),
     row("extend", "", "a later deadline", LEASED, extend(fence=7), {"processing": {"a": NOW + LEASE}}),
     row("extend", "", "a later deadline, also of a cancelled one", CANCELLED, extend(fence=7), {"processing": {"a": NOW + LEASE}}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -284,5 +285,8 @@ def check_syntax(path: Path) -> None:
             parser = configparser.RawConfigParser(strict=False)
             parser.read_string(text)
             assert parser.sections()
+        case ".acl":
+            for line in text.splitlines():
+                assert re.fullmatch(r"user \w+ on( (>\w+|[~&][\w:*]+|[+-]@?\w+))+", line), line
         case _:
             assert path.name in ("Dockerfile", "bot.env"), f"no check for {path.name}: add one to tests/docs/scenario.py"

@@ -65,11 +65,6 @@ def rows(page: str, after: str, columns: int) -> list[tuple[str, ...]]:
     return [tuple(cell.strip("`") for cell in row) for row in found[2:]]
 
 
-def has_option(*parts: str) -> bool:
-    """Whether a task has an option with one of these parts in its name."""
-    return any(part in field.name for field in fields(TaskOptions) for part in parts)
-
-
 GOLDEN = rows("reference/wire-format.md", "(golden-bytes)=", 2)
 
 
@@ -134,14 +129,11 @@ def test_the_commands_of_the_deployment_files_are_ones() -> None:
 
 #: What the pages call missing, by the page and its words; and whether it is there now.
 MISSING: list[tuple[str, str, bool]] = [
-    ("how-to/replace-the-old-queue.md", "not yet: two calls are two messages", has_option("dedup", "unique")),
-    ("how-to/replace-the-old-queue.md", "Limits over several workers: not yet", has_option("limit")),
     ("how-to/replace-the-old-queue.md", "a tool that moves them does not exist yet", "migrate" in main.commands),
     ("how-to/replace-the-old-queue.md", "Named locks for other uses: not yet", hasattr(RedisQ, "lock")),
     ("how-to/replace-the-old-queue.md", "no call in Python yet", hasattr(RedisQ, "queue_length") or hasattr(RedisQ, "status")),
     ("how-to/replace-the-old-queue.md", "rate limiting, a web dashboard and sharding are not yet", "web" in main.commands),
-    ("how-to/tune.md", "Limits over several workers do not exist yet", has_option("limit")),
-    ("explanation/promises.md", "one-at-a-time a chat, named locks: not there yet", has_option("limit", "key", "lane")),
+    ("explanation/promises.md", "Named locks: not there yet", hasattr(RedisQ, "lock")),
 ]
 
 

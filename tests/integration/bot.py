@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import multiprocessing
 import os
 import random
 import signal
@@ -12,6 +14,9 @@ from datetime import timedelta
 
 from redisq import RedisQ
 from redisq.errors import SoftTimeout
+
+if multiprocessing.parent_process() and (why := os.environ.get("BOT_FAILS_APART")):
+    raise RuntimeError(why)
 
 app = RedisQ("bot_logic", lease=float(os.environ.get("BOT_LEASE", "30")))
 
@@ -93,6 +98,11 @@ async def too_long(number: int) -> None:
         note("E", number)
     finally:
         note("X", number)
+
+
+@app.task(queue="slow", timeout=None)
+def until_told(number: int) -> None:
+    _until_told(number)
 
 
 @app.task(queue="slow", timeout=0.5, max_retries=0)
@@ -201,7 +211,54 @@ def sleep_in_steps(number: int, seconds: float) -> None:
     note("E", number)
 
 
-@app.task(queue="apart", pool="process")
+@app.task(queue="apart", pool="process", timeout=None)
 def sleep_in_a_process(number: int) -> None:
     note("S", number)
     time.sleep(60)
+
+
+def _hidden(number: int) -> int:
+    note("S", number)
+    return os.getpid()
+
+
+# The module has the task under another name than that of its function.
+hidden = app.task(name="hidden", queue="slow", result_ttl=60)(_hidden)
+
+
+@app.task(queue="apart", pool="process", timeout=None)
+def dies_and_leaves_a_fork(number: int, kind: str) -> None:
+    fork = os.fork if kind == "python" else ctypes.CDLL(None).fork
+    if fork() == 0:
+        time.sleep(30)
+        os._exit(0)
+    note("S", number)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+<<<<<<< HEAD
+@app.task(queue="slow", max_retries=0)
+async def interrupts(number: int) -> None:
+    note("S", number)
+    raise KeyboardInterrupt
+=======
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Odd:
+    @property
+    def __dataclass_fields__(self) -> None:
+        raise AttributeError("odd")
+
+
+@app.task(queue="apart", pool="process", max_retries=0)
+def raises_the_unspeakable_in_a_process() -> None:
+    raise Unspeakable
+
+
+@app.task(queue="apart", pool="process", result_ttl=60)
+def returns_what_cannot_travel_in_a_process() -> object:
+    return Odd()
+>>>>>>> pools

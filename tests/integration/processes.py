@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from redisq.worker.signals import TOGETHER
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,6 +23,14 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.005)
+
+
+def has_died(pid: int) -> bool:
+    """Whether the process has ended; its parent may not have asked for its exit code yet."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 class WorkerProcess:
@@ -40,7 +50,7 @@ class WorkerProcess:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "redisq", "worker", app, *options],
-                cwd=folder_to_run_in, stdout=output, stderr=output,
+                cwd=folder_to_run_in, stdout=output, stderr=output, start_new_session=True,
                 env={**os.environ, "REDISQ_URL": url, "BOT_LEDGER": str(self.ledger), **environment},
             )  # fmt: skip
 
@@ -62,6 +72,12 @@ class WorkerProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def signal_again(self, number: signal.Signals, told: float) -> None:
+        """A second signal, which counts as one: the first was sent at that monotonic time, and heard somewhat later."""
+        wait_until(lambda: time.monotonic() > told + TOGETHER + 0.5, "a time after which a signal is another one")
+        assert self.process.poll() is None, f"it ended before: {self.text()}"
+        self.signal(number)
+
     def wait(self, seconds: float = 30) -> int:
         return self.process.wait(seconds)
 
@@ -81,4 +97,5 @@ class Ledger:
         rows = [line.split(" ") for line in path.read_text().splitlines()] if path.exists() else []
         self.starts = Counter(row[1] for row in rows if row[0] == "S")
         self.ends = Counter(row[1] for row in rows if row[0] == "E")
+        self.pids = {row[1]: int(row[2]) for row in rows if row[0] == "S"}
         self.times = {(row[0], row[1]): float(row[3]) for row in rows}

@@ -8,7 +8,10 @@ import redis
 from tests.integration.operator import TELEGRAM, Operator, Stage
 from tests.servers import free_port
 
-EMPTY = {"waiting": 0, "delayed": 0, "retry": 0, "processing": 0, "dead": 0, "paused": False, "oldest_age": None, "stats": {}}
+EMPTY = {
+    "waiting": 0, "delayed": 0, "retry": 0, "processing": 0, "dead": 0, "paused": False, "oldest_age": None, "held_back": 0,
+    "pauses": {}, "stats": {},
+}  # fmt: skip
 
 
 @pytest.fixture

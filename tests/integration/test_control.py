@@ -61,6 +61,34 @@ async def stop_all(app: RedisQ) -> list[str]:
     return stopped
 
 
+def test_a_bots_own_loop_asks_the_same(start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path) -> None:
+    start_worker("-Q", "slow", "-n", "one").ready()
+    wait_until(app.control.workers, "a sign of life")
+
+    async def ask() -> None:
+        control = app.control
+        assert await control.aping() == control.ping() == ["one"]
+        assert set(await control.aworkers()) == {"one"}
+        job = await app.asend("sleep", (1, 60.0))
+        async with asyncio.timeout(10):
+            while not Ledger(tmp_path / "ledger").starts["1"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert [run["id"] for run in (await control.arunning())["one"]] == [job.id]
+        assert await control.acancel(job.id)
+        async with asyncio.timeout(1):
+            while await job.astate() is not State.GONE:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert not await control.acancel(job.id)
+        await control.apause("slow")
+        assert raw.hget("slow:config", "paused") == b"1"
+        await control.aresume("slow")
+        assert raw.hget("slow:config", "paused") != b"1"
+        await app.aclose()
+
+    asyncio.run(ask())
+    app.close()
+
+
 def test_a_worker_that_is_frozen_is_listed_and_does_not_answer(start_worker: Start, app: RedisQ, redis_url: str) -> None:
     worker = start_worker("-Q", "slow", "-n", "one").ready()
     wait_until(lambda: "one" in app.control.workers(), "a sign of life")

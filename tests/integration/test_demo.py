@@ -94,6 +94,9 @@ def test_it_takes_half_a_minute_at_most_adds_up_and_leaves_nothing_behind(home: 
     assert result["workers_killed"] == 2, "the third time, the poison runs alone, in a child of its worker"
     assert result["retries"] >= 3
     assert result["taken_back"] >= 2, "the poison itself, and what was beside it"
+    assert (result["in_order"], result["out_of_order"]) == (30, 0)
+    assert (result["limited"], result["too_early"]) == (1, 0)
+    assert 20 <= result["busiest_second"] <= 40, "30 a second, a burst of 2, and what a busy machine sends late"
     assert 0 < result["latency"]["p50"] <= result["latency"]["p99"] < result["seconds"] < 30
     assert result["priority_latency"]["p50"] < result["latency"]["p50"]
     assert result["url"] is None
@@ -111,7 +114,10 @@ def test_without_a_terminal_it_prints_plain_lines(home: Home) -> None:
         r" +\d+\.\d s  worker-\d was killed by a poison message; worker-3 takes its place",
         r" +\d+\.\d s  \d+ messages? of a killed worker, taken back when the leases ran out",
         r" +\d+\.\d s  chat 12 is a dead letter, crashed: the worker died or lost its lease 3 times.*",
+        r" +\d+\.\d s  429: limit chat:91 pauses for [12]\.\d s, its 5 next messages wait in order",
         r"answered +197.*",
+        r"in order +30  messages of 5 chats, over both workers",
+        r"refused \(429\) +1  its chat paused for both, no attempt spent",
         r"  exhausted +chat 81  RuntimeError: the chat API answered 500",
         r"latency p50, p99 +\d+\.\d, \d+\.\d  seconds from due to answered",
         r"Nothing is left behind\. .*examples/chat_bot\.py",
@@ -166,7 +172,7 @@ def test_a_worker_that_does_not_start_ends_the_demo_with_its_log(tmp_path: Path)
         return False
 
     try:
-        with pytest.raises(DemoFailed, match=r"(?s)worker-\d ended with code 1; its log ends:.*ConfigError"):
+        with pytest.raises(DemoFailed, match=r"(?s)worker-\d ended with code 78; its log ends:.*ConfigError"):
             wait_until(has_ended, "a worker ended")
     finally:
         workers.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from redisq import RedisQ
 from tests.integration.processes import Ledger, WorkerProcess, wait_until
@@ -95,9 +96,10 @@ def test_a_worker_that_drains_is_alive_and_not_ready(
     producer.tasks["sleep"].delay(1, 60.0)
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "started")
     worker.signal(signal.SIGTERM)
+    told = time.monotonic()
     wait_until(lambda: get("/ready") == (503, {"ready": False, "why": "stopping"}), "stopping")
     assert get("/live")[0] == 200
-    worker.signal(signal.SIGTERM)
+    worker.signal_again(signal.SIGTERM, told)
     assert worker.wait(10) == 0
     assert get("/live")[0] == 0
 
@@ -135,7 +137,7 @@ def test_a_supervisor_answers_for_all_its_processes(start_worker: Start, port: i
 def test_a_port_that_is_taken_is_said_in_one_line(start_worker: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         worker = start_worker("-Q", "work", *health(taken.getsockname()[1]))
-        assert worker.wait() == 1
+        assert worker.wait() == 78
     assert "Error: ConfigError: cannot listen on" in worker.text()
     assert "Traceback" not in worker.text()
 
@@ -155,3 +157,28 @@ def test_slow_and_silent_clients_hurt_nobody(start_worker: Start, producer: Redi
     finally:
         for each in silent:
             each.close()
+
+
+@pytest.mark.parametrize("queues", ["work", "work,mail"])
+def test_a_worker_that_may_not_claim_is_not_ready_and_says_so_once(
+    queues: str, start_worker: Start, raw: redis.Redis, port: int, get: Get
+) -> None:
+    worker = start_worker("-Q", queues, *health(port)).ready()
+    wait_until(lambda: get("/ready") == (200, {"ready": True}), "ready")
+    for queue in queues.split(","):
+        raw.set(f"{queue}:queue:main", "another program wrote it")
+    wait_until(lambda: get("/ready") == (503, {"ready": False, "why": "Redis refuses all claims: see the log"}), "not ready")
+
+    def refused() -> int:
+        calls: int = raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+        return calls
+
+    before = refused()
+    wait_until(lambda: refused() > before + 3, "it tries on")
+    assert worker.text().count("ERROR") == len(queues.split(",")), worker.text()
+    assert "ERROR - Cannot claim from queue work, trying again: claim on queue work: " in worker.text()
+    raw.delete("work:queue:main")
+    wait_until(lambda: get("/ready")[0] == 200, "one queue is enough")
+    worker.wait_for_log("Can claim from queue work again, after")
+    raw.delete("mail:queue:main")
+    assert worker.terminate() == 0

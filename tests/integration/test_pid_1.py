@@ -18,21 +18,22 @@ import pytest
 import redis
 
 from redisq import RedisQ
+from redisq.worker.signals import TOGETHER
 from tests.integration.processes import ROOT, Ledger, wait_until
 
 
 class Container:
     """A command as process 1 of a PID namespace; `unshare` waits outside of it for its end."""
 
-    def __init__(self, url: str, folder: Path, *options: str) -> None:
+    def __init__(self, url: str, folder: Path, *options: str, app: str = "tests.integration.bot:app", **environment: str) -> None:
         self.log = folder / f"container-{time.monotonic_ns()}.log"
         user = () if os.geteuid() == 0 else ("--map-root-user",)
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 ["unshare", *user, "--pid", "--fork", "--mount-proc", "--kill-child",
-                 sys.executable, "-m", "redisq", "worker", "tests.integration.bot:app", *options],
+                 sys.executable, "-m", "redisq", "worker", app, *options],
                 cwd=ROOT, stdout=output, stderr=output,
-                env={**os.environ, "REDISQ_URL": url, "BOT_LEDGER": str(folder / "ledger")},
+                env={**os.environ, "REDISQ_URL": url, "BOT_LEDGER": str(folder / "ledger"), **environment},
             )  # fmt: skip
 
     def ready(self, processes: int = 1) -> Container:
@@ -68,8 +69,8 @@ Start = Callable[..., Container]
 def start(redis_url: str, tmp_path: Path) -> Iterator[Start]:
     started: list[Container] = []
 
-    def start(*options: str) -> Container:
-        started.append(Container(redis_url, tmp_path, *options))
+    def start(*options: str, **environment: str) -> Container:
+        started.append(Container(redis_url, tmp_path, *options, **environment))
         return started[-1]
 
     yield start
@@ -92,10 +93,20 @@ def test_sigterm_lets_handlers_finish_and_a_second_one_does_not(
     producer.tasks["sleep"].delay(2, 60.0)
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["2"], "started")
     container.signal(signal.SIGTERM)
+    told = time.monotonic()
     wait_until(lambda: "handlers have 25 s to finish" in container.log.read_text(), "draining")
+    wait_until(lambda: time.monotonic() > told + TOGETHER + 0.5, "a time after which a signal is another one")
     container.signal(signal.SIGTERM)
     assert container.process.wait(10) == 0
     assert raw.zcard("slow:queue:main") == 1, "given back"
+
+
+def test_sigterm_while_the_app_is_imported_is_not_lost(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "importing.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    container = start(app="importing:app", PYTHONPATH=str(tmp_path))
+    wait_until(lambda: "importing" in container.log.read_text(), "importing")
+    container.signal(signal.SIGTERM)
+    assert container.process.wait(5) == 0
 
 
 def test_a_child_that_died_leaves_no_zombie(start: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from redisq.broker.connector import Connector
 from redisq.broker.keys import QueueKeys
 from redisq.broker.scripts import SCRIPT_NAMES, Scripts
 from redisq.errors import BrokerFull, QueueConflict
+from tests.contracts.gates_check import check, read
 from tests.faces import LEASE, SECOND, Broker, open_face
 from tests.leaks import check_leaks
 from tests.servers import RedisServer, oldest_binary, valkey_binary
@@ -79,6 +80,34 @@ def test_a_message_goes_all_ways_through_the_queue(broker: Broker) -> None:
     view = broker.view()
     assert (view.waiting, view.processing, view.dead) == (0, 5, 1)
     assert view.stats["total_messages"] == 7
+
+
+def test_lanes_limits_slots_and_pauses_work(broker: Broker) -> None:
+    rules = {"bot": "10 1000000 2", "llm": "1"}
+    lines = {
+        "a1": "0 C @a Rbot,1",
+        "a2": "0 C @a Rbot,1",
+        "b1": "0 C @b Rbot,1 Sllm,1",
+        "c1": "0 F llm Sllm,1",
+        "d1": "0 F bot Rbot,1",
+    }
+    broker.enqueue("plain")
+    broker.do(commands.enqueue(KEYS, [Enqueue(each, b"", descriptor=line, definitions=rules) for each, line in lines.items()]))
+    deliveries = {each.id: each for each in broker.claim().deliveries}
+    assert list(deliveries) == ["plain", "a1", "b1"]
+    broker.settle_many([commands.limited("b1", deliveries["b1"].fence, gate="bot", pause=SECOND, jitter=0, text="429")])
+    broker.ack(deliveries["plain"], deliveries["a1"])
+    last = broker.claim().deliveries
+    assert [each.id for each in last] == ["c1"]
+    broker.do(commands.pause_gate(KEYS, "@b", None))
+    broker.do(commands.set_limit(KEYS, "bot", "1000 1000000 50"))
+    broker.pass_time(SECOND)
+    assert broker.claimed_ids() == ["d1", "a2"]
+    broker.do(commands.pause_gate(KEYS, "@b", 0))
+    assert broker.claimed_ids() == []
+    broker.ack(*last)
+    assert broker.claimed_ids() == ["b1"]
+    check(read(broker.raw, KEYS), broker.now)
 
 
 def test_a_thousand_messages_go_in_and_out_in_order(broker: Broker) -> None:
@@ -151,7 +180,7 @@ def test_calls_whose_replies_are_lost_on_the_way_act_once(client: redis.Redis, p
         client.script_load(Scripts()[name].source)
 
     proxy.lose_next_reply()
-    assert connector.execute(commands.enqueue(KEYS, [Enqueue("a", b"A"), Enqueue("b", b"B")])) == []
+    assert not any(connector.execute(commands.enqueue(KEYS, [Enqueue("a", b"A"), Enqueue("b", b"B")])))
     proxy.lose_next_reply()
     claimed = connector.execute(commands.claim(KEYS, worker="w", limit=1, lease=LEASE, max_crashes=3))
     assert [each.id for each in claimed.deliveries] == ["a"]

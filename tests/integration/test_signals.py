@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import pytest
 import redis
 
 from redisq import RedisQ
+from tests.integration import bot
 from tests.integration.processes import Ledger, WorkerProcess, wait_until
+from tests.servers import RedisServer
 
 Start = Callable[..., WorkerProcess]
 
@@ -50,9 +53,58 @@ def test_a_second_signal_ends_the_worker_now(start_worker: Start, producer: Redi
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "the handler started")
     worker.signal(signal.SIGTERM)
     worker.wait_for_log("handlers have 60 s to finish")
+    told = time.monotonic()
     worker.signal(signal.SIGTERM)
+    worker.signal_again(signal.SIGTERM, told)
     assert worker.wait(5) == 0
     assert raw.zcard("slow:queue:main") == 1
+
+
+def test_now_is_now_also_without_redis(start_worker: Start, tmp_path: Path) -> None:
+    with RedisServer() as server:
+        app = bot.app.at(url=server.url())
+        worker = start_worker("-Q", "slow", url=server.url()).ready()
+        app.send("sleep", (1, 60.0))
+        wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "the handler started")
+        app.close()
+        server.kill()
+        worker.wait_for_log("Lost Redis connection")
+        told = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        worker.signal_again(signal.SIGTERM, told)
+        again = time.monotonic()
+        assert worker.wait(5) == 0
+        assert time.monotonic() - again < 2
+        assert "Stopped without an answer from Redis: the leases of 1 messages will expire" in worker.text()
+
+
+@pytest.mark.parametrize("options", [(), ("-w", "1")], ids=["one process", "supervised"])
+def test_a_signal_to_the_whole_group_lets_handlers_finish(
+    options: tuple[str, ...], start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    """Ctrl-C; supervisord's stopasgroup and systemd's KillMode=control-group."""
+    for number, sent in enumerate((signal.SIGINT, signal.SIGTERM), 1):
+        worker = start_worker("-Q", "slow", *options).ready()
+        producer.tasks["sleep"].delay(number, 1.5)
+        wait_until(lambda number=number: Ledger(tmp_path / "ledger").starts[str(number)], "the handler started")  # type: ignore[misc]
+        os.killpg(worker.process.pid, sent)
+        assert worker.wait() == 0
+        assert Ledger(tmp_path / "ledger").ends[str(number)] == 1, f"{sent.name} to the group counted twice"
+    assert raw.hget("slow:stats", "processed_requests") == b"2"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_told_to_stop_while_its_app_is_imported_ends_at_once(
+    sent: signal.Signals, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "importing.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    worker = WorkerProcess(redis_url, tmp_path, app="importing:app", folder_to_run_in=tmp_path)
+    try:
+        worker.wait_for_log("importing")
+        worker.signal(sent)
+        assert worker.wait(5) == 0
+    finally:
+        worker.kill()
 
 
 def test_a_killed_workers_message_goes_to_another_within_the_lease(

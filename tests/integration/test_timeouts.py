@@ -57,6 +57,25 @@ def test_a_handler_that_does_not_stop_loses_its_slot_and_its_message_goes_on(
     assert worker.terminate() == 0
 
 
+@pytest.mark.chaos
+@pytest.mark.parametrize("task", ["stubborn", "stubborn_sync"])
+@pytest.mark.parametrize("first", ["lost, then told to stop", "told to stop, then lost"])
+def test_a_lost_slot_does_not_hold_up_the_end_of_its_worker(
+    task: str, first: str, start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    worker = start_worker("-Q", "slow", "--shutdown-timeout", "60").ready()
+    producer.tasks[task].delay(1, 90.0)
+    producer.tasks["sleep"].delay(2, 12.0)
+    wait_until(lambda: raw.zcard("slow:queue:processing") == 2, "both run")
+    if first == "lost, then told to stop":
+        worker.wait_for_log("does not stop")
+        wait_until(lambda: raw.zcard("slow:queue:dlq") == 1, "settled as failed")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert raw.zcard("slow:queue:dlq") == 1
+    assert Ledger(tmp_path / "ledger").ends == {"2": 1}, "the drain waited for what is well"
+
+
 def test_a_worker_that_was_frozen_past_its_lease_cancels_what_it_lost(
     start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:

@@ -8,8 +8,11 @@ import gc
 import pytest
 import redis
 
-from redisq import RedisQ, Worker
+from redisq import Middleware, RedisQ, Worker
+from redisq.app.middleware import End
 from redisq.errors import QueueConflict
+from redisq.worker.exits import Exit
+from redisq.worker.fitness import Limits
 from redisq.worker.run import Run
 
 
@@ -51,11 +54,15 @@ def test_what_has_run_is_gone_without_the_garbage_collector(app: RedisQ) -> None
         await Worker(app, burst=True).run()
         await app.aclose()
 
+    def runs() -> int:
+        return sum(isinstance(thing, Run) for thing in gc.get_objects())
+
     gc.collect()
+    before = runs()
     gc.disable()
     try:
         asyncio.run(bot())
-        left = sum(isinstance(thing, Run) for thing in gc.get_objects())
+        left = runs() - before
     finally:
         gc.enable()
     assert left < 10, "each run would wait for the collector, which costs more than the run"
@@ -133,3 +140,58 @@ def test_it_may_be_stopped_within_the_block(app: RedisQ, raw: redis.Redis) -> No
             await asyncio.sleep(0.01)
 
     asyncio.run(bot())
+
+
+def test_a_worker_runs_no_more_than_its_share(app: RedisQ, raw: redis.Redis) -> None:
+    ran = []
+
+    @app.task
+    async def hello(number: int) -> None:
+        ran.append(number)
+
+    async def bot() -> Worker:
+        await hello.adelay_many([(number,) for number in range(2000)])
+        worker = Worker(app, concurrency=10, limits=Limits(max_tasks=100))
+        await worker.run()
+        await app.aclose()
+        return worker
+
+    worker = asyncio.run(bot())
+    assert worker.exit is Exit.RECYCLE
+    assert 100 <= len(ran) <= 110 + 10, "a tenth more, so that not all processes end at once; and what ran then"
+    assert raw.zcard("bot:queue:main") == 2000 - len(ran)
+    assert raw.zcard("bot:queue:processing") == 0
+
+
+@pytest.mark.parametrize("task", ["coroutine", "function", "hook"])
+def test_a_keyboard_interrupt_that_is_no_ctrl_c_is_a_failure(task: str, redis_url: str, raw: redis.Redis) -> None:
+    class Interrupts(Middleware):
+        def settle(self, end: End) -> None:
+            if task == "hook":
+                raise KeyboardInterrupt
+
+    app = RedisQ("bot", url=redis_url, middleware=[Interrupts()])
+    ran = []
+
+    @app.task
+    async def coroutine(number: int) -> None:
+        raise KeyboardInterrupt
+
+    @app.task
+    def function(number: int) -> None:
+        raise KeyboardInterrupt
+
+    @app.task
+    async def hook(number: int) -> None:
+        ran.append(number)
+
+    async def bot() -> None:
+        await app.tasks[task].adelay(1)
+        await Worker(app, burst=True, own_signals=True).run()
+        await hook.adelay(2)
+        await Worker(app, burst=True, own_signals=True).run()
+        await app.aclose()
+
+    asyncio.run(bot())
+    assert ran[-1:] == [2]
+    assert raw.zcard("bot:queue:dlq") == (0 if task == "hook" else 1)

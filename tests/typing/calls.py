@@ -63,6 +63,8 @@ def options_keep_the_signature() -> None:
     answer.options(countdown=timedelta(hours=1)).delay(42)
     answer.options(eta=datetime.now(UTC), expires=datetime.now(UTC)).delay(42)
     shared.options(queue="bulk").delay()  # E: Missing positional argument "name"
+    answer.options(key=42, dedupe_key="7", dedupe_ttl=60, dedupe="extend", cost=3).delay(42)
+    answer.options(dedupe="drop")  # E: incompatible type
     answer.options(countdown="60")  # E: incompatible type "str"
     answer.options(eta=60)  # E: incompatible type "int"
     answer.options(prio=9)  # E: Unexpected keyword argument "prio"

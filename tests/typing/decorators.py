@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from redisq import RedisQ, Worker, task
 
 app = RedisQ("bot", namespace="test", lease=60)
@@ -26,6 +28,19 @@ RedisQ("bot", urls="redis://localhost")  # E: Unexpected keyword argument "urls"
 async def full(chat_id: int) -> None: ...
 
 
+@app.task(
+    key="{chat_id}",
+    limits=["bot:30/s", "tokens:90000/m"],
+    cost={"tokens": "n"},
+    on_dead="hold",
+    lane_cap=100,
+    dedupe_key=lambda chat_id: chat_id,
+    dedupe_ttl=timedelta(days=1),
+    dedupe="raise",
+)
+async def gated(chat_id: int, n: int) -> None: ...
+
+
 class Bot:
     @staticmethod
     @task
@@ -36,6 +51,10 @@ app.task(max_retry=5)  # E: [call-overload]
 app.task(max_retries="5")  # E: [call-overload]
 task(queue=5)  # E: [call-overload]
 task(ack="soon")  # E: [call-overload]
+task(key=42)  # E: [call-overload]
+task(limits={"bot": 30})  # E: [call-overload]
+task(on_dead="stop")  # E: [call-overload]
+task(dedupe="drop")  # E: [call-overload]
 task("name")  # E: [call-overload]
 
 

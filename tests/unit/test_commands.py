@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from redisq.broker import commands, exchanges
-from redisq.broker.commands import Claimed, Command, Enqueue, Found, Outcome, QueueView, Row, Settlement
+from redisq.broker.commands import Claimed, Command, Dedupe, Enqueue, Enqueued, Found, Outcome, QueueView, Row, Settlement
 from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.message import PLAIN, Delivery, Meta
 
@@ -32,6 +32,24 @@ SENT = {
         commands.enqueue(KEYS, [Enqueue("a", b"A"), Enqueue("b", b"", 1, "2")]),
         "enqueue", ("a", b"A", "", "b", b"", "1 2"), True,
     ),
+    "enqueue with a lane, limits and a cap": (
+        commands.enqueue(
+            KEYS, [Enqueue("a", b"A", 5, descriptor="5 C @1 Rbot,1", lane_cap=9, definitions={"bot": "1 2 3", "llm": "8"})]
+        ),
+        "enqueue", ("a", b"A", "5 0|5 C @1 Rbot,1|9||bot=1 2 3;llm=8;"), True,
+    ),
+    "enqueue once at the door": (
+        commands.enqueue(KEYS, [Enqueue("a", b"A", dedupe=Dedupe("k", "extend", 7))]),
+        "enqueue", ("a", b"A", "|||extend 7 k|"), True,
+    ),
+    "limited": (
+        commands.settle(KEYS, [commands.limited("a", 1, gate="bot", pause=9, jitter=2, text="Too many")]),
+        "settle", (0, 0, "limited", "a", 1, 9, "limited", "bot 2 Too many"), True,
+    ),
+    "pause of a gate": (commands.pause_gate(KEYS, "chat:42", 7), "pause_gate", ("chat:42", 7), False),
+    "pause of a gate without an end": (commands.pause_gate(KEYS, "@42", None), "pause_gate", ("@42", "inf"), False),
+    "a limit": (commands.set_limit(KEYS, "bot", "1 2 3"), "set_limit", ("operator", "bot", "1 2 3"), True),
+    "kick": (commands.kick(KEYS, ["bot", "chat:42"]), "kick", ("bot", "chat:42"), False),
     "claim": (_claim(), "claim", ("w", 1, 30, 3, 1000, 1_000_000), True),
     "claim by one who runs suspects apart": (_claim(apart=1), "claim", ("w", 1, 30, 3, 1, 2), True),
     "settle of acks": (
@@ -97,8 +115,8 @@ def test_a_command_sends(command: Command[Any], script: str, args: tuple[Any, ..
 
 #: command, raw reply -> result
 READ = {
-    "no duplicates": (commands.enqueue(KEYS, []), [], []),
-    "duplicates": (commands.enqueue(KEYS, []), [b"a", b"b"], ["a", "b"]),
+    "all stored": (commands.enqueue(KEYS, []), [], Enqueued([], {}, [])),
+    "not all stored": (commands.enqueue(KEYS, []), [b"a", b"b=x", b"c="], Enqueued(["a"], {"b": "x"}, ["c"])),
     "nothing claimed, nothing due": (_claim(), [b"7", b""], Claimed([], None)),
     "nothing claimed, due later": (_claim(), [b"7", b"1500000"], Claimed([], 1.5)),
     "two claimed": (

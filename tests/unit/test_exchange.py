@@ -14,7 +14,7 @@ from redis import exceptions as redis_errors
 
 from redisq.backoff import Backoff
 from redisq.broker import commands
-from redisq.broker.commands import Enqueue
+from redisq.broker.commands import Enqueue, Enqueued
 from redisq.broker.connector import AsyncConnector, Connector, Patience
 from redisq.broker.keys import QueueKeys
 from redisq.broker.scripts import Scripts
@@ -27,6 +27,7 @@ INSPECT = commands.find(KEYS, "a")
 GONE = redis_errors.ConnectionError("Connection closed by server.")
 NOSCRIPT = redis_errors.NoScriptError("No matching script.")
 OK: list[bytes] = []
+STORED = Enqueued([], {}, [])
 
 
 class World:
@@ -123,7 +124,7 @@ def open_run(request: pytest.FixtureRequest) -> Callable[[World], Run]:
 
 def test_a_script_is_called_by_its_sha_with_all_its_keys(open_run: Callable[[World], Run]) -> None:
     world = World(OK)
-    assert open_run(world)(ENQUEUE) == [[]]
+    assert open_run(world)(ENQUEUE) == [STORED]
     ((call,),) = world.sent
     assert call[:3] == ("EVALSHA", SCRIPTS["enqueue"].sha, len(KEYS.fixed))
     assert call[3 : 3 + len(KEYS.fixed)] == KEYS.fixed
@@ -143,7 +144,7 @@ def test_no_commands_are_no_write(open_run: Callable[[World], Run]) -> None:
 
 def test_a_script_that_the_server_does_not_know_is_sent_whole_at_once(open_run: Callable[[World], Run]) -> None:
     world = World(NOSCRIPT, OK)
-    assert open_run(world)(ENQUEUE) == [[]]
+    assert open_run(world)(ENQUEUE) == [STORED]
     assert [calls[0][:2] for calls in world.sent] == [
         ("EVALSHA", SCRIPTS["enqueue"].sha),
         ("EVAL", SCRIPTS["enqueue"].source),
@@ -155,7 +156,7 @@ def test_a_script_that_the_server_does_not_know_is_sent_whole_at_once(open_run: 
 def test_of_several_commands_only_the_unknown_one_is_sent_again(open_run: Callable[[World], Run]) -> None:
     world = World([OK, NOSCRIPT, [b"b"]], [b"waiting", b"1", b"1", b"A", b"", b""])
     results = open_run(world)(ENQUEUE, INSPECT, ENQUEUE)
-    assert (results[0], results[1].state, results[2]) == ([], "waiting", ["b"])
+    assert (results[0], results[1].state, results[2]) == (STORED, "waiting", Enqueued(["b"], {}, []))
     assert [[call[0] for call in calls] for calls in world.sent] == [["EVALSHA"] * 3, ["EVAL"]]
 
 
@@ -183,7 +184,7 @@ WAITING = [
 @pytest.mark.parametrize("error", WAITING, ids=lambda error: f"{type(error).__name__} {error}"[:40])
 def test_a_fault_that_passes_is_waited_for_and_answered(open_run: Callable[[World], Run], error: Exception) -> None:
     world = World(error, error, [b"a"])
-    assert open_run(world)(ENQUEUE) == [["a"]]
+    assert open_run(world)(ENQUEUE) == [Enqueued(["a"], {}, [])]
     assert len(set(world.callers())) == 1, "a repeated call keeps its caller and number"
     assert len(world.pauses) == 2
     assert 0.5 <= world.pauses[0] <= 1 <= world.pauses[1] <= 2
@@ -218,14 +219,14 @@ def test_old_connections_are_dropped_when_the_server_became_a_replica(open_run: 
 
 def test_endless_patience_outlasts_any_outage(open_run: Any) -> None:
     world = World(*[GONE] * 100, OK)
-    assert open_run(world, Patience(None, Backoff(first=1.0, cap=60.0)))(ENQUEUE) == [[]]
+    assert open_run(world, Patience(None, Backoff(first=1.0, cap=60.0)))(ENQUEUE) == [STORED]
     assert world.time > 60 * 30
 
 
 def test_a_call_is_repeated_even_when_its_first_try_took_all_the_time(open_run: Any) -> None:
     """Its answer may be what got lost."""
     world = World(GONE, OK)
-    assert open_run(world, Patience(0.1, Backoff(first=1.0, cap=60.0), tries=2))(ENQUEUE) == [[]]
+    assert open_run(world, Patience(0.1, Backoff(first=1.0, cap=60.0), tries=2))(ENQUEUE) == [STORED]
     first, second = (call for (call,) in world.sent)
     assert first == second
     world = World(GONE, GONE, OK)
@@ -257,7 +258,7 @@ def test_one_commands_error_is_not_the_others(open_run: Callable[[World], Run]) 
         [OK, redis_errors.OutOfMemoryError("no"), redis_errors.ResponseError("BUSY")], [b"waiting", b"1", b"1", b"", b"", b""]
     )
     results = open_run(world)(ENQUEUE, ENQUEUE, INSPECT)
-    assert results[0] == []
+    assert results[0] == STORED
     assert isinstance(results[1], BrokerFull)
     assert results[2].state == "waiting"
     assert [len(calls) for calls in world.sent] == [3, 1]

@@ -133,7 +133,7 @@ def test_a_unix_socket_is_asked_and_one_that_was_left_behind_is_taken_over(tmp_p
 def test_redis_is_away_when_it_failed_last_or_was_silent_too_long() -> None:
     now = 100.0
     outage = Outage(LOG, lambda: now)
-    readiness = Readiness(outage, lambda: False, lambda: now)
+    readiness = Readiness(outage, lambda: False, lambda: False, lambda: now)
     one, other = outage.line(), outage.line()
 
     def why() -> object:

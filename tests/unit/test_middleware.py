@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from redisq import Context, Middleware, RedisQ, Reject, Retry
+from redisq import Context, Middleware, RateLimited, RedisQ, Reject, Retry
 from redisq.app.hooks import Hooks
 from redisq.errors import ArgumentsError, CallRefused, ConfigError
 from redisq.middleware import Delivery, End, LogJob, LogRuns, OutgoingCall
@@ -294,6 +294,19 @@ def test_a_verdict_after_a_success_counts(kind: str, eager: bool) -> None:
         raise Reject("not good enough")
 
     run(Bot(Wrap(steps)), kind, "hi", eager=eager, then=dead_is("rejected", "Reject: not good enough"))
+
+
+def test_a_refusal_that_a_hook_finds_in_the_answer_counts_too(kind: str, eager: bool) -> None:
+    answers = ["429", "ok"]
+
+    def steps(_: Context) -> Generator[None, Any, Any]:
+        yield
+        if answers.pop(0) == "429":
+            raise RateLimited(1)
+
+    bot = Bot(Wrap(steps))
+    run(bot, kind, "hi", eager=eager, then=result_is("hi by nobody"))
+    assert bot.runs == 2
 
 
 def test_two_yields_are_logged(caplog: pytest.LogCaptureFixture) -> None:

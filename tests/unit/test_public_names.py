@@ -20,7 +20,8 @@ def test_the_public_names() -> None:
     middleware_names = ["CallRefused", "Delivery", "End", "LogJob", "LogRuns", "Middleware", "OutgoingCall", "Progress"]
     assert middleware.__all__ == middleware_names
     assert redisq.__all__ == [
-        "Context", "Job", "Middleware", "RedisQ", "Reject", "Retry", "Task", "Worker", "__version__", "current_context", "task",
+        "Context", "Job", "Middleware", "RateLimited", "RedisQ", "Reject", "Retry",
+        "Task", "Worker", "__version__", "current_context", "task",
     ]  # fmt: skip
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
+import pytest
+
 from redisq.broker.keys import QueueKeys
+from redisq.errors import BrokerUnavailable
 from redisq.message import PLAIN, Delivery
+from redisq.troubles import Troubles
 from redisq.worker.held import Held
 from redisq.worker.renewer import Renewer
 
@@ -38,6 +43,36 @@ def test_a_lease_is_extended_no_longer_than_its_task_may_run() -> None:
     all_held = [held("no end", None), held("far", 200.0), held("near", 112.9), held("now", 100.9), held("over", 99.0)]
     loop = asyncio.new_event_loop()
     log = logging.getLogger("test")
-    Renewer(line, LEASE, lambda: all_held, print, print, loop, log, now=lambda: 100.0).renew()
+    Renewer(line, LEASE, lambda: all_held, print, print, loop, Troubles(log), log, now=lambda: 100.0).renew()
     loop.close()
     assert line.extended == {"no end": LEASE, "far": LEASE, "near": 12_000_000}
+
+
+def test_it_goes_on_after_any_error(caplog: pytest.LogCaptureFixture) -> None:
+    extended = threading.Event()
+
+    class Failing(Line):
+        rounds = 0
+
+        def execute(self, command: Any) -> dict[str, str]:
+            self.rounds += 1
+            if self.rounds == 1:
+                raise AttributeError("no such thing")
+            if self.rounds < 4:
+                raise BrokerUnavailable("away")
+            extended.set()
+            return super().execute(command)
+
+        def close(self) -> None:
+            pass
+
+    line: Any = Failing()
+    loop = asyncio.new_event_loop()
+    log = logging.getLogger("test")
+    renewer = Renewer(line, 30_000, lambda: [held("one", None)], print, print, loop, Troubles(log), log)
+    renewer.start()
+    assert extended.wait(10)
+    renewer.stop()
+    loop.close()
+    assert "AttributeError: no such thing" in caplog.text
+    assert caplog.text.count("Cannot extend leases of queue q, trying again: away") == 1

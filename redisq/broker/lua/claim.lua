@@ -18,12 +18,16 @@
 --- @include meta
 --- @include lease
 --- @include done
+--- @include dedupe
 
 -- What has to run apart and finds no room is tried again after so many us, each a little later than the one before it.
 local TURN, STEP = 500000, 10000
 
 -- Promotions and take-backs of one call, each: keeps the script short, the next call goes on.
 local SWEEP = 100
+
+-- Where there are gates: leases, refusals, and messages without gates that get a ticket, of one call at most.
+local LEASES_AT_GATES, REFUSALS, TOLD = 100, 50, 200
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local worker, limit, lease, max_crashes = ARGV[4], natural(ARGV[5]), duration(ARGV[6]), natural(ARGV[7])
@@ -42,12 +46,22 @@ if not queue then
   return refused
 end
 
---- next_due: us until there is something to do, as text.
-local function next_due()
-  if queue.main > 0 and not queue.paused then
+--- to_gates: the gates of a queue that has some.
+local function to_gates()
+--- @include flows
+--- @include take
+  local gates = open_flows(queue)
+  add_take(queue, gates)
+  return gates
+end
+local gates = queue.gated and to_gates()
+
+--- next_due: us until there is something to do, as text; has_work: a claim would find something.
+local function next_due(has_work)
+  if has_work then
     return '0'
   end
-  local soonest = nil
+  local soonest = gates and gates.next_opening() or nil
   for _, key in ipairs({ DELAYED, RETRY, PROCESSING }) do
     local at = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
     if at and key == PROCESSING then
@@ -66,7 +80,7 @@ if answered then
   for i = 2, #answered do
     ids[#ids + 1] = answered[i]
   end
-  local reply = { fence, next_due() }
+  local reply = { fence, next_due(queue.main > 0 and not queue.paused and (not gates or gates.left())) }
   if #ids > 0 then
     local leases, bodies, metas = redis.call('HMGET', LEASES, unpack(ids)), redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
     for i, id in ipairs(ids) do
@@ -98,10 +112,14 @@ local function promote(source)
   for i = 1, #rows, 2 do
     ids[#ids + 1] = rows[i]
   end
-  local metas = metas_of(queue, ids)
+  local metas, raws = metas_of(queue, ids), gates and gates.of(ids)
   for i, id in ipairs(ids) do
     local score = metas[i] and read_meta(metas[i]).score
-    scored[#scored + 1], scored[#scored + 2] = score and int(score) or rows[2 * i], id
+    score = score and int(score) or rows[2 * i]
+    scored[#scored + 1], scored[#scored + 2] = score, id
+    if gates then
+      gates.admit(id, score, raws[i])
+    end
   end
   if #ids > 0 then
     redis.call('ZADD', MAIN, unpack(scored))
@@ -117,11 +135,13 @@ local function bury(id, meta, reason, text)
   redis.call('ZADD', DLQ, int(queue.now), id)
   grown.dlq_messages = grown.dlq_messages + 1
   queue.meta = queue.meta + 1
+  dedupe_end(id, meta.dedupe and 'dedupe=' .. meta.dedupe, queue.now)
   tell_done(id)
 end
 
---- forget: a message that is not wanted any more. Its place in a sorted set is the caller's to clear.
-local function forget(id)
+--- forget: a message that is not wanted any more. Its place in a sorted set, and in a flow, is the caller's to clear.
+local function forget(id, raw)
+  dedupe_end(id, raw, queue.now)
   redis.call('HDEL', MESSAGES, id)
   redis.call('HDEL', META, id)
   redis.call('HDEL', LEASES, id)
@@ -139,7 +159,7 @@ local function drop_expired(id, raw)
     redis.call('HDEL', LEASES, id)
     return true
   end
-  forget(id)
+  forget(id, raw)
   grown.expired = grown.expired + 1
   return true
 end
@@ -168,18 +188,27 @@ local function take_back()
   if #ids == 0 then
     return
   end
-  local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
+  local leases, metas, raws = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids), gates and gates.of(ids)
   for i, id in ipairs(ids) do
-    local meta = read_meta(metas[i])
+    local meta, needs = read_meta(metas[i]), raws and raws[i]
     local fence, score = read_lease(leases[i])
     -- One that ran apart did not kill the worker: that would have said so. It may have hung it, so it has a limit too.
     local most = meta.crashes >= suspect and 2 * max_crashes or max_crashes
     meta.crashes = meta.crashes + 1
     meta.score = tonumber(score) or queue.now
+    if needs then
+      gates.free(needs)
+    end
     if is_cancelled(leases[i]) then
-      forget(id)
+      forget(id, metas[i])
       grown.cancelled = grown.cancelled + 1
+      if needs then
+        gates.forget(id, needs, false)
+      end
     elseif meta.crashes >= most then
+      if needs then
+        gates.dead(id, needs)
+      end
       bury(id, meta, 'crashed', 'the worker died or lost its lease ' .. int(meta.crashes) .. ' times')
       redis.call('HDEL', LEASES, id)
     else
@@ -190,6 +219,9 @@ local function take_back()
       end
       redis.call('ZADD', MAIN, int(meta.score), id)
       queue.main = queue.main + 1
+      if gates then
+        gates.admit(id, int(meta.score), needs)
+      end
     end
   end
   redis.call('ZREM', PROCESSING, unpack(ids))
@@ -206,15 +238,33 @@ if queue.processing > 0 and queue.now >= queue.grace then
   take_back()
 end
 
+if gates then
+  gates.open_due(SWEEP)
+  gates.sweep(SWEEP)
+  gates.arrange()
+end
+
 local fence = int(take_ticks(queue, 1))
 local reply, given = { fence, '' }, { fence }
 if limit > 0 and queue.main > 0 and not queue.paused then
-  local rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
+  local rows, gone
+  if gates then
+    gates.tell_old(TOLD)
+    rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, function(id)
+      local raw = queue.meta > 0 and redis.call('HGET', META, id)
+      return raw and drop_expired(id, raw)
+    end)
+  else
+    rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
+  end
   local ids = {}
   for i = 1, #rows, 2 do
     ids[#ids + 1] = rows[i]
   end
-  local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
+  local bodies, metas = {}, {}
+  if #ids > 0 then
+    bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
+  end
   local leases, deadlines, deadline = {}, {}, int(queue.now + lease)
   local before, behind = fence .. ' ', ' ' .. worker
   local count = 0
@@ -222,6 +272,9 @@ if limit > 0 and queue.main > 0 and not queue.paused then
     local id, body, meta = ids[i], bodies[i], metas[i]
     if meta and (drop_expired(id, meta) or body and put_aside(id, meta)) then
       body = nil
+      if gates then
+        gates.give_up(id, false)
+      end
     elseif body then
       local pair, triple = 2 * count, 2 + 3 * count
       leases[pair + 1], leases[pair + 2] = id, before .. rows[2 * i] .. behind
@@ -233,19 +286,36 @@ if limit > 0 and queue.main > 0 and not queue.paused then
       -- Somebody deleted the body, or the server evicts keys. Kept, so that an operator sees it.
       bury(id, read_meta(metas[i]), 'body_missing', 'the message has no body in ' .. MESSAGES)
       redis.call('HDEL', LEASES, id)
+      if gates then
+        gates.give_up(id, true)
+      end
     end
   end
   if count > 0 then
     redis.call('HSET', LEASES, unpack(leases))
     redis.call('ZADD', PROCESSING, unpack(deadlines))
   end
-  redis.call('ZREMRANGEBYRANK', MAIN, 0, #ids - 1)
+  if gates then
+    for i = 1, #gone do
+      ids[#ids + 1] = gone[i]
+    end
+    if #ids > 0 then
+      redis.call('ZREM', MAIN, unpack(ids))
+    end
+  else
+    redis.call('ZREMRANGEBYRANK', MAIN, 0, #ids - 1)
+  end
   queue.main = queue.main - #ids
 end
+if gates then
+  gates.arrange()
+  gates.close()
+end
 
-reply[2] = next_due()
+local has_work = queue.main > 0 and not queue.paused and (not gates or gates.left())
+reply[2] = next_due(has_work)
 -- Work remains; or the caller is full, and does not sleep towards the next due time: an idle one must.
-if (queue.main > 0 and not queue.paused) or (reply[2] ~= '' and #given - 1 == limit) then
+if has_work or (reply[2] ~= '' and #given - 1 == limit) then
   wake_worker()
 end
 add_stats(stats, grown)

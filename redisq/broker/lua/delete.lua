@@ -22,10 +22,20 @@ queue, refused = open_queue()
 if not queue then
   return refused
 end
+
+--- to_gates: the gates of a queue that may have some, or dedupe keys.
+local function to_gates()
+--- @include gates
+  return open_gates(queue)
+end
+local gates = (queue.gated or queue.meta > 0) and to_gates()
 local count = int(queue.main + queue.retry)
 if if_empty == '1' and queue.main + queue.delayed + queue.retry + queue.processing > 0 then
   count = '-1'
 else
+  if gates then
+    gates.unlink()
+  end
   redis.call('UNLINK', unpack(KEYS))
 end
 remember(caller, number, { count })

@@ -13,6 +13,8 @@
 --- @include stats
 --- @include states
 --- @include done
+--- @include meta
+--- @include dedupe
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local answered, refused = recall(caller, number)
@@ -34,12 +36,27 @@ stats, refused = read_stats({ counter })
 if not stats then
   return refused
 end
+local ids = {}
+for i = 6, #ARGV do
+  ids[#ids + 1] = ARGV[i]
+end
+
+--- to_gates: the gates of a queue that has some.
+local function to_gates()
+--- @include flows
+  return open_flows(queue)
+end
+local gates, metas = queue.gated and to_gates(), metas_of(queue, ids)
+local needs = gates and gates.of(ids)
 redis.call('DEL', NEVER)
 local removed = {}
-for i = 6, #ARGV do
-  local id = ARGV[i]
+for i, id in ipairs(ids) do
   for _, zset in ipairs(states) do
     if redis.call('ZREM', zset, id) == 1 then
+      dedupe_end(id, metas[i], queue.now)
+      if gates then
+        gates.forget(id, needs[i], zset == MAIN)
+      end
       redis.call('HDEL', MESSAGES, id)
       redis.call('HDEL', META, id)
       redis.call('HDEL', LEASES, id)
@@ -47,6 +64,14 @@ for i = 6, #ARGV do
       tell_done(id)
       break
     end
+  end
+end
+if gates then
+  queue.main = redis.call('ZCARD', MAIN)
+  gates.arrange()
+  gates.close()
+  if gates.woken then
+    wake_worker()
   end
 end
 add_stats(stats, { [counter] = #removed })

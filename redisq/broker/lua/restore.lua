@@ -15,6 +15,7 @@
 --- @include meta
 --- @include lease
 --- @include done
+--- @include dedupe
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local answered, refused = recall(caller, number)
@@ -43,6 +44,14 @@ for i = 1, count do
   ids[i] = ARGV[3 + 2 * i]
 end
 local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
+
+--- to_gates: the gates of a queue that has some.
+local function to_gates()
+--- @include flows
+  return open_flows(queue)
+end
+local gates = queue.gated and to_gates()
+local needs = gates and gates.of(ids)
 redis.call('DEL', NEVER)
 local grown, stale, seen = { released = 0, crashes = 0, dlq_messages = 0, cancelled = 0, stale = 0 }, {}, {}
 for i, id in ipairs(ids) do
@@ -63,7 +72,15 @@ for i, id in ipairs(ids) do
       meta.crashes = meta.crashes + 1
       grown.crashes = grown.crashes + 1
     end
+    local need = needs and needs[i]
+    if need then
+      gates.free(need)
+    end
     if cancelled then
+      dedupe_end(id, metas[i], queue.now)
+      if gates then
+        gates.forget(id, need, false)
+      end
       for _, key in ipairs({ MESSAGES, META, LEASES }) do
         redis.call('HDEL', key, id)
       end
@@ -72,6 +89,10 @@ for i, id in ipairs(ids) do
       meta.reason, meta.text = 'delivery_limit', 'it was given back ' .. int(meta.crashes) .. ' times'
       redis.call('HSET', META, id, write_meta(meta))
       redis.call('ZADD', DLQ, int(queue.now), id)
+      dedupe_end(id, metas[i], queue.now)
+      if need then
+        gates.dead(id, need)
+      end
       redis.call('HDEL', LEASES, id)
       grown.dlq_messages = grown.dlq_messages + 1
       tell_done(id)
@@ -79,9 +100,20 @@ for i, id in ipairs(ids) do
       redis.call('HSET', META, id, write_meta(meta))
       redis.call('HSET', LEASES, id, 'x' .. leases[i])
       redis.call('ZADD', MAIN, int(meta.score), id)
+      queue.main = queue.main + 1
+      if gates then
+        gates.admit(id, int(meta.score), need)
+      end
       wake_worker()
     end
     redis.call('ZREM', PROCESSING, id)
+  end
+end
+if gates then
+  gates.arrange()
+  gates.close()
+  if gates.woken then
+    wake_worker()
   end
 end
 add_stats(stats, grown)

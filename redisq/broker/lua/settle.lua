@@ -8,13 +8,15 @@
 --- ARGV[5] acks      integer  so many pairs (id, fence) follow: done, the message goes
 --- ARGV[6..] (id, fence)*acks, then (op, id, fence, delay, reason, text)*
 ---   op      string   retry: a failed attempt, again after delay; park: put aside for delay, no attempt spent;
+---                    limited: as park; text is "gate jitter text": that gate is paused for delay, the message waits jitter
+---                    us longer; gate may be '', and need not be the message's;
 ---                    crash: it took its process with it, again after delay;
 ---                    release: back to its place at once, free; dead: a dead letter; result: as ack, and text is kept for delay;
 ---                    cancel: it goes, unfinished, as somebody wanted
 ---   delay   integer  us
 ---   reason  string   one word, e.g. failed, exhausted, unknown_task
 ---   text    bytes    free text, e.g. the error; the encoded result
---- Of a message that was cancelled since it was leased, retry, park, crash and release are as cancel.
+--- Of a message that was cancelled since it was leased, retry, park, limited, crash and release are as cancel.
 --- Returns: list of the ids that were refused as stale
 --- @include queue
 --- @include ledger
@@ -22,6 +24,7 @@
 --- @include meta
 --- @include lease
 --- @include done
+--- @include dedupe
 
 local caller, number = ARGV[2], natural(ARGV[3])
 local answered, refused = recall(caller, number)
@@ -33,16 +36,24 @@ local others = acks and (#ARGV - 5 - 2 * acks) / 6
 if not run_time or not acks or others < 0 or others ~= math.floor(others) or acks + others > 1000 then
   return refuse('ARGUMENT', 'settle takes run_time, acks, (id, fence)*acks, (op, id, fence, delay, reason, text)*, 1000 at most')
 end
-local ids, fences, ops = {}, {}, {}
+local ids, fences, ops, pauses = {}, {}, {}, false
 for i = 1, acks do
   ids[i], fences[i] = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
 end
-local OPS = { retry = true, park = true, crash = true, release = true, dead = true, result = true, cancel = true }
+local OPS = { retry = true, park = true, limited = true, crash = true, release = true, dead = true, result = true, cancel = true }
 for i = 1, others do
   local at = 6 + 2 * acks + 6 * (i - 1)
   local op = { name = ARGV[at], delay = duration(ARGV[at + 3]), reason = ARGV[at + 4], text = ARGV[at + 5] }
   if not OPS[op.name] or not op.delay or not string.match(op.reason, '^%l[%l_]*$') then
     return refuse('ARGUMENT', 'op, delay or reason of message ' .. tostring(ARGV[at + 1]))
+  end
+  if op.name == 'limited' then
+    local gate, jitter, text = string.match(op.text, '^(%S*) (%d+) (.*)$')
+    op.gate, op.jitter, op.text = gate, duration(jitter), text
+    if not op.jitter then
+      return refuse('ARGUMENT', 'gate or jitter of message ' .. tostring(ARGV[at + 1]))
+    end
+    pauses = pauses or gate ~= ''
   end
   ids[acks + i], fences[acks + i], ops[acks + i] = ARGV[at + 1], ARGV[at + 2], op
 end
@@ -52,7 +63,7 @@ if not queue then
   return refused
 end
 local stats
-stats, refused = read_stats({ 'processed_requests', 'retry_count', 'dlq_messages', 'released', 'parked', 'crashes', 'cancelled', 'stale', 'late_acks', 'run_time_us' })
+stats, refused = read_stats({ 'processed_requests', 'retry_count', 'dlq_messages', 'released', 'parked', 'limited', 'crashes', 'cancelled', 'stale', 'late_acks', 'run_time_us' })
 if not stats then
   return refused
 end
@@ -61,8 +72,16 @@ if #ids == 0 then
 end
 
 local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
+
+--- to_gates: the gates of a queue that has some, or gets a pause.
+local function to_gates()
+--- @include flows
+  return open_flows(queue)
+end
+local gates = (queue.gated or pauses) and to_gates()
+local needs = gates and gates.of(ids)
 redis.call('DEL', NEVER)
-local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, crashes = 0, cancelled = 0, stale = 0, late_acks = 0, run_time_us = run_time }
+local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, limited = 0, crashes = 0, cancelled = 0, stale = 0, late_acks = 0, run_time_us = run_time }
 local stale, settled, done, waiting_again = {}, {}, {}, {}
 local ended, wake = {}, false
 
@@ -83,21 +102,38 @@ local APPLY = {
     grown.retry_count = grown.retry_count + 1
   end,
   park = function(id, meta, op)
-    meta.parks = meta.parks + 1
+    if op.jitter then -- it is limited
+      if op.gate ~= '' then
+        gates.pause_longer(op.gate, queue.now + op.delay)
+      else
+        meta.parks = meta.parks + 1 -- nothing but the message itself waits: whoever settles can bound that
+      end
+      op.delay = op.delay + op.jitter
+      grown.limited = grown.limited + 1
+    else
+      meta.parks = meta.parks + 1
+      grown.parked = grown.parked + 1
+    end
     wait_again(id, meta, op)
-    grown.parked = grown.parked + 1
   end,
   crash = function(id, meta, op)
     meta.crashes = meta.crashes + 1
     wait_again(id, meta, op)
     grown.crashes = grown.crashes + 1
   end,
-  release = function(id, meta)
+  release = function(id, meta, _, need)
     redis.call('ZADD', MAIN, int(meta.score), id)
+    if queue.gated then
+      gates.admit(id, int(meta.score), need)
+    end
     grown.released = grown.released + 1
     wake = true
   end,
-  dead = function(id, meta, op)
+  dead = function(id, meta, op, need)
+    if need then
+      gates.dead(id, need)
+    end
+    dedupe_end(id, meta.dedupe and 'dedupe=' .. meta.dedupe, queue.now)
     if op.reason == 'crashed' then -- its last crash, of which no lease tells
       meta.crashes = meta.crashes + 1
       grown.crashes = grown.crashes + 1
@@ -109,6 +145,8 @@ local APPLY = {
     tell_done(id)
   end,
 }
+
+APPLY.limited = APPLY.park
 
 -- What a lease's record begins with; the fences of a batch are few, and mostly one.
 local fence, begins, length
@@ -129,6 +167,10 @@ for i = 1, #ids do
   else
     ended[id] = true
     settled[#settled + 1] = id
+    local need = needs and needs[i]
+    if need and held then
+      gates.free(need)
+    end
     if not is_done and op.name ~= 'dead' and is_cancelled(raw) then
       op, is_done = { name = 'cancel' }, true -- it must not run again
     end
@@ -136,9 +178,15 @@ for i = 1, #ids do
       local _, score = read_lease(raw)
       local meta = read_meta(metas[i])
       meta.score = tonumber(score) or queue.now
-      APPLY[op.name](id, meta, op)
+      APPLY[op.name](id, meta, op, need)
     else
       done[#done + 1] = id
+      if queue.gated then
+        gates.forget(id, need, not held)
+      end
+      if metas[i] then
+        dedupe_end(id, metas[i], queue.now)
+      end
       if op and op.name == 'result' then
         redis.call('SET', PREFIX .. ':result:' .. id, op.text, 'PX', math.max(math.floor(op.delay / 1000), 1))
       end
@@ -167,6 +215,11 @@ if #done > 0 then
   if queue.meta > 0 then
     redis.call('HDEL', META, unpack(done))
   end
+end
+if gates then
+  gates.arrange()
+  gates.close()
+  wake = wake or gates.woken
 end
 if wake then
   wake_worker()

@@ -1,7 +1,7 @@
---- meta: what only some messages have. "attempt=2 crashes=1 parks=0 score=... expires=... reason=failed text=ValueError: ..."
+--- meta: what only some messages have. "attempt=2 crashes=1 parks=0 score=... expires=... dedupe=... reason=failed text=..."
 --- attempt: number of the next run, from 1; crashes: leases that ended by expiry; parks: times put aside (unknown task);
---- score: its place in main; expires: dropped if not leased by then, us; reason: why it waits or died; text: the rest,
---- free text. What is absent is the default.
+--- score: its place in main; expires: dropped if not leased by then, us; dedupe: the key that it stands for; reason: why it
+--- waits or died; text: the rest, free text. What is absent is the default.
 --- @include int
 
 local function read_meta(raw)
@@ -9,7 +9,7 @@ local function read_meta(raw)
   if raw then
     local head, text = string.match(raw, '^(.-) ?text=(.*)$')
     for name, value in string.gmatch(head or raw, '(%l+)=(%S+)') do
-      meta[name] = name == 'reason' and value or tonumber(value) or meta[name]
+      meta[name] = (name == 'reason' or name == 'dedupe') and value or tonumber(value) or meta[name]
     end
     meta.text = text
   end
@@ -23,6 +23,7 @@ local function write_meta(meta)
   if meta.parks > 0 then parts[#parts + 1] = 'parks=' .. int(meta.parks) end
   if meta.score then parts[#parts + 1] = 'score=' .. int(meta.score) end
   if meta.expires then parts[#parts + 1] = 'expires=' .. int(meta.expires) end
+  if meta.dedupe then parts[#parts + 1] = 'dedupe=' .. meta.dedupe end
   if meta.reason then parts[#parts + 1] = 'reason=' .. meta.reason end
   if meta.text then parts[#parts + 1] = 'text=' .. meta.text end
   return table.concat(parts, ' ')
