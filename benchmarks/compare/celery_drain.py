@@ -1,4 +1,6 @@
-"""Celery's own worker on the stock Redis transport and on redisq's: tasks a second that it drains, in turns: medians (least to most).
+"""Celery's own worker on the stock Redis transport and on redisq's: tasks a second that it drains.
+
+In turns: medians (least to most).
 
     python -m benchmarks.compare.celery_drain [--tasks 4000] [--rounds 3] [--pools solo prefork]
 
@@ -79,7 +81,7 @@ def main() -> None:
                 for scheme, rates in found.items():
                     rates.append(drain(server, scheme, pool, options.tasks))
             stock, ours = (statistics.median(rates) for rates in found.values())
-            cells = " | ".join(f"{statistics.median(all_):,.0f} ({min(all_):,.0f} to {max(all_):,.0f})" for all_ in found.values())
+            cells = " | ".join(f"{statistics.median(some):,.0f} ({min(some):,.0f} to {max(some):,.0f})" for some in found.values())
             print(f"| {pool} | {cells} | {ours / stock:.2f} |", flush=True)
 
 

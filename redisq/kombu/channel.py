@@ -30,6 +30,9 @@ __all__ = ["Channel"]
 
 _log = logging.getLogger("redisq.kombu")
 
+#: What reading a message raises that somebody made odd.
+_UNREADABLE = (DecodeError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 
 class Channel(virtual.Channel):
     """A virtual channel on redisq's queues."""
@@ -100,8 +103,10 @@ class Channel(virtual.Channel):
         return int(run(remove_all(keys, ("waiting", "delayed", "retry"), "purged"), self._session.connector))
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:
-        """Delete a queue with all in it, and its bindings."""
+        """Delete a queue with all in it, and its bindings. `if_unused` knows the consumers of this connection."""
         session = self._session
+        if if_unused and session.consumer.serves(queue):
+            return 0
         if queue not in session.fanout:
             session.keeper.flush()
             count = self._run(commands.delete(session.names.queue(queue), if_empty=if_empty))
@@ -300,7 +305,7 @@ class Channel(virtual.Channel):
             raw = decode(held.delivery.body)
             mark(raw, held.delivery, tag)
             message = self.Message(raw, channel=self)
-        except (DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except _UNREADABLE as error:
             _log.error("Message %s of queue %s cannot be read, it is a dead letter now: %s", held.delivery.id, held.queue, error)
             self._session.keeper.end(held, "undecodable")
             return None
@@ -316,7 +321,7 @@ class Channel(virtual.Channel):
             raw = decode(body)
             raw["properties"]["delivery_tag"] = uuid()
             return self.Message(raw, channel=self)
-        except (DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except _UNREADABLE as error:
             _log.error("A fanout message cannot be read, passed over: %s", error)
             return None
 

@@ -180,7 +180,7 @@ class Consumer:
             channel = subscription.channel
             if id(channel) not in left:
                 credit = left[id(channel)] = self._credit(channel)
-                if gather and 0 < 2 * credit < channel.qos.prefetch_count:
+                if gather and channel.qos.holds_most(credit):
                     self._gathering = True
                     left[id(channel)] = 0
             if left[id(channel)] > 0:

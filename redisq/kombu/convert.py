@@ -60,7 +60,10 @@ def eta_of(headers: Any) -> datetime | None:
             return None
     if not isinstance(eta, datetime):
         return None
-    return eta if eta.tzinfo else eta.replace(tzinfo=UTC) - _EARLIEST_ZONE
+    try:
+        return eta if eta.tzinfo else eta.replace(tzinfo=UTC) - _EARLIEST_ZONE
+    except OverflowError:
+        return None  # the first hours of all time
 
 
 def _delay(headers: Any) -> float:

@@ -32,6 +32,10 @@ class QoS(virtual.QoS):
         estimate = self.can_consume_max_estimate()
         return most if estimate is None else min(estimate, most)
 
+    def holds_most(self, credit: int) -> bool:
+        """Whether more than half of what may be held is: so much more credit comes soon, as acknowledgements."""
+        return "can_consume" not in self.__dict__ and 0 < 2 * credit < self.prefetch_count
+
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge; once more does nothing, and late is fine while nobody else got the message."""
         self._end(delivery_tag, "ack")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
 from kombu.transport.virtual.exchange import TopicExchange
@@ -39,6 +41,8 @@ class Routing:
         self._options = options
         self._rules: dict[str, dict[str, Any]] = {}
         self._unsaid: dict[str, dict[str, Any]] = {}
+        # Queue that expires -> when its rules are to be said again, monotonic.
+        self._said_again: dict[str, float] = {}
         # What lives only while somebody uses it: route -> its queue, if it is a binding's, and microseconds.
         self._routes: dict[tuple[ExchangeKeys, bytes], tuple[str, int]] = {}
         # Queues that are consumed from here: with their bindings, they are prolonged by `refresh`.
@@ -68,11 +72,21 @@ class Routing:
             self._unsaid[queue] = rules
 
     def say_rules(self, queue: str) -> list[Command[Any]]:
-        """What has to be sent before the first use of a queue."""
-        rules = self._unsaid.pop(queue, None)
+        """What has to be sent before the next use of a queue, until Redis has answered it."""
+        rules = self._unsaid.get(queue)
+        # One that expires may have done so since: who uses it again makes it anew.
+        if rules is None and self._said_again.get(queue, float("inf")) <= time.monotonic():
+            rules = self._rules[queue]
         if rules is None:
             return []
-        return [declare(self._names.queue(queue), **rules)]
+        return [replace(declare(self._names.queue(queue), **rules), parse=lambda reply: self._said(queue, rules, reply))]
+
+    def _said(self, queue: str, rules: dict[str, Any], reply: Any) -> int:
+        if self._unsaid.get(queue) is rules:
+            self._unsaid.pop(queue, None)
+        if rules["ttl"] and queue in self._rules:
+            self._said_again[queue] = time.monotonic() + rules["ttl"] / 2000
+        return int(reply)
 
     def knows(self, queue: str) -> bool:
         """Whether the queue was declared here."""
@@ -80,6 +94,7 @@ class Routing:
 
     def forget_queue(self, queue: str) -> None:
         """It was deleted."""
+        self._said_again.pop(queue, None)
         self._rules.pop(queue, None)
         self._unsaid.pop(queue, None)
         self._consumed.discard(queue)
