@@ -1,4 +1,4 @@
-"""Celery's own worker on the stock Redis transport and on redisq's: tasks a second that it drains.
+"""Celery's worker on the stock Redis transport and on redisq's: tasks a second that it drains, in turns: medians (least to most).
 
 In turns: medians (least to most).
 
