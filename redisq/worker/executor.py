@@ -47,6 +47,7 @@ from redisq.worker.verdict import (
     done,
     not_begun,
     suspected,
+    undecided,
     unreadable,
 )
 
@@ -170,7 +171,7 @@ class Executor:
             self._consumer.ended(held, poison, 0)
             return
         if task.definition.ack == "early":
-            self._consumer.acknowledge_first(held, done(delivery), partial(self._begin, held, task, args, kwargs))
+            self._consumer.acknowledge_first(held, done(delivery), partial(self._begin_acknowledged, held, task, args, kwargs))
         else:
             self._begin(held, task, args, kwargs)
 
@@ -282,7 +283,7 @@ class Executor:
             self._finish(run, returned, None)
 
     def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
-        held, task = run.held, run.task
+        held = run.held
         if isinstance(error, _TOLD):
             if held.lost:
                 held.leased = False  # whoever has it now says how it ends
@@ -290,12 +291,23 @@ class Executor:
                 error = self._why_stopped(run)
         settlement = None
         if held.leased and not held.settled:
-            settlement = self._success(held, task, returned) if error is None else self._failure(run, error)
+            settlement = self._verdict(run, returned, error)
         elif error is not None and not held.leased and not held.lost and run.phase is not Phase.ABANDONED:
             self._log.error(
-                "Task %s[%s] failed, at most once: %s%s", task.name, held.delivery.id, error_text(error), _origin(error)
+                "Task %s[%s] failed, at most once: %s%s", run.task.name, held.delivery.id, error_text(error), _origin(error)
             )
         self._settle(run, settlement)
+
+    def _verdict(self, run: Run, returned: Any, error: BaseException | None) -> Settlement:
+        """How its message ends. Whatever code of others is run for that may fail: a run is settled in any case."""
+        held, task = run.held, run.task
+        try:
+            return self._success(held, task, returned) if error is None else self._failure(run, error)
+        except Exception as fault:  # noqa: BLE001 - see above
+            self._log.error(
+                "Task %s[%s] has ended, and to say how failed: %s%s", task.name, held.delivery.id, error_text(fault), _origin(fault)
+            )
+            return done(held.delivery) if error is None else undecided(task.definition, held.delivery, fault)
 
     def _settle(self, run: Run, settlement: Settlement | None) -> None:
         """A run has ended. Without a settlement there is nothing to say any more: given back, abandoned, lost, or acked first."""
@@ -351,7 +363,7 @@ class Executor:
         if held.lost:
             held.leased = False
         elif held.leased and not held.settled:
-            self._consumer.acknowledge_first(held, self._failure(run, self._why_stopped(run)), _nothing)
+            self._consumer.acknowledge_first(held, self._verdict(run, None, self._why_stopped(run)), _nothing)
         if self._consumer.stopping:
             self._leave_slot(held)
 

@@ -23,6 +23,7 @@ __all__ = [
     "done",
     "not_begun",
     "suspected",
+    "undecided",
     "unreadable",
 ]
 
@@ -84,6 +85,13 @@ def after_crash(delivery: Delivery, max_crashes: int, how: str, random: Callable
         text = f"the worker died or lost its lease {crashes} times; at last: {how}"
         return Settlement("dead", delivery.id, delivery.fence, 0, "crashed", text)
     return Settlement("crash", delivery.id, delivery.fence, _microseconds(_CRASH.delay(crashes, random)), "crashed", how)
+
+
+def undecided(options: TaskOptions, delivery: Delivery, fault: Exception) -> Settlement:
+    """It failed, and the look at its error did too: another attempt in the longest time, or a dead letter after the last."""
+    is_last = delivery.meta.attempt > options.max_retries
+    op, delay, reason = ("dead", 0, "exhausted") if is_last else ("retry", _microseconds(options.retry_backoff_max), "failed")
+    return Settlement(op, delivery.id, delivery.fence, delay, reason, error_text(fault))
 
 
 def suspected(delivery: Delivery, why: str) -> Settlement:

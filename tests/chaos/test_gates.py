@@ -125,7 +125,7 @@ def test_no_lane_is_out_of_order_through_ten_kills_and_a_restart(set_up: Callabl
     assert {chat: len(numbers) for chat, numbers in ended.items()} == dict.fromkeys(map(str, range(lanes)), each)
 
 
-# Sends are counted to a few milliseconds: it is no test of redisq where something else runs, and has been seen to fail.
+# Sends are counted to milliseconds: with other tests beside it, it would be a test of the machine.
 @pytest.mark.platform
 def test_a_thousand_chats_within_the_limits_and_near_the_optimum(set_up: Callable[..., Scene]) -> None:
     rules = Rules.scaled(FACTOR)

@@ -32,6 +32,17 @@ def start_worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Worke
 
 
 @pytest.fixture
+def lines(tmp_path: Path) -> Callable[[], list[list[str]]]:
+    """What the handlers and hooks of the started workers wrote to the ledger, in words."""
+
+    def read() -> list[list[str]]:
+        path = tmp_path / "ledger"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    return read
+
+
+@pytest.fixture
 def producer(redis_url: str) -> Iterator[RedisQ]:
     """The bot's app in this process, on the test's server."""
     from tests.integration import bot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
 import pytest
 import redis
@@ -33,21 +33,7 @@ def app(redis_url: str) -> Iterator[RedisQ]:
 
 @pytest.fixture
 def start(start_worker: Start) -> Start:
-    def start(*options: str, **environment: str) -> WorkerProcess:
-        return start_worker(*options, app="tests.integration.gated:app", **environment)
-
-    return start
-
-
-@pytest.fixture
-def lines(tmp_path: Path) -> Callable[[], list[list[str]]]:
-    """What the handlers wrote: kind, what, process, time."""
-
-    def read() -> list[list[str]]:
-        path = tmp_path / "ledger"
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-    return read
+    return partial(start_worker, app="tests.integration.gated:app")
 
 
 def stats(raw: redis.Redis, queue: str) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
 import pytest
 import redis
@@ -27,21 +27,7 @@ def app(redis_url: str) -> Iterator[RedisQ]:
 
 @pytest.fixture
 def start(start_worker: Start) -> Start:
-    def start(*options: str, **environment: str) -> WorkerProcess:
-        return start_worker(*options, app="tests.integration.hooked:app", **environment)
-
-    return start
-
-
-@pytest.fixture
-def lines(tmp_path: Path) -> Callable[[], list[list[str]]]:
-    """What the hooks wrote, without `enqueue`: words, and the process."""
-
-    def read() -> list[list[str]]:
-        path = tmp_path / "ledger"
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-    return read
+    return partial(start_worker, app="tests.integration.hooked:app")
 
 
 POOLS = ["in_the_loop", "in_a_thread", "in_a_process", "in_a_process_async", "shared_in_a_process"]

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import redis
@@ -152,6 +152,54 @@ def test_a_worker_that_cannot_start_a_thread_gives_the_message_back_and_goes_on(
     work(app, lambda: raw.hget("odd:stats", "processed_requests") == b"1", threads=1)
     assert refused
     assert raw.hget("odd:stats", "released") == b"1"
+    assert "can't start new thread" in caplog.text
+
+
+class Unnamed:
+    """A header's name that has none."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no name")
+
+
+class Odd429(Exception):
+    """Looks like a platform's refusal, and breaks when it is looked at more closely."""
+
+    status_code = 429
+    headers: ClassVar[dict[Any, Any]] = {Unnamed(): "1"}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_an_error_that_breaks_when_it_is_looked_at_is_a_failed_attempt(app: RedisQ, raw: redis.Redis, kind: Any) -> None:
+    def fail() -> None:
+        raise Odd429
+
+    app.task(name="fail", max_retries=0)(kind(fail))
+    app.send("fail")
+    work(app, lambda: raw.zcard("odd:queue:dlq") == 1)
+    assert raw.zcard("odd:queue:processing") == 0
+
+
+def test_a_worker_that_cannot_start_a_thread_for_what_it_acknowledged_first_goes_on(
+    app: RedisQ, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran, start, refused = [], threading.Thread.start, []
+
+    @app.task(ack="early")
+    def answer(number: int) -> None:
+        ran.append(number)
+
+    def refuse_first_handler(thread: threading.Thread) -> None:
+        if thread.name.startswith("redisq-handler") and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_first_handler)
+    answer.delay(1)
+    answer.delay(2)
+    work(app, lambda: bool(ran), threads=1)
+    assert ran == [2], "at most once: the first is lost, and its slot is not"
     assert "can't start new thread" in caplog.text
 
 

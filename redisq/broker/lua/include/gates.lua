@@ -253,37 +253,34 @@ local function open_gates(queue)
     return gates.untold or redis.call('EXISTS', gates.run) == 1
   end
 
+  --- write_back: the fields that changed of a hash, to what text(field) says; false: it goes.
+  local function write_back(key, changed, text)
+    local set, gone = {}, {}
+    for field in pairs(changed) do
+      local value = text(field)
+      if value then
+        set[#set + 1], set[#set + 2] = field, value
+      else
+        gone[#gone + 1] = field
+      end
+    end
+    if #set > 0 then
+      redis.call('HSET', key, unpack(set))
+    end
+    if #gone > 0 then
+      redis.call('HDEL', key, unpack(gone))
+    end
+  end
+
   --- gates.close: write what changed. The last of all.
   function gates.close()
-    local set, gone = {}, {}
-    for flow in pairs(holders_changed) do
-      if holders[flow] then
-        set[#set + 1], set[#set + 2] = flow, holders[flow]
-      else
-        gone[#gone + 1] = flow
-      end
-    end
-    if #set > 0 then
-      redis.call('HSET', gates.lanes, unpack(set))
-    end
-    if #gone > 0 then
-      redis.call('HDEL', gates.lanes, unpack(gone))
-    end
-    set, gone = {}, {}
-    for gate in pairs(slots_changed) do
-      if slots[gate] > 0 then
-        set[#set + 1], set[#set + 2] = gate, int(slots[gate])
-      else
-        gone[#gone + 1] = gate
-      end
-    end
-    if #set > 0 then
-      redis.call('HSET', gates.slots, unpack(set))
-    end
-    if #gone > 0 then
-      redis.call('HDEL', gates.slots, unpack(gone))
-    end
-    set = {}
+    write_back(gates.lanes, holders_changed, function(flow)
+      return holders[flow]
+    end)
+    write_back(gates.slots, slots_changed, function(gate)
+      return slots[gate] > 0 and int(slots[gate])
+    end)
+    local set = {}
     for gate in pairs(gates.tats_changed) do
       set[#set + 1], set[#set + 2] = int(gates.tats[gate]), gate
     end
