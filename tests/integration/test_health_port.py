@@ -159,6 +159,7 @@ def test_slow_and_silent_clients_hurt_nobody(start_worker: Start, producer: Redi
             each.close()
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("queues", ["work", "work,mail"])
 def test_a_worker_that_may_not_claim_is_not_ready_and_says_so_once(
     queues: str, start_worker: Start, raw: redis.Redis, port: int, get: Get

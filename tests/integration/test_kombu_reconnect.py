@@ -60,6 +60,7 @@ def test_a_consumer_goes_on_when_the_server_is_back(connect: Connect) -> None:
 NEWS = kombu.Exchange("news", type="fanout")
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("with_loop", [False, True], ids=["drain", "loop"])
 def test_a_consumer_goes_on_when_its_sockets_are_half_open(
     connect: Connect, redis_server: RedisServer, with_loop: bool, raw: redis.Redis

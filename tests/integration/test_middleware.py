@@ -52,6 +52,7 @@ def test_hooks_and_context_are_the_same_in_each_pool(
     assert where["claim"] == where["settle"] == worker.process.pid
 
 
+@pytest.mark.chaos
 def test_hooks_and_context_in_quarantine(start: Start, app: RedisQ, lines: Callable[..., list[list[str]]]) -> None:
     job = app.send("dies_twice")
     supervisor = start("-w", "1", BOT_LEASE="3")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis
 
 from redisq import RedisQ
@@ -12,6 +13,7 @@ from tests.integration import bot
 from tests.integration.processes import Ledger, WorkerProcess, wait_until
 
 
+@pytest.mark.chaos
 def test_what_runs_apart_and_what_waits_to_are_not_charged_with_the_death_of_the_worker(
     start_worker: Callable[..., WorkerProcess], producer: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from tests.integration.processes import WorkerProcess, wait_until
 Start = Callable[..., WorkerProcess]
 
 
+@pytest.mark.chaos
 def test_a_blocked_loop_is_logged_with_the_place_where_it_hangs(start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
     worker = start_worker("-Q", "slow").ready()
     producer.tasks["block_the_loop"].delay(1, 7.0)
