@@ -310,6 +310,9 @@ end
 if gates then
   gates.arrange()
   gates.close()
+  if gates.group and not queue.paused then
+    gates.group.asked(limit, #given - 1)
+  end
 end
 
 local has_work = queue.main > 0 and not queue.paused and (not gates or gates.left())

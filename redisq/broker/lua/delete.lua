@@ -28,7 +28,7 @@ local function to_gates()
 --- @include gates
   return open_gates(queue)
 end
-local gates = (queue.gated or queue.meta > 0) and to_gates()
+local gates = (queue.gated or queue.meta > 0 or queue.group) and to_gates()
 local count = int(queue.main + queue.retry)
 if if_empty == '1' and queue.main + queue.delayed + queue.retry + queue.processing > 0 then
   count = '-1'

@@ -7,7 +7,7 @@
 --- ARGV[4..] (id, body, options)*
 ---   id       string
 ---   body     bytes    opaque
----   options  string   '' or timing or "timing|descriptor|cap|dedupe|definitions"
+---   options  string   '' or timing or "timing|descriptor|cap|dedupe|definitions|group"; without "|group" when there is none
 ---   timing       "head due" or "head due expires": head: head start by priority, us, or "-n" to stand back; due: '0' now,
 ---                '+n' n us from now, 'n' at that time, us; expires: dropped if not leased by then, as due
 ---   descriptor   what it waits for besides its turn: see include/descriptor.lua; '' for nothing
@@ -15,6 +15,7 @@
 ---   dedupe       "mode window key": see include/dedupe.lua; window: us; mode: ignore, the new one is; replace, it gives
 ---                its body to the one that waits; extend, that, and its due time, when both are due later; '' for none
 ---   definitions  "class=limit;"*: limits that are written where none of that class is known
+---   group        the prefix of a group's keys: a queue that is in none joins it
 --- Returns: list of what was not stored as a message of its own: "id", it was there already; "id=owner", the message
 ---   `owner` stands for it; "id=", its lane has `cap` messages
 --- @include queue
@@ -78,7 +79,7 @@ local function open_door()
 --- @include dedupe
   local gates = open_flows(queue)
   local door = { woken = false }
-  local needs, lines, definitions, lengths, owners, disowned = {}, {}, {}, {}, {}, {}
+  local needs, lines, definitions, lengths, owners, disowned, joins = {}, {}, {}, {}, {}, {}, nil
 
   --- hand_over: a message that waits takes the body, and perhaps the due time, of a new one of its kind; false: none waits.
   local function hand_over(owner, body, mode, due)
@@ -102,7 +103,7 @@ local function open_door()
 
   --- door.read: descriptor, cap and dedupe of a message, each nil without; fourth: what is wrong.
   function door.read(id, text)
-    local raw, cap, dedupe_text, defined = string.match(text, '^([^|]*)|(%d*)|([^|]*)|([^|]*)$')
+    local raw, cap, dedupe_text, defined, group = string.match(text, '^([^|]*)|(%d*)|([^|]*)|([^|]*)|?([^|%s]*)$')
     if not raw then
       return nil, nil, nil, 'options'
     end
@@ -114,6 +115,10 @@ local function open_door()
       end
       descriptor.line = raw
       definitions[defined] = true
+      if group ~= '' and not queue.group and not joins then
+        check_group(group)
+        joins = group
+      end
     end
     if dedupe_text ~= '' then
       local mode, window, key = string.match(dedupe_text, '^(%l+) (%d+) (%S+)$')
@@ -178,6 +183,10 @@ local function open_door()
       dedupe_own(key, owner.id, owner.till)
     end
     if #needs > 0 then
+      if joins then
+        join_group(queue, joins)
+        gates.limits = joins .. ':limits'
+      end
       for defined in pairs(definitions) do
         for class, limit in string.gmatch(defined, '([^=;]+)=([^;]+);') do
           redis.call('HSETNX', gates.limits, class, limit)

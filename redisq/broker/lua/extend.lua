@@ -25,15 +25,29 @@ for i = 1, count do
   ids[i] = ARGV[1 + 2 * i]
 end
 local leases = redis.call('HMGET', LEASES, unpack(ids))
+--- has_slot: whether a message has a slot of some limit. In a group, another queue may have given that to one of its own as
+--- the lease ran out.
+local function has_slot(id)
+  local raw = redis.call('HGET', PREFIX .. ':needs', id)
+  return raw and string.find(raw, ' S', 1, true)
+end
+
+if queue.group then
+  redis.call('HLEN', PREFIX .. ':needs')
+end
 redis.call('DEL', NEVER)
 local verdicts, moved = {}, {}
 for i, id in ipairs(ids) do
   local fence, _, taken_back = read_lease(leases[i])
   if fence == ARGV[2 + 2 * i] and not taken_back then
     local deadline = tonumber(redis.call('ZSCORE', PROCESSING, id)) or 0
-    moved[#moved + 1], moved[#moved + 2] = int(math.max(deadline, queue.now + lease)), id
-    if is_cancelled(leases[i]) then
-      verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'cancel'
+    if queue.group and deadline <= queue.now and queue.now >= queue.grace and has_slot(id) then
+      verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'lost'
+    else
+      moved[#moved + 1], moved[#moved + 2] = int(math.max(deadline, queue.now + lease)), id
+      if is_cancelled(leases[i]) then
+        verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'cancel'
+      end
     end
   else
     verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'lost'

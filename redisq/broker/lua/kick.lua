@@ -21,7 +21,7 @@ close_queue(queue)
 for i = 2, #ARGV do
   local gate = ARGV[i]
   gates.clamp(gate, gates.limit_of(gate, gates.class_of(gate)))
-  gates.kick(gate)
+  gates.kick_all(gate)
 end
 gates.close()
 if gates.woken then

@@ -24,7 +24,7 @@ if length > 0 then
 else
   gates.resume(gate)
 end
-gates.kick(gate)
+gates.kick_all(gate)
 if gates.woken then
   wake_worker()
 end

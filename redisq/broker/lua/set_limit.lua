@@ -54,7 +54,7 @@ end
 gates.forget_limits()
 gates.convert(name, old, gates.limit_of(name, class), tat)
 gates.close()
-gates.kick(name)
+gates.kick_all(name)
 if gates.woken then
   wake_worker()
 end

@@ -11,6 +11,7 @@
 --- Scripts that serve all queues include this inside a function that they call when there are gates: to make these many
 --- functions would cost each call on a queue without them 3 us.
 --- @include queue
+--- @include group
 --- @include descriptor
 
 -- A gate that opens by hand is looked at again after so many us, should the hand have died before it was done.
@@ -19,10 +20,11 @@ local LOOK_AGAIN = 600000000
 --- open_gates: the gates of the queue for one call. Reads only; the reads double as type checks, as in open_queue.
 --- What changes is written by gates.close.
 local function open_gates(queue)
+  local shared = queue.group or PREFIX
   local gates = {
     run = PREFIX .. ':run', needs = PREFIX .. ':needs', flow = PREFIX .. ':flow:', waiting = PREFIX .. ':waiting:',
-    lanes = PREFIX .. ':lanes', slots = PREFIX .. ':slots', tat = PREFIX .. ':tat', pauses = PREFIX .. ':pauses',
-    blocked = PREFIX .. ':blocked', opens = PREFIX .. ':gates', limits = PREFIX .. ':limits',
+    lanes = PREFIX .. ':lanes', slots = PREFIX .. ':slots', blocked = PREFIX .. ':blocked', opens = PREFIX .. ':gates',
+    tat = shared .. ':tat', pauses = shared .. ':pauses', limits = shared .. ':limits',
     untold = queue.gated and queue.gated ~= '1' and queue.gated, tats = {}, tats_changed = {}, woken = false,
   }
   local needed = redis.call('HLEN', gates.needs)
@@ -30,9 +32,12 @@ local function open_gates(queue)
   gates.some_blocked = redis.call('HLEN', gates.blocked) > 0
   local some_held, slots_in_use = redis.call('HLEN', gates.lanes) > 0, redis.call('HLEN', gates.slots) > 0
   redis.call('ZCARD', gates.run)
-  redis.call('ZCARD', gates.tat)
   redis.call('ZCARD', gates.opens)
+  redis.call('ZCARD', gates.tat)
   redis.call('HLEN', gates.limits)
+  if queue.group then
+    add_group(queue, gates)
+  end
 
   local descriptors, holders, holders_changed = {}, {}, {}
   local slots, slots_changed, freed, pauses = {}, {}, {}, {}
@@ -152,12 +157,7 @@ local function open_gates(queue)
   function gates.pause(gate, till)
     redis.call('ZADD', gates.pauses, till == math.huge and '+inf' or int(till), gate)
     pauses[gate], gates.some_paused = till, true
-    local last = tonumber(redis.call('ZRANGE', gates.pauses, -1, -1, 'WITHSCORES')[2])
-    if last == math.huge then
-      redis.call('PERSIST', gates.pauses)
-    else
-      redis.call('PEXPIRE', gates.pauses, int(math.ceil(math.max(last - queue.now, 0) / 1000) + 60000))
-    end
+    keep_while_told(gates.pauses, queue.now)
   end
 
   --- gates.pause_longer: until then, if it is not paused for longer.
@@ -194,11 +194,19 @@ local function open_gates(queue)
     end
   end
 
+  --- gates.kick_all: somebody has to, in whatever queue they wait.
+  function gates.kick_all(gate)
+    gates.kick(gate)
+    if gates.group then
+      gates.group.kick(gate)
+    end
+  end
+
   --- gates.kick_freed: gates that got a slot back may be tried.
   function gates.kick_freed()
-    if gates.some_blocked then
+    if gates.some_blocked or gates.group then
       for gate in pairs(freed) do
-        gates.kick(gate)
+        gates.kick_all(gate)
       end
     end
     freed = {}
@@ -291,8 +299,10 @@ local function open_gates(queue)
       if #past > 0 then
         redis.call('ZREM', gates.tat, unpack(past))
       end
-      local last = tonumber(redis.call('ZRANGE', gates.tat, -1, -1, 'WITHSCORES')[2] or queue.now)
-      redis.call('PEXPIRE', gates.tat, int(math.ceil(math.max(last - queue.now, 0) / 1000) + 60000))
+      keep_while_told(gates.tat, queue.now)
+    end
+    if gates.group then
+      gates.group.close()
     end
     -- No message with gates is left, and none waits: the queue is a plain one again.
     if queue.gated and queue.main == 0 and redis.call('EXISTS', gates.needs) == 0 then
@@ -316,7 +326,12 @@ local function open_gates(queue)
         redis.call('UNLINK', PREFIX .. ':dedupe:' .. key)
       end
     end
-    redis.call('UNLINK', gates.run, gates.needs, gates.lanes, gates.slots, gates.tat, gates.pauses, gates.blocked, gates.opens)
+    redis.call('UNLINK', gates.run, gates.needs, gates.lanes, gates.slots, gates.blocked, gates.opens)
+    if queue.group then
+      redis.call('ZREM', queue.group .. ':queues', PREFIX)
+    else
+      redis.call('UNLINK', gates.tat, gates.pauses)
+    end
   end
 
   return gates

@@ -5,6 +5,7 @@
 --- add_limits: gates.refusal, gates.grant, and what they look up.
 local function add_limits(queue, gates)
   local classes, overridden = {}, nil
+  local group = gates.group
   local shut, shut_for = {}, {} -- gate -> when it opens; for which cost, at least
   local due, due_count = {}, 0
 
@@ -120,8 +121,14 @@ local function add_limits(queue, gates)
         end
       else
         local limit = tonumber(limit_of(gate, class) or nil)
-        if limit and gates.slots_of(gate) >= limit then
-          at = 0
+        local used, back = limit and gates.slots_of(gate), 0
+        if limit and group and used < limit then
+          local elsewhere
+          elsewhere, back = group.slots_of(gate)
+          used = used + elsewhere
+        end
+        if limit and used >= limit then
+          at = back
         end
         due[due_count + 1], due[due_count + 2] = kind, gate
         due_count = due_count + 3
@@ -132,6 +139,9 @@ local function add_limits(queue, gates)
         if first[1] and first[1] ~= descriptor.flow and tonumber(first[2]) < score then
           at = 0
         end
+      end
+      if not at and group then
+        at = group.gives_way(gate)
       end
       if at and at > opens then
         refusing, opens, wanted = gate, at, till > now and 0 or cost
@@ -147,6 +157,9 @@ local function add_limits(queue, gates)
   function gates.grant()
     for i = 1, due_count, 3 do
       local gate = due[i + 1]
+      if group then
+        group.passed(gate)
+      end
       if due[i] == 'R' then
         gates.tats[gate], gates.tats_changed[gate] = due[i + 2], true
       else

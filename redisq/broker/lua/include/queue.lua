@@ -7,7 +7,7 @@
 --- open_queue: the queue's state, or nil and the refusal. `rules` is nil in a queue to which nobody declared any.
 --- The reads double as type checks: a key of a wrong type ends the script here, before its first write.
 local function open_queue()
-  local found = redis.call('HMGET', CONFIG, 'layout', 'paused', 'grace_until', 'lease', 'rules', 'gated')
+  local found = redis.call('HMGET', CONFIG, 'layout', 'paused', 'grace_until', 'lease', 'rules', 'gated', 'group')
   if found[1] ~= '1' then
     if found[1] then
       return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has layout ' .. found[1] .. ', this redisq knows layout 1')
@@ -35,7 +35,7 @@ local function open_queue()
   end
   local queue = {
     now = now_us(), clock = clock, paused = found[2] == '1', grace = grace, lease = lease, rules = rules, config = {},
-    gated = found[6],
+    gated = found[6], group = found[7] or nil,
     main = redis.call('ZCARD', MAIN), delayed = redis.call('ZCARD', DELAYED), retry = redis.call('ZCARD', RETRY),
     processing = redis.call('ZCARD', PROCESSING), dead = redis.call('ZCARD', DLQ),
     bodies = redis.call('HLEN', MESSAGES), meta = redis.call('HLEN', META),
