@@ -165,7 +165,7 @@ def open_face(face: str, raw: redis.Redis, keys: QueueKeys) -> Iterator[Broker]:
     where = raw.connection_pool.connection_kwargs
     if face.startswith("sync"):
         client = (
-            fakeredis.FakeRedis(server=where["server"])
+            fakeredis.FakeRedis(server=where["server"], protocol=2)
             if fake
             else redis.Redis(port=where["port"], protocol=2, retry=Retry(NoBackoff(), 0))
         )
@@ -175,7 +175,7 @@ def open_face(face: str, raw: redis.Redis, keys: QueueKeys) -> Iterator[Broker]:
         return
     with asyncio.Runner() as runner:
         async_client = (
-            fakeredis.FakeAsyncRedis(server=where["server"])
+            fakeredis.FakeAsyncRedis(server=where["server"], protocol=2)
             if fake
             else redis.asyncio.Redis(port=where["port"], protocol=2, retry=AsyncRetry(NoBackoff(), 0))
         )

@@ -22,7 +22,8 @@ from redisq.app.middleware import Middleware, OutgoingCall
 from redisq.app.outbox import Outbox
 from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_options
 from redisq.app.shared import SHARED
-from redisq.app.task import Task, TaskDecorator, definitions_of
+from redisq.app.sharing import definitions_of, group_of
+from redisq.app.task import Task, TaskDecorator
 from redisq.broker.connection import Server, timeout_from_environment, url_from_environment
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
@@ -143,6 +144,10 @@ class RedisQ:
             ConfigError: Two tasks give one limit two rules.
         """
         return definitions_of(task for task in self.tasks.values() if self.queue_of(task.definition) == queue)
+
+    def group_of(self, queue: str) -> str | None:
+        """The group whose limits a queue shares, as far as the tasks here say."""
+        return group_of(task for task in self.tasks.values() if self.queue_of(task.definition) == queue)
 
     def limit_names(self, queue: str) -> set[str]:
         """The names of the limits of the tasks that are sent to a queue, also of those without a rule."""
@@ -287,6 +292,11 @@ class RedisQ:
         self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
     ) -> Outbox:
         queue = self.queue_of(options, send)
+        if send.queue and gating and gating.group and (group := self.group_of(queue)) and group != gating.group:
+            raise ConfigError(
+                f"task {options.name}: group={gating.group!r}, and queue {queue} is in group {group!r}, where its limits are;"
+                " send it to another queue, or with that group="
+            )
         sends = [send] * len(messages)
         if self.hooks.enqueue:
             calls = [self._outgoing(queue, send, message) for message in messages]

@@ -17,7 +17,7 @@ from redisq.types import microseconds
 __all__ = ["GATE_OPTIONS", "Entry", "Gating", "gating_of", "own_options"]
 
 #: The options of a task that are about its gates; a call may have its own.
-GATE_OPTIONS = ("key", "limits", "cost", "on_dead", "lane_cap", "dedupe_key", "dedupe_ttl", "dedupe")
+GATE_OPTIONS = ("key", "limits", "cost", "group", "on_dead", "lane_cap", "dedupe_key", "dedupe_ttl", "dedupe")
 #: Of these, what is a template in the decorator, and the name itself for a call.
 _NAMES = ("key", "dedupe_key")
 
@@ -41,6 +41,7 @@ class Gating:
     Attributes:
         gates: As given.
         refuses: A call whose dedupe key another one has is an error.
+        group: The queues that share its limits; None: its queue has them alone.
 
     Raises:
         ConfigError: The dedupe key is not valid.
@@ -51,6 +52,7 @@ class Gating:
         self._options = options
         self._function = function
         self.refuses = options.dedupe == "raise"
+        self.group = options.group
         self._prefix = f"{options.name}:"
         self._mode: Literal["ignore", "replace", "extend"] = "ignore"
         if options.dedupe in ("replace", "extend"):
@@ -64,7 +66,7 @@ class Gating:
     def at_the_door_alone(self, *, lane: bool) -> Gating | None:
         """The same without limits, and without a lane unless it is to be kept; None: nothing is left of it."""
         options = self._options if lane else replace(self._options, key=None, on_dead="continue", lane_cap=None)
-        return gating_of(replace(options, limits=(), cost=None), self._function)
+        return gating_of(replace(options, limits=(), cost=None, group=None), self._function)
 
     @property
     def definitions(self) -> Mapping[str, str]:

@@ -26,11 +26,12 @@ class LimitState:
         rule: What it lets through, e.g. `30/s`; None: any number, until it is paused.
         by_operator: The rule was set by an operator, and goes before the one in the code.
         free: What it lets through now, pauses aside; of a limit with instances: what a new one does. None: any number.
-        in_use: Slots that running jobs hold.
+        in_use: Slots that running jobs hold, in all queues that share it.
         waiting: Messages that are held back by it.
         lanes: Lanes that these are in; messages without a lane count as one for each set of limits.
         opens_in: Seconds until the next of them may pass; None: none waits, or it is for a slot or an operator.
         paused_for: Seconds that it is paused for; infinite: until it is resumed; None: it is not.
+        group: The group of queues that share it; None: it is the queue's alone.
     """
 
     name: str
@@ -42,6 +43,7 @@ class LimitState:
     lanes: int = 0
     opens_in: float | None = None
     paused_for: float | None = None
+    group: str | None = None
 
 
 def limits_of(keys: QueueKeys) -> Steps[list[LimitState]]:
@@ -58,6 +60,7 @@ def limits_of(keys: QueueKeys) -> Steps[list[LimitState]]:
             view.flows,
             view.opens_in,
             view.paused_for or None,
+            view.group,
         )
         for view in views
     ]

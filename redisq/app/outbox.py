@@ -9,7 +9,7 @@ from redisq.app.gating import Gating
 from redisq.app.job import Job
 from redisq.app.settings import SendOptions, Settings, TaskOptions
 from redisq.broker.commands import GATED_BATCH, MAX_BATCH, Command, Enqueue, Enqueued, enqueue
-from redisq.broker.keys import QueueKeys
+from redisq.broker.keys import GroupKeys, QueueKeys
 from redisq.codec.hints import Shape
 from redisq.codec.msgpack import decode, encode
 from redisq.codec.values import Flattener
@@ -52,7 +52,7 @@ class Outbox:
         ways = _ways(options, sends, settings)
         bodies = [_encoded(message, shape, settings.max_bytes) for message in messages]
         if gating:
-            stored = [*_gated(ids, bodies, ways, messages, gating)]
+            stored = [*_gated(ids, bodies, ways, messages, gating, keys.namespace)]
         else:
             stored = [Enqueue(new, body, *way) for new, body, way in zip(ids, bodies, ways, strict=True)]
         self._size = GATED_BATCH if gating else MAX_BATCH
@@ -135,14 +135,15 @@ def _way(options: TaskOptions, send: SendOptions, settings: Settings) -> Way:
 
 
 def _gated(
-    ids: Sequence[str], bodies: Sequence[bytes], ways: Iterator[Way], messages: Sequence[Message], gating: Gating
+    ids: Sequence[str], bodies: Sequence[bytes], ways: Iterator[Way], messages: Sequence[Message], gating: Gating, namespace: str
 ) -> Iterator[Enqueue]:
     """Give the messages with their lanes, limits and dedupe keys. The limits' rules travel once a command."""
+    group = GroupKeys(gating.group, namespace).prefix if gating.group else ""
     told = False
     for at, (new, body, way, message) in enumerate(zip(ids, bodies, ways, messages, strict=True)):
         descriptor, cap, dedupe = gating.entry(way.head_start, message.args, message.kwargs or {})
         told = told and at % GATED_BATCH != 0
-        yield Enqueue(new, body, *way, descriptor, cap, dedupe, gating.definitions if descriptor and not told else None)
+        yield Enqueue(new, body, *way, descriptor, cap, dedupe, gating.definitions if descriptor and not told else None, group)
         told = told or bool(descriptor)
 
 

@@ -80,6 +80,8 @@ class TaskOptions:
         cost: What a call takes out of a rate: a number, the name of the argument that has it, or a function; by limit when
             there are several: `{"tokens": "n_tokens"}`.
         on_dead: When the first of a lane is dead for good: `continue` with the next, or `hold` the lane for an operator.
+        group: Queues whose tasks have the same `group` share their limits: one budget, one pause, one set of rules. None: the
+            limits are its queue's, unless another task puts that queue in a group.
         lane_cap: So many messages wait and run in one lane; for more, `LaneFull` is raised. None: any number.
         dedupe_key: Once at the door: a template or a function, as `key`. While a call with the same key waits or runs, it
             stands for the next one.
@@ -106,6 +108,7 @@ class TaskOptions:
     key: str | Callable[..., Any] | None = None
     limits: Sequence[str] = ()
     cost: Cost | None = None
+    group: str | None = None
     on_dead: Literal["continue", "hold"] = "continue"
     lane_cap: int | None = None
     dedupe_key: str | Callable[..., Any] | None = None
@@ -116,6 +119,8 @@ class TaskOptions:
         check_name("task", self.name)
         if self.queue is not None:
             check_name("queue", self.queue)
+        if self.group is not None:
+            check_name("group", self.group)
         if type(self.max_retries) is not int or self.max_retries < 0:
             raise ConfigError(f"task {self.name}: max_retries={self.max_retries!r}: want a whole number >= 0")
         for what, value in (("retry_backoff", self.retry_backoff), ("retry_backoff_max", self.retry_backoff_max)):

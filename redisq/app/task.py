@@ -14,15 +14,15 @@ from redisq.app.context import Context, current_context, detached
 from redisq.app.gating import Gating, gating_of, own_options
 from redisq.app.job import Job
 from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
+from redisq.app.sharing import check_sharing
 from redisq.app.signature import Parameters, signature_of
 from redisq.codec.hints import Shape, shape_of
 from redisq.errors import ConfigError
 from redisq.gates.descriptor import Cost
-from redisq.gates.limit import show_definition
 from redisq.message import Message
 from redisq.types import Seconds
 
-__all__ = ["Sender", "Task", "TaskDecorator", "definitions_of"]
+__all__ = ["Sender", "Task", "TaskDecorator"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,6 +119,7 @@ class Task(Generic[P, R, T]):
         key: object = None,
         limits: Sequence[str] | None = None,
         cost: Cost | None = None,
+        group: str | None = None,
         on_dead: Literal["continue", "hold"] | None = None,
         lane_cap: int | None = None,
         dedupe_key: object = None,
@@ -136,6 +137,7 @@ class Task(Generic[P, R, T]):
             key: The lane itself, not a template: `key=42`; `""`: none.
             limits: Other limits than the task's. As there.
             cost: As the task's.
+            group: As the task's.
             on_dead: As the task's.
             lane_cap: As the task's.
             dedupe_key: The key itself, not a template: `dedupe_key=update_id`; `""`: none.
@@ -147,7 +149,7 @@ class Task(Generic[P, R, T]):
         """
         send = send_options(self._send, countdown=countdown, eta=eta, expires=expires, priority=priority, queue=queue)
         gates = {
-            "key": key, "limits": limits, "cost": cost, "on_dead": on_dead, "lane_cap": lane_cap,
+            "key": key, "limits": limits, "cost": cost, "group": group, "on_dead": on_dead, "lane_cap": lane_cap,
             "dedupe_key": dedupe_key, "dedupe_ttl": dedupe_ttl, "dedupe": dedupe,
         }  # fmt: skip
         definition = own_options(self.definition, gates)
@@ -262,6 +264,7 @@ class Options(TypedDict, total=False):
     key: str | Callable[..., Any] | None
     limits: Sequence[str]
     cost: Cost | None
+    group: str | None
     on_dead: Literal["continue", "hold"]
     lane_cap: int | None
     dedupe_key: str | Callable[..., Any] | None
@@ -318,28 +321,12 @@ class TaskDecorator:
         if name in self._tasks:
             known = _place(self._tasks[name].handler)
             raise ConfigError(f"two tasks are called {name!r}: {known} and {_place(handler)}; give one name=")
+        if task.definition.group is not None and not task.gating:
+            raise ConfigError(f"task {name}: group={task.definition.group!r} is about its limits; give it some with limits=")
         if task.gating:
-            definitions_of(other for other in (*self._tasks.values(), task) if other.definition.queue == task.definition.queue)
+            check_sharing((*self._tasks.values(), task))
         self._tasks[name] = task
         return task
-
-
-def definitions_of(tasks: Iterable[Task[..., Any]]) -> dict[str, str]:
-    """Return the rules of the limits of tasks that share a queue, by class.
-
-    Raises:
-        ConfigError: Two tasks give one limit two rules.
-    """
-    found: dict[str, tuple[str, str]] = {}
-    for task in tasks:
-        for name, rule in task.gating.definitions.items() if task.gating else ():
-            known, where = found.setdefault(name, (rule, task.name))
-            if known != rule:
-                raise ConfigError(
-                    f"task {task.name}: limit {name!r} is {show_definition(rule)} here and {show_definition(known)} in task"
-                    f" {where}, on the same queue: a limit has one rule; rename one"
-                )
-    return {name: rule for name, (rule, _) in found.items()}
 
 
 def _place(handler: Callable[..., Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from redisq.broker.keys import ExchangeKeys, QueueKeys
+from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
 from redisq.message import PLAIN, Delivery, Meta, parse_meta
 from redisq.types import MAX_MICROSECONDS
 
@@ -37,6 +37,7 @@ __all__ = [
     "extend",
     "find",
     "inspect",
+    "join",
     "keep_progress",
     "kick",
     "limited",
@@ -118,6 +119,7 @@ class Enqueue(NamedTuple):
         lane_cap: It is refused when so many of its lane wait or run; 0: any number may.
         dedupe: Which message may stand for it; None: none.
         definitions: Class -> definition of the limits in `descriptor`: written where that class has none yet.
+        group: The prefix of the keys of the group that its limits are shared in: a queue that is in none joins it.
     """
 
     id: str
@@ -129,6 +131,7 @@ class Enqueue(NamedTuple):
     lane_cap: int = 0
     dedupe: Dedupe | None = None
     definitions: Mapping[str, str] | None = None
+    group: str = ""
 
 
 class Enqueued(NamedTuple):
@@ -221,12 +224,12 @@ def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[Enqueued]:
     """Accept up to `MAX_BATCH` messages, all that nothing speaks against, or none when the command fails."""
     args: list[Any] = []
     # Unpacked at once: a field of a thousand messages by its name costs more than all that is done with it.
-    for ident, body, head_start, due, expires, descriptor, cap, dedupe, definitions in messages:
+    for ident, body, head_start, due, expires, descriptor, cap, dedupe, definitions, group in messages:
         options = "" if due == "0" and head_start == 0 and not expires else f"{head_start} {due} {expires}".rstrip()
         if descriptor or dedupe is not None:
             once = "" if dedupe is None else f"{dedupe.mode} {dedupe.window} {dedupe.key}"
             rules = "".join([f"{name}={rule};" for name, rule in definitions.items()]) if definitions else ""
-            options = f"{options}|{descriptor}|{cap or ''}|{once}|{rules}"
+            options = f"{options}|{descriptor}|{cap or ''}|{once}|{rules}{group and '|' + group}"
         args += (ident, body, options)
     return Command("enqueue", keys, tuple(args), _enqueued, numbered=True)
 
@@ -342,6 +345,11 @@ def set_limit(keys: QueueKeys, name: str, definition: str, whose: Literal["opera
     What that very gate has given out counts by the new rule; other gates of a class: see `redisq.broker.gates`.
     """
     return Command("set_limit", keys, (whose, name, definition), _nothing, numbered=True)
+
+
+def join(keys: QueueKeys, group: GroupKeys | None) -> Command[None]:
+    """Make a queue's limits those of a group, or its own. What rates gave out, pauses and rules come along. Safe to repeat."""
+    return Command("join", keys, (group.prefix if group else "",), _nothing)
 
 
 def kick(keys: QueueKeys, gates: Sequence[str]) -> Command[None]:

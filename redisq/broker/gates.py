@@ -7,13 +7,13 @@ tried; who waits already has to be told, page by page. When that is cut short, s
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from redisq.broker import commands
 from redisq.broker.commands import MAX_BATCH, Command
-from redisq.broker.keys import QueueKeys
+from redisq.broker.keys import GroupKeys, QueueKeys
 from redisq.broker.queues import Steps
 from redisq.errors import BrokerError
 
@@ -30,12 +30,13 @@ class GateView(NamedTuple):
         name: `bot`, `chat:42`, `@42`.
         definition: The rule that holds for it, as stored (`redisq.gates.limit.show_definition`); empty: it can only be paused.
         by_operator: The rule is an operator's, not the code's.
-        in_use: Slots that running messages hold.
+        in_use: Slots that running messages hold, in all queues that share it.
         free: What it lets through now, pauses aside: tokens or slots; None: any number, or it is a class of many gates.
         opens_in: Seconds until the first who waits there may pass; None: nobody waits, or it opens with a slot or by hand.
         flows: Lanes, and sets of limits without a lane, that wait there; for a class without instances and for a gate.
         messages: Messages in these flows.
         paused_for: Seconds; infinite: until somebody resumes it; 0: it is not paused.
+        group: The group of queues that share it; None: it is the queue's alone.
     """
 
     name: str
@@ -47,6 +48,7 @@ class GateView(NamedTuple):
     flows: int = 0
     messages: int = 0
     paused_for: float = 0.0
+    group: str | None = None
 
 
 def pause(keys: QueueKeys, gate: str, microseconds: int | None) -> Steps[None]:
@@ -54,17 +56,18 @@ def pause(keys: QueueKeys, gate: str, microseconds: int | None) -> Steps[None]:
 
     What runs goes on.
     """
-    was_paused: float = yield Command("", keys, ("ZSCORE", keys.named("pauses"), gate), _score)
+    shared = yield from _where_limits_are(keys)
+    was_paused: float = yield Command("", keys, ("ZSCORE", shared.named("pauses"), gate), _score)
     yield commands.pause_gate(keys, gate, microseconds)
     if was_paused and _is_class(gate):
-        yield from _kick_waiting(keys, gate)  # it may open sooner than they were told
+        yield from _kick_waiting(keys, gate, shared)  # it may open sooner than they were told
 
 
 def resume(keys: QueueKeys, gate: str) -> Steps[None]:
     """Let messages pass again."""
     yield commands.pause_gate(keys, gate, 0)
     if _is_class(gate):
-        yield from _kick_waiting(keys, gate)
+        yield from _kick_waiting(keys, gate, (yield from _where_limits_are(keys)))
 
 
 def set_limit(keys: QueueKeys, name: str, definition: str) -> Steps[None]:
@@ -74,22 +77,27 @@ def set_limit(keys: QueueKeys, name: str, definition: str) -> Steps[None]:
     """
     yield commands.set_limit(keys, name, definition)
     if _is_class(name):
-        yield from _kick_waiting(keys, name)
-        yield from _kick_indebted(keys, name)
+        yield from _kick_all(keys, name)
 
 
-def define_limits(keys: QueueKeys, definitions: Mapping[str, str]) -> Steps[None]:
-    """Make the code's rules those of the code that runs: of each class that has another one now. Operators' go before them."""
+def define_limits(keys: QueueKeys, definitions: Mapping[str, str], group: str | None = None) -> Steps[None]:
+    """Make the code's group and rules those of the code that runs: of each class that has another one now.
+
+    Operators' rules go before them. Code without any limit says nothing about a queue's group.
+    """
+    if not definitions and group is None:
+        return
+    yield commands.join(keys, GroupKeys(group, keys.namespace) if group else None)
     if not definitions:
         return
-    found: list[str | None] = yield Command("", keys, ("HMGET", keys.named("limits"), *definitions), _texts_or_none)
+    shared = yield from _where_limits_are(keys)
+    found: list[str | None] = yield Command("", keys, ("HMGET", shared.named("limits"), *definitions), _texts_or_none)
     for (name, definition), known in zip(definitions.items(), found, strict=True):
         if known == definition:
             continue
         yield commands.set_limit(keys, name, definition, "code")
         if known is not None:
-            yield from _kick_waiting(keys, name)
-            yield from _kick_indebted(keys, name)
+            yield from _kick_all(keys, name)
 
 
 def clear_limit(keys: QueueKeys, name: str) -> Steps[None]:
@@ -99,14 +107,17 @@ def clear_limit(keys: QueueKeys, name: str) -> Steps[None]:
 
 def read_limits(keys: QueueKeys) -> Steps[list[GateView]]:
     """Return how each class stands, and each gate and lane that is paused, waited at, in use or has a rule of its own, by name."""
+    shared = yield from _where_limits_are(keys)
+    queues = yield from _sharing(keys, shared)
     read: list[Any] = yield (
         Command("", keys, ("TIME",), _microseconds),
-        Command("", keys, ("HGETALL", keys.named("limits")), _texts),
-        Command("", keys, ("ZRANGE", keys.named("pauses"), 0, -1, "WITHSCORES"), _scores),
-        Command("", keys, ("HGETALL", keys.named("slots")), _numbers),
+        Command("", keys, ("HGETALL", shared.named("limits")), _texts),
+        Command("", keys, ("ZRANGE", shared.named("pauses"), 0, -1, "WITHSCORES"), _scores),
         Command("", keys, ("ZRANGE", keys.named("gates"), 0, _PAGE - 1, "WITHSCORES"), _scores),
+        *(Command("", keys, ("HGETALL", each.named("slots")), _numbers) for each in queues),
     )
-    now, definitions, pauses, slots, opens = _sound(read)
+    now, definitions, pauses, opens, *held = _sound(read)
+    slots = dict(sum((Counter(each) for each in held), Counter()))
     flows, messages = yield from _waiting(keys)
     names = {name.removeprefix("=") for name in definitions if name != "=*"} | set(slots) | set(flows)
     names |= {name for name, until in pauses.items() if until > now}
@@ -114,7 +125,7 @@ def read_limits(keys: QueueKeys) -> Steps[list[GateView]]:
     full_at: dict[str, float] = {}
     for at in range(0, len(rates), _PAGE):
         page = rates[at : at + _PAGE]
-        found = yield tuple(Command("", keys, ("ZSCORE", keys.named("tat"), name), _score) for name in page)
+        found = yield tuple(Command("", keys, ("ZSCORE", shared.named("tat"), name), _score) for name in page)
         full_at |= dict(zip(page, _sound(found), strict=True))
     views = []
     for name in sorted(names):
@@ -131,6 +142,7 @@ def read_limits(keys: QueueKeys) -> Steps[list[GateView]]:
                 flows.get(name, 0),
                 messages.get(name, 0),
                 max(until - now, 0.0) / 1_000_000,
+                shared.group if isinstance(shared, GroupKeys) else None,
             )
         )
     return views
@@ -157,21 +169,43 @@ def _waiting(keys: QueueKeys) -> Steps[tuple[dict[str, int], dict[str, int]]]:
     return flows, messages
 
 
-def _kick_waiting(keys: QueueKeys, name: str) -> Steps[None]:
+def _where_limits_are(keys: QueueKeys) -> Steps[QueueKeys | GroupKeys]:
+    """What has the queue's rules, pauses and what rates gave out: the queue itself, or its group."""
+    prefix: str = yield Command("", keys, ("HGET", keys.named("config"), "group"), lambda reply: _text(reply or ""))
+    return GroupKeys.of_prefix(prefix) if prefix else keys
+
+
+def _sharing(keys: QueueKeys, shared: QueueKeys | GroupKeys) -> Steps[list[QueueKeys]]:
+    """The queues that share its limits, itself among them."""
+    if isinstance(shared, QueueKeys):
+        return [keys]
+    prefixes: dict[str, float] = yield Command("", keys, ("ZRANGE", shared.named("queues"), 0, -1, "WITHSCORES"), _scores)
+    return [shared.queue(prefix) for prefix in prefixes]
+
+
+def _kick_all(keys: QueueKeys, name: str) -> Steps[None]:
+    """Tell all whom a new rule of a class concerns."""
+    shared = yield from _where_limits_are(keys)
+    yield from _kick_waiting(keys, name, shared)
+    yield from _kick_indebted(keys, name, shared)
+
+
+def _kick_waiting(keys: QueueKeys, name: str, shared: QueueKeys | GroupKeys) -> Steps[None]:
     """Tell who waits at the gates of a class."""
-    cursor = 0
-    while True:
-        cursor, page = yield Command("", keys, ("HSCAN", keys.named("blocked"), cursor, "COUNT", _PAGE), _page)
-        yield from _kick(keys, name, page.values())
-        if cursor == 0:
-            return
+    for each in (yield from _sharing(keys, shared)):
+        cursor = 0
+        while True:
+            cursor, page = yield Command("", each, ("HSCAN", each.named("blocked"), cursor, "COUNT", _PAGE), _page)
+            yield from _kick(each, name, page.values())
+            if cursor == 0:
+                break
 
 
-def _kick_indebted(keys: QueueKeys, name: str) -> Steps[None]:
+def _kick_indebted(keys: QueueKeys, name: str, shared: QueueKeys | GroupKeys) -> Steps[None]:
     """Make what the gates of a class have given out count by the present rule."""
     cursor = 0
     while True:
-        cursor, page = yield Command("", keys, ("ZSCAN", keys.named("tat"), cursor, "MATCH", f"{name}:*", "COUNT", _PAGE), _page)
+        cursor, page = yield Command("", keys, ("ZSCAN", shared.named("tat"), cursor, "MATCH", f"{name}:*", "COUNT", _PAGE), _page)
         yield from _kick(keys, name, page)
         if cursor == 0:
             return

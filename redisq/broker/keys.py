@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 
 from redisq.types import check_name
 
-__all__ = ["EXCHANGE", "FIXED", "GATES", "ExchangeKeys", "QueueKey", "QueueKeys"]
+__all__ = ["EXCHANGE", "FIXED", "GATES", "GROUP", "SHARED", "ExchangeKeys", "GroupKeys", "QueueKey", "QueueKeys"]
+
+
+#: What the keys of groups begin with, behind the namespace. A queue's name has no colon.
+_GROUPS = "redisq:group:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,16 @@ GATES: tuple[QueueKey, ...] = (
     QueueKey("limits", "limits", "hash", "class -> rule in the code; `=class` or `=gate` -> an operator's; stays"),
 )
 
+#: Those of `GATES` that queues with the same `group=` have together, under the group's prefix.
+SHARED = ("tat", "pauses", "limits")
+
+#: What a group of queues has besides those.
+GROUP: tuple[QueueKey, ...] = (
+    QueueKey("queues", "queues", "zset", "its queues' prefixes; score = last claim that got less than it asked for, us"),
+    QueueKey(
+        "turns", "turns", "zset", "gate and queue -> when it let that queue pass, while another waits there; has a time to live"
+    ),
+)
 
 #: The keys of an exchange of the kombu transport, in the order of `lua/include/exchange.lua`.
 EXCHANGE: tuple[QueueKey, ...] = (
@@ -126,6 +140,43 @@ class QueueKeys:
     def done(self, job_id: str) -> str:
         """The channel on which one job's end is told."""
         return f"{self.prefix}:done:{job_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKeys:
+    """The keys of a group of queues that share their limits.
+
+    Attributes:
+        group: Its name.
+        namespace: Put before it; empty for none. That of its queues.
+        prefix: What all its keys begin with.
+    """
+
+    group: str
+    namespace: str = ""
+    prefix: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_name("group", self.group)
+        if self.namespace:
+            check_name("namespace", self.namespace)
+        object.__setattr__(
+            self, "prefix", f"{self.namespace}:{_GROUPS}{self.group}" if self.namespace else f"{_GROUPS}{self.group}"
+        )
+
+    @classmethod
+    def of_prefix(cls, prefix: str) -> GroupKeys:
+        """The group whose keys begin with that."""
+        namespace, _, group = prefix.rpartition(_GROUPS)
+        return cls(group, namespace.removesuffix(":"))
+
+    def named(self, name: str) -> str:
+        """The key of that short name, e.g. `tat`."""
+        return next(f"{self.prefix}:{key.suffix}" for key in (*GROUP, *GATES) if key.name == name)
+
+    def queue(self, prefix: str) -> QueueKeys:
+        """The keys of one of its queues, by their prefix."""
+        return QueueKeys(prefix.removeprefix(f"{self.namespace}:" if self.namespace else ""), self.namespace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,16 @@ def list_(target: Target, as_json: bool) -> None:
     """List the limits of each queue, and those of their instances and lanes that hold something back.
 
     With --json: {"limits": [{"queue", "name", "rule", "by_operator", "free", "in_use", "waiting", "lanes", "opens_in",
-    "paused", "paused_for"}]}. Times are in seconds; "paused_for" is null when it is not paused, or until it is resumed.
+    "paused", "paused_for", "group"}]}. Times are in seconds; "paused_for" is null when it is not paused, or until it is
+    resumed; "group" is that of the queues that share the limit, or null.
     """
     found = [(keys, state) for keys in target.queues() for state in target.ask(limits_of(keys))]
     if as_json:
         print_json({"limits": [_fields(keys, state) for keys, state in found]})
     elif found:
-        print_table(_COLUMNS, [_row(keys, state) for keys, state in found])
+        grouped = any(state.group for _, state in found)
+        columns = (_COLUMNS[0], "group", *_COLUMNS[1:]) if grouped else _COLUMNS
+        print_table(columns, [_row(keys, state, grouped=grouped) for keys, state in found])
     else:
         say("no limits")
 
@@ -150,10 +153,11 @@ def _fields(keys: QueueKeys, state: LimitState) -> dict[str, Any]:
     return {**fields, "paused": state.paused_for is not None, "paused_for": seconds_or_none(state.paused_for)}
 
 
-def _row(keys: QueueKeys, state: LimitState) -> tuple[object, ...]:
+def _row(keys: QueueKeys, state: LimitState, *, grouped: bool) -> tuple[object, ...]:
+    where = (keys.queue, state.group or "-") if grouped else (keys.queue,)
     whose = "operator" if state.by_operator else "code"
     return (
-        keys.queue, state.name, state.rule or "-", whose if state.rule else "-", "-" if state.free is None else state.free,
+        *where, state.name, state.rule or "-", whose if state.rule else "-", "-" if state.free is None else state.free,
         state.in_use, state.waiting, state.lanes, "-" if state.opens_in is None else span(state.opens_in),
         paused_words(state.paused_for),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redisq.broker.keys import EXCHANGE, FIXED, GATES
+from redisq.broker.keys import EXCHANGE, FIXED, GATES, GROUP
 from redisq.testing.clock import CLOCK_KEY
 
 if TYPE_CHECKING:
@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["check_leaks"]
 
 _PERMANENT = (
-    *(f":{key.suffix}" for key in FIXED if key.name != "never"), ":limits", f":{EXCHANGE[0].suffix}", "redisq:workers"
-)  # fmt: skip
+    *(f":{key.suffix}" for key in FIXED if key.name != "never"),
+    ":limits",
+    f":{GROUP[0].suffix}",
+    f":{EXCHANGE[0].suffix}",
+    "redisq:workers",
+)
 
 #: Keys that a queue has only as long as there are messages with lanes or limits; so `needs` names them.
 _WITH_NEEDS = tuple(f":{key.suffix}" for key in GATES if key.name not in ("limits", "tat", "pauses"))

@@ -269,7 +269,7 @@ class Worker:
             await connector.execute(inspect(keys))
             # Has the server know the script: a claim must not be carried out before the settlements in front of it.
             await connector.execute(settle(keys, ()))
-            await arun(define_limits(keys, self._app.limits_of(keys.queue)), connector)
+            await arun(define_limits(keys, self._app.limits_of(keys.queue), self._app.group_of(keys.queue)), connector)
 
     async def _until_stopped(self, work: Awaitable[None]) -> None:
         """Await the work, or `stop`, whichever is first."""

@@ -8,7 +8,7 @@ import redis
 
 from redisq.broker import commands, exchanges
 from redisq.broker.commands import Command, Enqueue, Settlement
-from redisq.broker.keys import ExchangeKeys, QueueKeys
+from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
 from redisq.broker.scripts import Script
 from tests.clock import START as NOW
 
@@ -49,6 +49,7 @@ CALLS: dict[str, Command[Any]] = {
     "pause_gate": commands.pause_gate(KEYS, "bot", 10),
     "set_limit": commands.set_limit(KEYS, "bot", "1 1000000 1"),
     "kick": commands.kick(KEYS, ["bot"]),
+    "join": commands.join(KEYS, GroupKeys("g")),
     "declare": commands.declare(KEYS, ttl=60_000, message_ttl=5, max_length=9, keep_expired=True),
     "delete": commands.delete(KEYS),
     "restore": commands.restore(KEYS, [("a", 7)], limit=20),

@@ -33,6 +33,7 @@ BLIND = {
     ("pause_gate", "stats"),
     ("set_limit", "stats"),
     ("kick", "stats"),
+    ("join", "stats"),
     ("declare", "stats"),
     ("delete", "stats"),
     *((name, "never") for name in QUEUE_SCRIPTS),
@@ -247,6 +248,7 @@ BAD_ARGUMENTS = {
     "replay": [("dead",) * 1001],
     "cancel": [("a",) * 1001],
     "kick": [("a",) * 1001],
+    "join": [(), ("a b",), ("q",), ("g", "h")],
     "pause_gate": [("", 1), ("a b", 1), ("bot", ""), ("bot", "-1"), ("bot", "x"), ("bot", str(2**53))],
     "set_limit": [
         ("nobody", "bot", "1"), ("code", "chat:42", "1"), ("operator", "", "1"), ("operator", "@1", "1"), ("operator", "a b", "1"),

@@ -9,7 +9,7 @@ import pytest
 
 from redisq.broker import commands, exchanges
 from redisq.broker.commands import Claimed, Command, Dedupe, Enqueue, Enqueued, Found, Outcome, QueueView, Row, Settlement
-from redisq.broker.keys import ExchangeKeys, QueueKeys
+from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
 from redisq.message import PLAIN, Delivery, Meta
 
 KEYS = QueueKeys("q")
@@ -50,6 +50,12 @@ SENT = {
     "pause of a gate without an end": (commands.pause_gate(KEYS, "@42", None), "pause_gate", ("@42", "inf"), False),
     "a limit": (commands.set_limit(KEYS, "bot", "1 2 3"), "set_limit", ("operator", "bot", "1 2 3"), True),
     "kick": (commands.kick(KEYS, ["bot", "chat:42"]), "kick", ("bot", "chat:42"), False),
+    "join": (commands.join(KEYS, GroupKeys("g", "ns")), "join", ("ns:redisq:group:g",), False),
+    "leave": (commands.join(KEYS, None), "join", ("",), False),
+    "enqueue into a group": (
+        commands.enqueue(KEYS, [Enqueue("a", b"A", descriptor="0 F bot Rbot,1", group="redisq:group:g")]),
+        "enqueue", ("a", b"A", "|0 F bot Rbot,1||||redisq:group:g"), True,
+    ),
     "claim": (_claim(), "claim", ("w", 1, 30, 3, 1000, 1_000_000), True),
     "claim by one who runs suspects apart": (_claim(apart=1), "claim", ("w", 1, 30, 3, 1, 2), True),
     "settle of acks": (

@@ -165,6 +165,7 @@ def test_a_middleware_that_changes_the_arguments_changes_the_lane(door: Door, ap
         ({"dedupe_key": "{chat_id}", "dedupe_ttl": 0}, "want seconds > 0"),
         ({"dedupe_key": "{chat_id}", "dedupe": "drop"}, "'return', 'replace', 'extend' or 'raise'"),
         ({"group": "telegram"}, "group"),
+        ({"group": "a b", "limits": ["bot:30/s"]}, "group 'a b'"),
     ],
 )
 def test_a_mistake_is_found_where_the_task_is_decorated(app: RedisQ, options: dict[str, Any], words: str) -> None:
@@ -189,7 +190,7 @@ def test_two_tasks_of_a_queue_cannot_give_one_limit_two_rules(app: RedisQ) -> No
     @app.task(queue="other", limits=["bot:20/s"])
     async def elsewhere() -> None: ...
 
-    with pytest.raises(ConfigError, match=r"task two: limit 'bot' is 20/s here and 30/s in task one, on the same queue"):
+    with pytest.raises(ConfigError, match=r"task two: limit 'bot' is 20/s here and 30/s in task one, which shares it"):
 
         @app.task(queue="q", limits=["bot:20/s"])
         async def two() -> None: ...

@@ -7,7 +7,7 @@
 --- @include group
 
 local group = ARGV[2]
-if string.find(group, '%s') or group == PREFIX then
+if not group or string.find(group, '%s') or group == PREFIX or #ARGV > 2 then
   return refuse('ARGUMENT', 'join takes the prefix of a group, or nothing')
 end
 local queue, refused = open_queue()
