@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from redisq.broker import commands
-from redisq.broker.keys import FIXED, GATES, QueueKeys
+from redisq.broker.keys import FIXED, GATES, GROUP, SHARED, GroupKeys, QueueKeys
 from redisq.broker.registry import Registry
 from redisq.broker.scripts import SCRIPT_NAMES
 from redisq.cli.main import main
@@ -63,6 +63,15 @@ def keys() -> Iterator[str]:
         content = inspect.cleandoc(function.__doc__).partition("\n")[0]
         rows.append((f"`{function('{' + word + '}')}`", kind, content[0].lower() + content[1:].rstrip(".")))
     yield from table(("key", "type", "content"), rows)
+
+
+def group() -> Iterator[str]:
+    """What the group `telegram` has."""
+    of_group = GroupKeys("telegram")
+    shared = [key for key in GATES if key.name in SHARED]
+    yield from table(
+        ("key", "type", "content"), [(f"`{of_group.named(key.name)}`", key.type, key.content) for key in (*GROUP, *shared)]
+    )
 
 
 def registry() -> Iterator[str]:
@@ -180,6 +189,7 @@ def exits() -> Iterator[str]:
 
 GENERATORS: dict[str, Callable[[], Iterator[str]]] = {
     "redisq-keys": keys,
+    "redisq-group": group,
     "redisq-registry": registry,
     "redisq-scripts": scripts,
     "redisq-includes": includes,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from redisq.broker import commands
 from redisq.broker.commands import MAX_BATCH, Command
+from redisq.broker.groups import sharing, where_limits_are
 from redisq.broker.keys import GroupKeys, QueueKeys
 from redisq.broker.queues import Steps
 from redisq.errors import BrokerError
@@ -56,7 +57,7 @@ def pause(keys: QueueKeys, gate: str, microseconds: int | None) -> Steps[None]:
 
     What runs goes on.
     """
-    shared = yield from _where_limits_are(keys)
+    shared = yield from where_limits_are(keys)
     was_paused: float = yield Command("", keys, ("ZSCORE", shared.named("pauses"), gate), _score)
     yield commands.pause_gate(keys, gate, microseconds)
     if was_paused and _is_class(gate):
@@ -67,7 +68,7 @@ def resume(keys: QueueKeys, gate: str) -> Steps[None]:
     """Let messages pass again."""
     yield commands.pause_gate(keys, gate, 0)
     if _is_class(gate):
-        yield from _kick_waiting(keys, gate, (yield from _where_limits_are(keys)))
+        yield from _kick_waiting(keys, gate, (yield from where_limits_are(keys)))
 
 
 def set_limit(keys: QueueKeys, name: str, definition: str) -> Steps[None]:
@@ -90,7 +91,7 @@ def define_limits(keys: QueueKeys, definitions: Mapping[str, str], group: str | 
     yield commands.join(keys, GroupKeys(group, keys.namespace) if group else None)
     if not definitions:
         return
-    shared = yield from _where_limits_are(keys)
+    shared = yield from where_limits_are(keys)
     found: list[str | None] = yield Command("", keys, ("HMGET", shared.named("limits"), *definitions), _texts_or_none)
     for (name, definition), known in zip(definitions.items(), found, strict=True):
         if known == definition:
@@ -107,8 +108,8 @@ def clear_limit(keys: QueueKeys, name: str) -> Steps[None]:
 
 def read_limits(keys: QueueKeys) -> Steps[list[GateView]]:
     """Return how each class stands, and each gate and lane that is paused, waited at, in use or has a rule of its own, by name."""
-    shared = yield from _where_limits_are(keys)
-    queues = yield from _sharing(keys, shared)
+    shared = yield from where_limits_are(keys)
+    queues = yield from sharing(keys, shared)
     read: list[Any] = yield (
         Command("", keys, ("TIME",), _microseconds),
         Command("", keys, ("HGETALL", shared.named("limits")), _texts),
@@ -169,30 +170,16 @@ def _waiting(keys: QueueKeys) -> Steps[tuple[dict[str, int], dict[str, int]]]:
     return flows, messages
 
 
-def _where_limits_are(keys: QueueKeys) -> Steps[QueueKeys | GroupKeys]:
-    """What has the queue's rules, pauses and what rates gave out: the queue itself, or its group."""
-    prefix: str = yield Command("", keys, ("HGET", keys.named("config"), "group"), lambda reply: _text(reply or ""))
-    return GroupKeys.of_prefix(prefix) if prefix else keys
-
-
-def _sharing(keys: QueueKeys, shared: QueueKeys | GroupKeys) -> Steps[list[QueueKeys]]:
-    """The queues that share its limits, itself among them."""
-    if isinstance(shared, QueueKeys):
-        return [keys]
-    prefixes: dict[str, float] = yield Command("", keys, ("ZRANGE", shared.named("queues"), 0, -1, "WITHSCORES"), _scores)
-    return [shared.queue(prefix) for prefix in prefixes]
-
-
 def _kick_all(keys: QueueKeys, name: str) -> Steps[None]:
     """Tell all whom a new rule of a class concerns."""
-    shared = yield from _where_limits_are(keys)
+    shared = yield from where_limits_are(keys)
     yield from _kick_waiting(keys, name, shared)
     yield from _kick_indebted(keys, name, shared)
 
 
 def _kick_waiting(keys: QueueKeys, name: str, shared: QueueKeys | GroupKeys) -> Steps[None]:
     """Tell who waits at the gates of a class."""
-    for each in (yield from _sharing(keys, shared)):
+    for each in (yield from sharing(keys, shared)):
         cursor = 0
         while True:
             cursor, page = yield Command("", each, ("HSCAN", each.named("blocked"), cursor, "COUNT", _PAGE), _page)

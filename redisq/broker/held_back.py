@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redisq.broker.commands import Command
-from redisq.broker.keys import QueueKeys
+from redisq.broker.groups import read_group
+from redisq.broker.keys import GroupKeys, QueueKeys
 from redisq.broker.queues import Steps
 from redisq.errors import BrokerError
 
@@ -51,10 +52,12 @@ def held_back(queues: Sequence[QueueKeys]) -> Steps[dict[QueueKeys, HeldBack]]:
     """Read what is paused and how much waits; a queue that cannot be read is left out."""
     if not queues:
         return {}
+    groups = yield tuple(read_group(keys) for keys in queues)
     commands: list[Command[Any]] = [Command("", None, ("TIME",), _microseconds)]
-    for keys in queues:
+    for keys, group in zip(queues, groups, strict=True):
+        shared = group if isinstance(group, GroupKeys) else keys
         commands += (
-            Command("", keys, ("ZRANGE", keys.named("pauses"), -_MOST, -1, "WITHSCORES"), _scores),
+            Command("", keys, ("ZRANGE", shared.named("pauses"), -_MOST, -1, "WITHSCORES"), _scores),
             Command("", keys, ("HLEN", keys.named("blocked")), int),
         )
     now, *results = yield tuple(commands)

@@ -37,7 +37,7 @@ FIXED: tuple[QueueKey, ...] = (
     QueueKey("meta", "meta", "hash", "id -> attempt, crashes, last error ...; absent for a plain first delivery"),
     QueueKey("clock", "clock", "string", "the last tick given out, us"),
     QueueKey("stats", "stats", "hash", "counters, never falling"),
-    QueueKey("config", "config", "hash", "layout version, lease, grace_until, paused"),
+    QueueKey("config", "config", "hash", "layout version, lease, grace_until, paused, gated, group"),
     QueueKey("wake", "wake", "zset", "one member at most: a hint that there is something to do"),
     QueueKey("never", "never", "-", "never exists: see lua/include/keys.lua"),
 )

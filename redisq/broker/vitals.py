@@ -82,6 +82,7 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "ZREMRANGEBYRANK": ("ZREMRANGEBYRANK", "{never}", 0, 0),
     "ZREMRANGEBYSCORE": ("ZREMRANGEBYSCORE", "{never}", 0, 0),
     "ZSCORE": ("ZSCORE", "{never}", "1"),
+    "ZUNIONSTORE": ("ZUNIONSTORE", "{never}", 1, "{never}"),
     "BZPOPMIN": ("BZPOPMIN", "{config}", 1),
 }
 

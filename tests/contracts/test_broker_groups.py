@@ -110,6 +110,17 @@ def test_slots_of_a_queue_whose_workers_are_all_dead_are_free_when_their_leases_
     assert pair.casts.claimed_ids() == ["c1", "c2"]
 
 
+def test_a_slot_whose_lease_is_extended_there_stays_taken(pair: Pair) -> None:
+    send(pair.answers, "a1", "a2", needs=SLOT)
+    send(pair.casts, "c1", "c2", needs=SLOT)
+    _, lives = pair.answers.claim().deliveries
+    pair.casts.claim()
+    pair.pass_time_beside_answers(LEASE // 3)
+    pair.answers.extend(lives)
+    pair.pass_time_beside_answers(LEASE - LEASE // 3)
+    assert pair.casts.claimed_ids() == ["c1"]
+
+
 def test_a_holder_whose_lease_ran_out_cannot_have_its_slot_back(pair: Pair) -> None:
     send(pair.answers, "a1", "a2", needs=SLOT)
     late = pair.answers.claim().deliveries

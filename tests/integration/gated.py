@@ -100,3 +100,25 @@ def in_a_process(context: Context) -> None:
 @app.task(queue="refused", bind=True, limits=["bot:1000/s burst 100"], pool="process")
 async def in_a_process_async(context: Context) -> None:
     refused_at_first(context)
+
+
+@app.task(queue="answers", group="platform", limits=["shared:20/s"])
+async def answer(number: int) -> None:
+    note("S", f"answer:{number}")
+
+
+@app.task(queue="broadcasts", group="platform", limits=["shared:20/s"])
+async def broadcast(number: int) -> None:
+    note("S", f"broadcast:{number}")
+
+
+@app.task(queue="answers", group="platform", limits=["gpu: 1 at once"])
+async def paint(seconds: float) -> None:
+    note("S", "paint")
+    await asyncio.sleep(seconds)
+    note("E", "paint")
+
+
+@app.task(queue="broadcasts", group="platform", limits=["gpu: 1 at once"])
+async def draw() -> None:
+    note("S", "draw")
