@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from redisq.app.calls import Calls
 from redisq.app.control import Control
-from redisq.app.gating import GATE_OPTIONS, Gating, gating_of, own_options
+from redisq.app.gating import GATE_OPTIONS, gating_of, own_options
 from redisq.app.hooks import Hooks
 from redisq.app.job import Job
 from redisq.app.middleware import Middleware, OutgoingCall
@@ -28,7 +29,6 @@ from redisq.broker.connection import Server, timeout_from_environment, url_from_
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry
-from redisq.codec.hints import Shape
 from redisq.codec.limits import MAX_BYTES
 from redisq.errors import BrokerError, ConfigError, UnknownTask
 from redisq.message import Message
@@ -235,15 +235,13 @@ class RedisQ:
             EncodeError: An argument cannot travel.
             BrokerError: Redis did not take it.
         """
-        return self.enqueue(*self._by_name(name, args, kwargs, options))[0]
+        return self.enqueue(self._by_name(name, args, kwargs, options))[0]
 
     async def asend(self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job:
         """Send a call by its task's name, from async code. As `send`."""
-        return (await self.aenqueue(*self._by_name(name, args, kwargs, options)))[0]
+        return (await self.aenqueue(self._by_name(name, args, kwargs, options)))[0]
 
-    def _by_name(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any]
-    ) -> tuple[TaskOptions, SendOptions, list[Message], Shape | None, Gating | None]:
+    def _by_name(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any]) -> Calls:
         known = self.tasks.get(name)
         known_options = known.definition if known else TaskOptions(name=name)
         definition = own_options(known_options, {option: options.pop(option, None) for option in GATE_OPTIONS})
@@ -254,43 +252,28 @@ class RedisQ:
         gating = known.gating if known else None
         if definition is not known_options:
             gating = gating_of(definition, known or _anything)
-        return definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None, gating
+        return Calls(definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None, gating)
 
-    def enqueue(
-        self,
-        options: TaskOptions,
-        send: SendOptions,
-        messages: list[Message],
-        shape: Shape | None,
-        gating: Gating | None = None,
-    ) -> list[Job]:
+    def enqueue(self, calls: Calls) -> list[Job]:
         """Store messages of one task. Users call `Task.delay`."""
-        outbox = self._outbox(options, send, messages, shape, gating)
+        outbox = self._outbox(calls)
         results: list[Any] = []
         for command in outbox.commands:
             with _kept(results):
                 results += self.connector.execute_many((command,))
         return outbox.jobs(results)
 
-    async def aenqueue(
-        self,
-        options: TaskOptions,
-        send: SendOptions,
-        messages: list[Message],
-        shape: Shape | None,
-        gating: Gating | None = None,
-    ) -> list[Job]:
+    async def aenqueue(self, calls: Calls) -> list[Job]:
         """Store messages of one task, from async code. Users call `Task.adelay`."""
-        outbox = self._outbox(options, send, messages, shape, gating)
+        outbox = self._outbox(calls)
         results: list[Any] = []
         for command in outbox.commands:
             with _kept(results):
                 results += await self.async_connector.execute_many((command,))
         return outbox.jobs(results)
 
-    def _outbox(
-        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
-    ) -> Outbox:
+    def _outbox(self, calls: Calls) -> Outbox:
+        options, send, messages, shape, gating = calls
         queue = self.queue_of(options, send)
         if send.queue and gating and gating.group and (group := self.group_of(queue)) and group != gating.group:
             raise ConfigError(
@@ -299,9 +282,9 @@ class RedisQ:
             )
         sends = [send] * len(messages)
         if self.hooks.enqueue:
-            calls = [self._outgoing(queue, send, message) for message in messages]
-            messages = [Message(call.task, call.args, dict(call.kwargs)) for call in calls]
-            sends = [call.send for call in calls]
+            outgoing = [self._outgoing(queue, send, message) for message in messages]
+            messages = [Message(call.task, call.args, dict(call.kwargs)) for call in outgoing]
+            sends = [call.send for call in outgoing]
         jobs = partial(Job, self, task=options.name, queue=queue, build=shape.result if shape else None)
         return Outbox(self.keys(queue), options, sends, messages, shape, self.settings, jobs, gating)
 

@@ -10,13 +10,14 @@ from functools import update_wrapper
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
+from redisq.app.calls import Calls
 from redisq.app.context import Context, current_context, detached
-from redisq.app.gating import Gating, gating_of, own_options
+from redisq.app.gating import gating_of, own_options
 from redisq.app.job import Job
 from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
 from redisq.app.sharing import check_sharing
 from redisq.app.signature import Parameters, signature_of
-from redisq.codec.hints import Shape, shape_of
+from redisq.codec.hints import shape_of
 from redisq.errors import ConfigError
 from redisq.gates.descriptor import Cost
 from redisq.message import Message
@@ -41,24 +42,10 @@ Arguments = Sequence[Any] | Mapping[str, Any]
 class Sender(Protocol):
     """What a task needs of its app."""
 
-    def enqueue(
-        self,
-        options: TaskOptions,
-        send: SendOptions,
-        messages: list[Message],
-        shape: Shape | None,
-        gating: Gating | None = None,
-    ) -> list[Job]:
+    def enqueue(self, calls: Calls) -> list[Job]:
         """Store the messages; all of them, or an error."""
 
-    async def aenqueue(
-        self,
-        options: TaskOptions,
-        send: SendOptions,
-        messages: list[Message],
-        shape: Shape | None,
-        gating: Gating | None = None,
-    ) -> list[Job]:
+    async def aenqueue(self, calls: Calls) -> list[Job]:
         """Store the messages; all of them, or an error."""
 
 
@@ -171,12 +158,11 @@ class Task(Generic[P, R, T]):
             DuplicateJob: Another has its dedupe key, and the task says `dedupe="raise"`.
             BrokerError: Redis did not take it; see `redisq.errors`.
         """
-        return self._sender().enqueue(self.definition, self._send, [self._message(args, kwargs)], self.shape, self.gating)[0]
+        return self._sender().enqueue(self._calls([self._message(args, kwargs)]))[0]
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Send one call, from async code. As `delay`."""
-        messages = [self._message(args, kwargs)]
-        return (await self._sender().aenqueue(self.definition, self._send, messages, self.shape, self.gating))[0]
+        return (await self._sender().aenqueue(self._calls([self._message(args, kwargs)])))[0]
 
     def delay_many(self, calls: Iterable[Arguments]) -> list[Job[T]]:
         """Send many calls, a thousand a round trip: `[(42, "a"), (43, "b")]`, or mappings of named arguments.
@@ -190,11 +176,11 @@ class Task(Generic[P, R, T]):
             PartlyEnqueued: Redis took some thousands of them, and not the others.
             BrokerError: Redis took none.
         """
-        return self._sender().enqueue(self.definition, self._send, self._messages(calls), self.shape, self.gating)
+        return self._sender().enqueue(self._calls(self._messages(calls)))
 
     async def adelay_many(self, calls: Iterable[Arguments]) -> list[Job[T]]:
         """Send many calls, from async code. As `delay_many`."""
-        return await self._sender().aenqueue(self.definition, self._send, self._messages(calls), self.shape, self.gating)
+        return await self._sender().aenqueue(self._calls(self._messages(calls)))
 
     def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Job[T]:
         """Send one call, as Celery spells it: `apply_async((42, "hi"), countdown=60)`. Options as in `options`."""
@@ -213,6 +199,9 @@ class Task(Generic[P, R, T]):
             ArgumentsError: It cannot.
         """
         self._parameters.check(self.name, args, kwargs)
+
+    def _calls(self, messages: list[Message]) -> Calls:
+        return Calls(self.definition, self._send, messages, self.shape, self.gating)
 
     def _message(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Message:
         self.check(args, kwargs)

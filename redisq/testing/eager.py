@@ -16,13 +16,11 @@ from functools import partial
 from unittest.mock import patch
 
 from redisq.app.app import RedisQ
-from redisq.app.gating import Gating
+from redisq.app.calls import Calls
 from redisq.app.job import Job
-from redisq.app.settings import SendOptions, TaskOptions
 from redisq.broker.commands import MAX_BATCH, Settlement, claim, limited, settle
 from redisq.broker.keys import QueueKeys
-from redisq.codec.hints import Shape
-from redisq.message import Delivery, Message
+from redisq.message import Delivery
 from redisq.testing.attempt import Attempt
 from redisq.testing.clock import Clock
 from redisq.worker.observers import Observers, end_of
@@ -57,34 +55,28 @@ class Eager:
         self._propagate = propagate
         self._lock = threading.Lock()
 
-    def enqueue(
-        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
-    ) -> list[Job]:
+    def enqueue(self, calls: Calls) -> list[Job]:
         """Store messages, and run each at once."""
-        jobs = self._store(options, send, messages, shape, gating)
-        for attempt in self._attempts(options, send, jobs):
+        jobs = self._store(calls)
+        for attempt in self._attempts(calls, jobs):
             attempt.run()
         return jobs
 
-    async def aenqueue(
-        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
-    ) -> list[Job]:
+    async def aenqueue(self, calls: Calls) -> list[Job]:
         """Store messages, and run each at once, from async code. As `enqueue`."""
-        jobs = self._store(options, send, messages, shape, gating)
-        for attempt in self._attempts(options, send, jobs):
+        jobs = self._store(calls)
+        for attempt in self._attempts(calls, jobs):
             await attempt.arun()
         return jobs
 
-    def _store(
-        self, options: TaskOptions, send: SendOptions, messages: list[Message], shape: Shape | None, gating: Gating | None
-    ) -> list[Job]:
+    def _store(self, calls: Calls) -> list[Job]:
         # No `countdown`, no `eta`: at once. No limit and no lane: nothing runs beside it.
-        gating = gating and gating.at_the_door_alone(lane=False)
-        return RedisQ.enqueue(self._app, options, replace(send, due="0"), messages, shape, gating)
+        gating = calls.gating and calls.gating.at_the_door_alone(lane=False)
+        return RedisQ.enqueue(self._app, calls._replace(send=replace(calls.send, due="0"), gating=gating))
 
-    def _attempts(self, options: TaskOptions, send: SendOptions, jobs: Sequence[Job]) -> Generator[Attempt, None, None]:
+    def _attempts(self, calls: Calls, jobs: Sequence[Job]) -> Generator[Attempt, None, None]:
         """Give one attempt after the other, each to be run; raise the first error of the calls that failed for good."""
-        keys = self._app.keys(self._app.queue_of(options, send))
+        keys = self._app.keys(self._app.queue_of(calls.options, calls.send))
         errors: list[BaseException] = []
         observers = Observers(self._app.hooks)
         for delivery in self._lease(keys, {job.id for job in jobs}):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 from redisq.app.app import RedisQ
-from redisq.app.gating import Gating
+from redisq.app.calls import Calls
+from redisq.app.outbox import Outbox
 from redisq.app.shared import SHARED
 from redisq.broker.connection import Server
 
@@ -34,11 +34,10 @@ def swapped(app: RedisQ, server: Server) -> Iterator[None]:
 @contextmanager
 def without_limits(app: RedisQ) -> Iterator[None]:
     """The app's calls are counted in no limit; their lanes, caps and dedupe keys stay."""
-    outbox: Any = app._outbox
+    outbox = app._outbox
 
-    def unlimited(*arguments: Any) -> Any:
-        *others, gating = arguments
-        return outbox(*others, gating.at_the_door_alone(lane=True) if isinstance(gating, Gating) else gating)
+    def unlimited(calls: Calls) -> Outbox:
+        return outbox(calls._replace(gating=calls.gating and calls.gating.at_the_door_alone(lane=True)))
 
     with patch.object(app, "_outbox", unlimited):
         yield

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from redisq import RedisQ, Worker
+from redisq.app.calls import Calls
 from redisq.app.settings import NOW, TaskOptions
 from redisq.message import Message
 from tests.integration.processes import wait_until
@@ -70,7 +71,7 @@ def work(app: RedisQ, until: Callable[[], bool], **options: Any) -> None:
 
 def send_raw(app: RedisQ, task: str, *args: Any) -> None:
     """As a producer in another language would: nobody compared the arguments with the handler's annotations."""
-    app.enqueue(TaskOptions(name=task, queue="odd"), NOW, [Message(task, args, {})], None)
+    app.enqueue(Calls(TaskOptions(name=task, queue="odd"), NOW, [Message(task, args, {})]))
 
 
 @pytest.mark.parametrize("argument", [[1, 2], {"a": 7}], ids=["no map", "no color"])
