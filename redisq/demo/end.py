@@ -33,7 +33,7 @@ def rows(result: Result) -> Iterator[tuple[str, str, str]]:
     yield "in order", str(result.in_order), f"messages of {TALKERS} chats, over both workers{wrong}"
     early = f", {result.too_early} came too early" if result.too_early else ""
     yield "refused (429)", str(result.limited), f"its chat paused for both, no attempt spent{early}"
-    yield "busiest second", str(result.busiest_second), "requests from both workers; their limit is 30/s"
+    yield "busiest second", str(result.busiest_second), "requests from both workers; their limit is 30/s, burst 2"
     latency, urgent = result.latency, result.priority_latency
     yield "latency p50, p99", f"{latency.p50:.1f}, {latency.p99:.1f}", "seconds from due to answered"
     yield "  with priority", f"{urgent.p50:.1f}, {urgent.p99:.1f}", "sent last, answered first"
