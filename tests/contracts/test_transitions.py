@@ -744,7 +744,10 @@ ROWS = [
         LEASED | {"leases": {"a": "7 5 waits"}}, begin(), {"leases": {"a": "7 5 waits began"}},
     ),
     row("extend", "", "a later deadline of one that waits", KEPT_WAITING, extend(fence=7), {"processing": {"a": NOW + LEASE}}),
-    row("cancel", "", "what waits is marked", KEPT_WAITING, cancel(), {"leases": {"a": "7 5 w waits cancel"}, "calls": {"c": "1\na"}}),
+    row(
+        "cancel", "", "what waits is marked",
+        KEPT_WAITING, cancel(), {"leases": {"a": "7 5 w waits cancel"}, "calls": {"c": "1\na"}},
+    ),
     row(
         "settle", "release", "one that waited",
         KEPT_WAITING, settle("release"),

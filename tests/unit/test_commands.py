@@ -171,7 +171,9 @@ READ = {
         Found("processing", 5, 1, b"A", PLAIN, "w"),
     ),
     "found, waiting for a thread of its worker": (
-        commands.find(KEYS, "a"), [b"processing", b"5", b"1", b"A", b"", b"7 5 w waits"], Found("processing", 5, 1, b"A", PLAIN, "w"),
+        commands.find(KEYS, "a"),
+        [b"processing", b"5", b"1", b"A", b"", b"7 5 w waits"],
+        Found("processing", 5, 1, b"A", PLAIN, "w"),
     ),
     "found, taken back": (
         commands.find(KEYS, "a"),
