@@ -328,7 +328,12 @@ class Executor:
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: cooperatively, and by force where that is possible. False: it does not run here."""
-        run = next((run for held, run in self._running.items() if held.delivery.id == job_id), None)
+        held = next((held for held in self._running if held.delivery.id == job_id), None)
+        return held is not None and self.call_off(held)
+
+    def call_off(self, held: Held) -> bool:
+        """Stop one whose message was cancelled. False: it does not run here, or is told already."""
+        run = self._running.get(held)
         if run is None or run.phase >= Phase.STOPPED or not run.held.leased or run.held.settled:
             return False
         run.cancelled = True

@@ -4,8 +4,8 @@ What waits for longer than a moment is noted as waiting in its lease (`lua/begin
 death of its worker. From then on it begins only when Redis has noted that as well, and said that it is ours still; nothing
 runs that is noted as waiting. What begins within the moment costs no trip.
 
-So a worker that dies may charge what waited for less than that, once. What was there when a worker died has no such moment:
-before it begins, or when it has to wait, all that wait are noted first. So nothing is charged twice for waiting.
+So a worker that dies may charge what waited for less than that. But what was there when a worker died has no such moment: when
+it has to wait, and before it begins, all that wait are noted first. So what waits is charged once, and hardly ever twice.
 """
 
 from __future__ import annotations
@@ -130,6 +130,9 @@ class Turns:
 
     def wait(self, pool: Pool, item: Waits) -> None:
         """Let it begin when it has its turn."""
+        if self._closed:
+            self._failed(item.run.held, "the worker stops")
+            return
         item.run.came = self._loop.time()
         self._wary |= item.run.held.delivery.meta.crashes > 0
         self._lines.setdefault(pool, deque()).append(item)

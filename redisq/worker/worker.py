@@ -223,7 +223,7 @@ class Worker:
                 log=self.log,
             )
             processes = ProcessPool(loop, self._processes, settings.max_bytes)
-            tell: Tell = {"lost": lambda held: executor.lose(held), "cancel": lambda held: executor.cancel(held.delivery.id)}
+            tell: Tell = {"lost": lambda held: executor.lose(held), "cancel": lambda held: executor.call_off(held)}
             turns = Turns(connector, tell, lambda held, why: executor.not_started(held, why), loop, self.log)
             executor = Executor(
                 self._app, loop, threads, processes, quarantine, turns, consumer, self.name, board, observers, self.log
@@ -235,7 +235,7 @@ class Worker:
                 settings.lease,
                 consumer.held,
                 executor.lose,
-                lambda held: executor.cancel(held.delivery.id),
+                executor.call_off,
                 loop,
                 troubles,
                 self.log,

@@ -425,6 +425,7 @@ def test_once_it_is_closed_nothing_begins(takes_ahead: bool) -> None:
         await next_turn()
         assert pool.began == ["a"]
         assert pool.ahead == []
+        assert stage.failed == [("d", "the worker stops")]
         assert not stage.withdraw("b")
 
     test()
