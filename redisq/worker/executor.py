@@ -328,8 +328,7 @@ class Executor:
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: cooperatively, and by force where that is possible. False: it does not run here."""
-        held = next((held for held in self._running if held.delivery.id == job_id), None)
-        return held is not None and self.call_off(held)
+        return any(self.call_off(held) for held in list(self._running) if held.delivery.id == job_id)
 
     def call_off(self, held: Held) -> bool:
         """Stop one whose message was cancelled. False: it does not run here, or is told already."""

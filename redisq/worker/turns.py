@@ -187,6 +187,9 @@ class Turns:
 
     def _look_for_late(self) -> None:
         self._timer = None
+        if self._asking:  # should Redis be away: what waits in a pool need not wait for it
+            self._timer = self._loop.call_later(MOMENT, self._look_for_late)
+            return
         self._take_back()
         self._look(self._loop.time() - MOMENT)
 
@@ -238,17 +241,22 @@ class Turns:
         except Exception as error:  # noqa: BLE001 - a worker never ends for its bookkeeping
             self._log.exception("Could not ask Redis whose turn it is")
             results = [BrokerError(f"trip failed: {type(error).__name__}")] * len(notes)
-        for note, result in zip(notes, results, strict=True):
-            for held in note.held:
-                # One that waits is asked for again before it begins: what was refused matters then.
-                if isinstance(result, BrokerError):
-                    if note.to_begin and self._asked.pop(held, None) is not None:
-                        self._failed(held, error_text(result))
-                elif verdict := result.get(held.delivery.id):
-                    self._tell[verdict](held)
-        turns, self._asked, self._asking = list(self._asked.values()), {}, None
-        self._begin(turns)
-        self._look()
+        try:
+            for note, result in zip(notes, results, strict=True):
+                self._heard(note, result)
+        finally:
+            turns, self._asked, self._asking = list(self._asked.values()), {}, None
+            self._begin(turns)
+            self._look()
+
+    def _heard(self, note: Note, result: dict[str, str] | BrokerError) -> None:
+        for held in note.held:
+            # One that waits is asked for again before it begins: what was refused matters then.
+            if isinstance(result, BrokerError):
+                if note.to_begin and self._asked.pop(held, None) is not None:
+                    self._failed(held, error_text(result))
+            elif verdict := result.get(held.delivery.id):
+                self._tell[verdict](held)
 
 
 def _next(pool: Pool, line: deque[Waits], late: float, ahead: bool) -> list[Waits]:

@@ -147,7 +147,7 @@ def check_step(before: Snapshot, after: Snapshot, now: int) -> None:
         earlier = before.leases.get(ident)
         assert not is_cancelled(earlier) or earlier == lease, f"{ident} was cancelled, and it lives on"
         if _head(earlier) == _head(lease) and ident in after.states[State.PROCESSING]:
-            assert " began" not in f"{earlier}" or " began" in lease, f"I13: {ident} began, and nothing of that is left"
+            assert " began" not in (earlier or "") or " began" in lease, f"I13: {ident} began, and nothing of that is left"
             moved = after.states[State.PROCESSING][ident] - before.states[State.PROCESSING][ident]
             assert moved >= 0, f"I9: the deadline of {ident} went back by {-moved} us"
         elif not lease.startswith("x"):

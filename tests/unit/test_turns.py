@@ -14,7 +14,7 @@ from redisq.errors import QueueConflict
 from redisq.message import Delivery, Meta
 from redisq.worker.held import Held
 from redisq.worker.run import Run
-from redisq.worker.turns import Turns
+from redisq.worker.turns import MOMENT, Turns
 
 KEYS, OTHER = QueueKeys("q"), QueueKeys("r")
 
@@ -275,6 +275,40 @@ def test_what_is_withdrawn_does_not_begin(takes_ahead: bool) -> None:
         await until(lambda: pool.began == ["a", "d"])
 
     test()
+
+
+@staged
+async def test_what_waits_in_a_pool_is_left_there_while_redis_does_not_answer_about_others(stage: Stage) -> None:
+    pool, others = Pool(1, takes_ahead=True), Pool(1)
+    stage.wait(others, "x", "y")
+    await until(stage.redis.noted)
+    await next_turn()
+    stage.wait(pool, "a", "b")
+    await next_turn()
+    stage.redis.answers.clear()
+    stage.end(others)
+    await until(stage.redis.asked)
+    moments = asyncio.get_running_loop().time() + 3 * MOMENT
+    await until(lambda: asyncio.get_running_loop().time() > moments)
+    pool.end()
+    assert pool.began == ["a", "b"]
+    stage.redis.answers.set()
+    await until(lambda: others.began == ["x", "y"])
+
+
+@staged
+async def test_others_begin_though_something_breaks_when_one_is_lost(stage: Stage) -> None:
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    pool = Pool(1)
+    stage.wait(pool, "a", "b", "c")
+    stage.redis.verdicts = {"c": "lost"}
+    del stage.runs["c"]  # so that to hear of it raises
+    await until(errors.copy)
+    stage.redis.verdicts = {}
+    stage.end(pool)
+    await until(lambda: pool.began == ["a", "b"])
+    assert isinstance(errors[0], KeyError)
 
 
 @staged
