@@ -28,6 +28,7 @@ __all__ = [
     "QueueView",
     "Row",
     "Settlement",
+    "begin",
     "browse",
     "cancel",
     "claim",
@@ -292,6 +293,17 @@ def extend(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, lease: int) ->
     """
     flat = [value for pair in leases for value in pair]
     return Command("extend", keys, (lease, *flat), _verdicts)
+
+
+def begin(
+    keys: QueueKeys, leases: Sequence[tuple[str, int]], *, waiting: Sequence[tuple[str, int]] = ()
+) -> Command[dict[str, str]]:
+    """Note which (id, fence) begin to run now, and which are waiting for a thread or process, uncharged if the worker dies.
+
+    Gives id -> `lost` for those that are not ours, id -> `cancel` for those that are not wanted any more: neither may begin.
+    """
+    flat = [value for pair in (*waiting, *leases) for value in pair]
+    return Command("begin", keys, (len(waiting), *flat), _verdicts)
 
 
 def declare(

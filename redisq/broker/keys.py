@@ -33,7 +33,12 @@ FIXED: tuple[QueueKey, ...] = (
     QueueKey("processing", "queue:processing", "zset", "leased; score = lease deadline, us"),
     QueueKey("dlq", "queue:dlq", "zset", "dead letters; score = time of death, us"),
     QueueKey("messages", "messages", "hash", "id -> encoded message"),
-    QueueKey("leases", "leases", "hash", "id -> fence, place in main, worker; marked x when taken back after its deadline"),
+    QueueKey(
+        "leases",
+        "leases",
+        "hash",
+        "id -> fence, place in main, worker, perhaps waits, began or cancel; marked x when taken back after its deadline",
+    ),
     QueueKey("meta", "meta", "hash", "id -> attempt, crashes, last error ...; absent for a plain first delivery"),
     QueueKey("clock", "clock", "string", "the last tick given out, us"),
     QueueKey("stats", "stats", "hash", "counters, never falling"),

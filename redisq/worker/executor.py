@@ -16,40 +16,21 @@ from redisq.app.context import begin_run
 from redisq.app.task import Task
 from redisq.broker.commands import SUSPECT, Settlement
 from redisq.codec.msgpack import decode
-from redisq.errors import (
-    ConfigError,
-    DecodeError,
-    EncodeError,
-    MessageTooLarge,
-    SoftTimeout,
-    TaskCancelled,
-    TaskTimeout,
-    UnknownTask,
-)
-from redisq.gates.blame import Blame
+from redisq.errors import ConfigError, DecodeError, SoftTimeout, TaskCancelled, UnknownTask
 from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.board import Board
 from redisq.worker.consumer import Consumer
 from redisq.worker.held import Held
+from redisq.worker.judge import Judge, origin
 from redisq.worker.observers import Observers
 from redisq.worker.places import Home, home_of, place_of
 from redisq.worker.processes import ProcessPool
-from redisq.worker.refusals import after_refusal, refusal_of
 from redisq.worker.run import Phase, Run
-from redisq.worker.threads import ThreadPool
+from redisq.worker.threads import Item, ThreadPool
 from redisq.worker.timeouts import Timeouts
-from redisq.worker.verdict import (
-    NOT_IMPORTABLE,
-    after_crash,
-    after_failure,
-    after_success,
-    done,
-    not_begun,
-    suspected,
-    undecided,
-    unreadable,
-)
+from redisq.worker.turns import Coroutine, Loop, Turns
+from redisq.worker.verdict import NOT_IMPORTABLE, after_crash, done, not_begun, suspected, unreadable
 
 __all__ = ["Executor"]
 
@@ -67,6 +48,7 @@ class Executor:
         threads: Where plain functions run.
         processes: Where tasks with `pool="process"` run.
         quarantine: Where a message runs that was there when a worker died, twice: alone, so that no innocent dies with it.
+        turns: Begins what needs a thread or a process, when there is one.
         consumer: Told each end once.
         worker: The worker's name.
         board: Where handlers' progress goes.
@@ -81,6 +63,7 @@ class Executor:
         threads: ThreadPool,
         processes: ProcessPool,
         quarantine: ProcessPool,
+        turns: Turns,
         consumer: Consumer,
         worker: str,
         board: Board,
@@ -96,6 +79,8 @@ class Executor:
         self._threads = threads
         self._processes = processes
         self._quarantine = quarantine
+        self._coroutines = Loop()
+        self._turns = turns
         self._consumer = consumer
         self._log = log
         self._max_bytes = app.settings.max_bytes
@@ -105,8 +90,7 @@ class Executor:
         self._share_done: Callable[[], object] = _nothing
         #: Whether a `KeyboardInterrupt` can only be a handler's own.
         self.own_signals = False
-        self._blame = Blame()
-        self._told_of: set[str] = set()
+        self._judge = Judge(self._max_bytes, log)
         self._running: dict[Held, Run] = {}
         #: Tasks that a process of its own did not find, and why: they run here.
         self._only_here: dict[str, str] = {}
@@ -145,7 +129,7 @@ class Executor:
         try:
             self._start(held)
         except Exception as error:  # noqa: BLE001 - no thread or process can be started, say
-            self._not_started(held, error_text(error))
+            self.not_started(held, error_text(error))
 
     def _start(self, held: Held) -> None:
         delivery = held.delivery
@@ -175,8 +159,8 @@ class Executor:
         else:
             self._begin(held, task, args, kwargs)
 
-    def _not_started(self, held: Held, why: str) -> None:
-        """Give it back, for another worker or a later try."""
+    def not_started(self, held: Held, why: str) -> None:
+        """Give back one that cannot begin, for another worker or a later try."""
         self._running.pop(held, None)
         self._log.error("Could not start message %s of queue %s: %s", held.delivery.id, held.keys.queue, why)
         if held.leased:
@@ -184,12 +168,13 @@ class Executor:
             self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
         else:
             self._consumer.leave(held)
+        self._turns.look()
 
     def _begin_acknowledged(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         try:
             self._begin(held, task, args, kwargs)
         except Exception as error:  # noqa: BLE001 - as in `start`; it is not in Redis any more
-            self._not_started(held, error_text(error))
+            self.not_started(held, error_text(error))
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         run = Run(held, task, self._worker, self._board)
@@ -199,13 +184,19 @@ class Executor:
             self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
         self._running[held] = run
         if run.apart:
-            run.apart.submit(run, place_of(task, self._home), self._hooks_at, self._finish_apart)
-        elif task.is_async:
-            run.begin()
-            run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
+            self._turns.wait(run.apart, run.apart.request(run, place_of(task, self._home), self._hooks_at, self._finish_apart))
+        elif not task.is_async:
+            handler = partial(call, self._hooks, task, run.context, args, kwargs)
+            self._turns.wait(self._threads, Item(run, handler, self._finish))
+        elif held.delivery.meta.crashes:
+            self._turns.wait(self._coroutines, Coroutine(run, partial(self._begin_coroutine, run, args, kwargs)))
         else:
-            self._threads.submit(run, partial(call, self._hooks, task, run.context, args, kwargs), self._finish)
+            self._begin_coroutine(run, args, kwargs)
         self._timeouts.watch()
+
+    def _begin_coroutine(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        run.begin()
+        run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
 
     @cached_property
     def _home(self) -> Home | None:
@@ -249,7 +240,7 @@ class Executor:
             self._finish(run, None, asyncio.CancelledError())
             return
         if settlement and settlement.op == "release":
-            self._not_started(run.held, line)
+            self.not_started(run.held, line)
             return
         if settlement and settlement.reason == NOT_IMPORTABLE and run.apart is self._quarantine:
             # It was not its wish to run apart: it runs here, as all that cannot.
@@ -258,7 +249,7 @@ class Executor:
         if settlement is None:
             settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
         if settlement.op == "limited":
-            self._report_refusal(run, settlement, "")
+            self._judge.report_refusal(run, settlement, "")
         elif line and settlement.op != "dead":
             self._log.warning("Task %s[%s] %s: %s", run.task.name, run.held.delivery.id, settlement.op, line)
         elif line:
@@ -288,26 +279,15 @@ class Executor:
             if held.lost:
                 held.leased = False  # whoever has it now says how it ends
             elif run.phase > Phase.IN_TIME:
-                error = self._why_stopped(run)
+                error = self._judge.why_stopped(run)
         settlement = None
         if held.leased and not held.settled:
-            settlement = self._verdict(run, returned, error)
+            settlement = self._judge.verdict(run, returned, error)
         elif error is not None and not held.leased and not held.lost and run.phase is not Phase.ABANDONED:
             self._log.error(
-                "Task %s[%s] failed, at most once: %s%s", run.task.name, held.delivery.id, error_text(error), _origin(error)
+                "Task %s[%s] failed, at most once: %s%s", run.task.name, held.delivery.id, error_text(error), origin(error)
             )
         self._settle(run, settlement)
-
-    def _verdict(self, run: Run, returned: Any, error: BaseException | None) -> Settlement:
-        """How its message ends. Whatever code of others is run for that may fail: a run is settled in any case."""
-        held, task = run.held, run.task
-        try:
-            return self._success(held, task, returned) if error is None else self._failure(run, error)
-        except Exception as fault:  # noqa: BLE001 - see above
-            self._log.error(
-                "Task %s[%s] has ended, and to say how failed: %s%s", task.name, held.delivery.id, error_text(fault), _origin(fault)
-            )
-            return done(held.delivery) if error is None else undecided(task.definition, held.delivery, fault)
 
     def _settle(self, run: Run, settlement: Settlement | None) -> None:
         """A run has ended. Without a settlement there is nothing to say any more: given back, abandoned, lost, or acked first."""
@@ -323,39 +303,7 @@ class Executor:
             self._consumer.leave(held)
         elif settlement is not None and not held.settled:
             self._consumer.ended(held, settlement, run.run_time)
-
-    def _failure(self, run: Run, error: BaseException) -> Settlement:
-        if run.cancelled and isinstance(error, TaskCancelled):
-            self._log.info("Task %s[%s] was cancelled", run.task.name, run.held.delivery.id)
-            return Settlement("cancel", run.held.delivery.id, run.held.delivery.fence)
-        delivery = run.held.delivery
-        refused = after_refusal(run.task, delivery, error, self._blame, self._max_bytes, random)
-        if refused and refused.op == "limited":
-            self._report_refusal(run, refused, _origin(error))
-            return refused
-        settlement = refused or after_failure(run.task.definition, delivery, error, random)
-        self._report(run.task, run.held, settlement, error)
-        return settlement
-
-    def _report_refusal(self, run: Run, settlement: Settlement, where: str) -> None:
-        task, refusal = run.task.name, refusal_of(settlement)
-        level, what = logging.WARNING, f"{refusal.gate} pauses for {refusal.seconds:.1f} s"
-        if not refusal.gate:
-            level, what = logging.INFO, f"again in {refusal.delay:.1f} s"
-            if task not in self._told_of:
-                self._told_of.add(task)
-                level, what = logging.WARNING, f"{what}; no limit of the task is about that, so each call finds out for itself"
-        self._log.log(
-            level, "Task %s[%s] was refused, no attempt is spent, %s: %s%s", task, run.held.delivery.id, what, refusal.text, where
-        )
-
-    def _why_stopped(self, run: Run) -> TaskTimeout | TaskCancelled:
-        if run.cancelled:
-            return TaskCancelled("cancelled")
-        options = run.task.definition
-        if run.phase is Phase.WARNED:
-            return SoftTimeout(f"soft timeout of {options.soft_timeout:g} s")
-        return TaskTimeout(f"timeout of {options.timeout:g} s")
+        self._turns.look()
 
     def _abandon(self, run: Run) -> None:
         """Settle a run that does not stop as failed. Its slot is not free before it has ended; in a drain none is needed."""
@@ -363,7 +311,7 @@ class Executor:
         if held.lost:
             held.leased = False
         elif held.leased and not held.settled:
-            self._consumer.acknowledge_first(held, self._verdict(run, None, self._why_stopped(run)), _nothing)
+            self._consumer.acknowledge_first(held, self._judge.verdict(run, None, self._judge.why_stopped(run)), _nothing)
         if self._consumer.stopping:
             self._leave_slot(held)
 
@@ -380,12 +328,23 @@ class Executor:
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: cooperatively, and by force where that is possible. False: it does not run here."""
-        run = next((run for held, run in self._running.items() if held.delivery.id == job_id), None)
+        return any(self.call_off(held) for held in list(self._running) if held.delivery.id == job_id)
+
+    def call_off(self, held: Held) -> bool:
+        """Stop one whose message was cancelled. False: it does not run here, or is told already."""
+        run = self._running.get(held)
         if run is None or run.phase >= Phase.STOPPED or not run.held.leased or run.held.settled:
             return False
         run.cancelled = True
-        self._timeouts.stop(run, time.monotonic())
+        if self._waits_no_more(run):
+            self._settle(run, self._judge.verdict(run, None, TaskCancelled("not begun")))
+        else:
+            self._timeouts.stop(run, time.monotonic())
         return True
+
+    def _waits_no_more(self, run: Run) -> bool:
+        """Take it out of its line. False: it was in none."""
+        return run.started is None and self._turns.withdraw(run)
 
     def report(self) -> list[dict[str, Any]]:
         """Say what runs; no arguments."""
@@ -413,7 +372,10 @@ class Executor:
         held.lost = run.dropped = True
         self._observers.lost(held)
         self._log.warning("Lost the lease of task %s[%s] of queue %s", run.task.name, held.delivery.id, held.keys.queue)
-        if run.coroutine:
+        if self._waits_no_more(run):
+            held.leased = False
+            self._settle(run, None)
+        elif run.coroutine:
             held.leased = False
             run.coroutine.cancel()
         elif run.apart:
@@ -422,28 +384,6 @@ class Executor:
         else:
             self._threads.tell(run, TaskCancelled)
 
-    def _success(self, held: Held, task: Task[..., Any], returned: Any) -> Settlement:
-        try:
-            return after_success(task.definition, held.delivery, returned, self._max_bytes)
-        except (EncodeError, MessageTooLarge) as error:
-            # The handler did its work; running it again would not mend this.
-            self._log.error("Task %s[%s] is done, its result is not kept: %s", task.name, held.delivery.id, error)
-            return done(held.delivery)
-
-    def _report(self, task: Task[..., Any], held: Held, settlement: Settlement, error: BaseException) -> None:
-        attempt, attempts = held.delivery.meta.attempt, task.definition.max_retries + 1
-        where = _origin(error)
-        if settlement.op == "retry":
-            self._log.warning(
-                "Task %s[%s] failed, attempt %d of %d, again in %.1f s: %s%s",
-                task.name, held.delivery.id, attempt, attempts, settlement.delay / 1_000_000, error_text(error), where,
-            )  # fmt: skip
-        else:
-            self._log.error(
-                "Task %s[%s] failed, attempt %d of %d, now a dead letter: %s%s",
-                task.name, held.delivery.id, attempt, attempts, error_text(error), where,
-            )  # fmt: skip
-
     def give_back(self) -> list[Held]:
         """Cancel what runs in the loop, and return all that is not finished; their ends are not reported any more.
 
@@ -451,6 +391,7 @@ class Executor:
         not begun.
         """
         self._timeouts.close()
+        self._turns.close()
         unfinished = []
         for run in list(self._running.values()):
             held = run.held
@@ -469,13 +410,3 @@ class Executor:
 
 def _nothing() -> None:
     """Its slot stays taken; there is nothing to start."""
-
-
-def _origin(error: BaseException) -> str:
-    """Where it was raised: the last frame, without values. The error's text alone goes through redaction."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next:
-        trace = trace.tb_next
-    return f" (at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import get_context
@@ -24,7 +23,7 @@ from redisq.worker.run import Run
 from redisq.worker.supervisor import how_it_ended
 from redisq.worker.verdict import NOT_IMPORTABLE, not_begun
 
-__all__ = ["ProcessPool"]
+__all__ = ["Asked", "ProcessPool"]
 
 # Not fork: the parent has threads and an event loop.
 _CONTEXT = get_context("spawn")
@@ -113,25 +112,26 @@ class ProcessPool:
         max_bytes: The most that a message, or a result, may have.
     """
 
+    takes_ahead = False
+
     def __init__(self, loop: asyncio.AbstractEventLoop, size: int, max_bytes: int) -> None:
         self._loop = loop
         self._size = size
         self._max_bytes = max_bytes
-        self._waiting: deque[Asked] = deque()
         self._idle: list[Child] = []
         self._children: set[Child] = set()
         self._started = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def is_busy(self) -> bool:
-        """Whether a delivery would have to wait for a child."""
-        return not self._idle and len(self._children) >= self._size
+    def room(self) -> int:
+        """How many more can begin now."""
+        return self._size - sum(child.asked is not None for child in self._children)
 
-    def submit(self, run: Run, place: Place, hooks_at: Home | None, done: Done) -> None:
-        """Run the delivery in a child, then `done(run, settlement, line)`; or `done(run, None, how it died)`.
+    def request(self, run: Run, place: Place, hooks_at: Home | None, done: Done) -> Asked:
+        """Return what `start` takes, so that a child runs the delivery, then `done(run, settlement, line)`.
 
-        When no child can be started the settlement is its release.
+        Or `done(run, None, how it died)`. When no child can be started the settlement is its release.
 
         Args:
             run: The delivery and its task.
@@ -141,24 +141,26 @@ class ProcessPool:
         """
         held = run.held
         request = pack_request(place, held.delivery, held.keys.queue, run.worker, hooks_at, self._max_bytes)
-        self._waiting.append(Asked(run, request, done))
-        self._next()
+        return Asked(run, request, done)
 
-    def _next(self) -> None:
-        while self._waiting:
-            child = self._living()
-            if child is None and len(self._children) >= self._size:
-                return
-            asked = self._waiting.popleft()
-            try:
-                child = child or self._start()
-            except Exception as error:  # noqa: BLE001 - too many processes or open files, which may show as an ImportError too
-                delivery = asked.run.held.delivery
-                release = Settlement("release", delivery.id, delivery.fence)
-                asked.done(asked.run, release, f"no process of its own: {error_text(error)}")
-                continue
-            child.ask(asked)
-        if self._timer is None and self._children:
+    def start(self, asked: Asked) -> None:
+        """Have a child run it. Only while there is room."""
+        try:
+            child = self._living() or self._start()
+        except Exception as error:  # noqa: BLE001 - too many processes or open files, which may show as an ImportError too
+            delivery = asked.run.held.delivery
+            release = Settlement("release", delivery.id, delivery.fence)
+            asked.done(asked.run, release, f"no process of its own: {error_text(error)}")
+            return
+        child.ask(asked)
+        self._watch()
+
+    def take_back(self) -> list[Asked]:
+        """Nothing waits in it."""
+        return []
+
+    def _watch(self) -> None:
+        if self._timer is None and any(child.asked for child in self._children):
             self._timer = self._loop.call_later(INTERVAL, self._look)
 
     def _living(self) -> Child | None:
@@ -189,9 +191,7 @@ class ProcessPool:
                 self._answered(child)
             if child in self._children:
                 self._lose(child)
-        if any(child.asked for child in self._children):
-            self._timer = self._timer or self._loop.call_later(INTERVAL, self._look)
-        self._next()
+        self._watch()
 
     def _answered(self, child: Child) -> None:
         try:
@@ -212,7 +212,6 @@ class ProcessPool:
             self._idle.append(child)
             if asked:
                 asked.done(asked.run, answer.settlement, answer.line)
-        self._next()
 
     def _lose(self, child: Child) -> None:
         """It died, or closed its pipe, which it does at its end."""
@@ -235,17 +234,13 @@ class ProcessPool:
             self._idle.remove(child)
 
     def kill(self, run: Run) -> None:
-        """End the child that works on a run; the run ends by that. One that waits for a child is not begun any more."""
-        for asked in [asked for asked in self._waiting if asked.run is run]:
-            self._waiting.remove(asked)
-            asked.done(run, None, "not begun")
+        """End the child that works on a run; the run ends by that."""
         for child in self._children:
             if child.asked and child.asked.run is run:
                 child.kill()
 
     def close(self) -> None:
         """End all children."""
-        self._waiting.clear()
         if self._timer:
             self._timer.cancel()
         for child in list(self._children):

@@ -46,12 +46,14 @@ class Run:
         phase: How far its time is used up.
         told: Monotonic seconds when it was told to stop.
         cancelled: It was told because somebody cancelled the job.
-        dropped: Its lease was lost, or given back: what waits for a thread or a process is not begun any more.
+        dropped: Its lease was lost, or given back: it is not begun any more.
+        came: Seconds of the loop's clock when it began to wait for its turn.
+        noted: Redis knows, or may know, that it waits.
     """
 
     __slots__ = (
-        "_context", "apart", "board", "cancelled", "coroutine", "dropped", "held", "phase", "started", "task", "thread", "told",
-        "worker",
+        "_context", "apart", "board", "came", "cancelled", "coroutine", "dropped", "held", "noted", "phase", "started", "task",
+        "thread", "told", "worker",
     )  # fmt: skip
 
     def __init__(self, held: Held, task: Task[..., Any], worker: str, board: Board) -> None:
@@ -68,6 +70,8 @@ class Run:
         self.told: float | None = None
         self.cancelled = False
         self.dropped = False
+        self.came = 0.0
+        self.noted = False
 
     def begin(self) -> None:
         """Its handler is called now: its time counts, and its lease is extended no longer than that lasts."""

@@ -7,21 +7,22 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from redisq.errors import SoftTimeout, TaskCancelled
 from redisq.worker.run import Run
 
-__all__ = ["ThreadPool"]
+__all__ = ["Item", "ThreadPool"]
 
 #: Told the run, what its handler returned, and what it raised or None.
 Done = Callable[[Run, Any, BaseException | None], None]
 
 
 class Item(NamedTuple):
-    """A handler on its way to a thread."""
+    """A handler on its way to a thread. `done(run, returned, error or None)` is called in the loop."""
 
     run: Run
     handler: Callable[[], Any]
@@ -39,6 +40,8 @@ class ThreadPool:
         size: Threads at most; started when needed.
     """
 
+    takes_ahead = True
+
     def __init__(self, loop: asyncio.AbstractEventLoop, size: int) -> None:
         self._loop = loop
         self._size = size
@@ -49,8 +52,13 @@ class ThreadPool:
         self._woken = False
         self._telling = threading.Lock()
 
-    def submit(self, run: Run, handler: Callable[[], Any], done: Done) -> None:
-        """Run the handler in a thread, then `done(run, returned, error or None)` in the loop.
+    @property
+    def room(self) -> int:
+        """How many more could begin now; less than 0: so many wait."""
+        return self._size - self._busy
+
+    def start(self, item: Item) -> None:
+        """Run a handler in a thread. Without room the next thread that is free begins it, without a turn of the loop.
 
         Raises:
             RuntimeError: The system gives no more threads. Nothing runs.
@@ -60,7 +68,16 @@ class ThreadPool:
             thread.start()
             self._threads.append(thread)
         self._busy += 1
-        self._work.put(Item(run, handler, done))
+        self._work.put(item)
+
+    def take_back(self) -> list[Item]:
+        """Return those that have not begun, in order; they do not begin any more. Not after `close`."""
+        items = []
+        with suppress(Empty):
+            while item := self._work.get_nowait():
+                items.append(item)
+        self._busy -= len(items)
+        return items
 
     def tell(self, run: Run, what: type[BaseException]) -> None:
         """Raise an error in the thread of a run, when it next runs Python code. Not once the handler has ended."""
@@ -87,7 +104,7 @@ class ThreadPool:
             item.run.thread = threading.get_ident()
             item.run.begin()
             try:
-                if item.run.cancelled or item.run.dropped:  # while it waited for this thread
+                if item.run.cancelled or item.run.dropped:  # just now
                     error = TaskCancelled("not begun")
                 else:
                     # What one handler, or a hook, sets in a context variable is not there for the thread's next.

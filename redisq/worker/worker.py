@@ -34,6 +34,7 @@ from redisq.worker.processes import ProcessPool
 from redisq.worker.readiness import Readiness
 from redisq.worker.renewer import Renewer
 from redisq.worker.threads import ThreadPool
+from redisq.worker.turns import Tell, Turns
 from redisq.worker.watchdog import Watchdog
 
 __all__ = ["Worker"]
@@ -215,14 +216,18 @@ class Worker:
                 slots=self._slots,
                 lease=settings.lease,
                 max_crashes=settings.max_deliveries,
-                has_room=lambda: not quarantine.is_busy,
+                has_room=lambda: turns.has_room(quarantine),
                 start=lambda held: executor.start(held),
                 observers=observers,
                 troubles=troubles,
                 log=self.log,
             )
             processes = ProcessPool(loop, self._processes, settings.max_bytes)
-            executor = Executor(self._app, loop, threads, processes, quarantine, consumer, self.name, board, observers, self.log)
+            tell: Tell = {"lost": lambda held: executor.lose(held), "cancel": lambda held: executor.call_off(held)}
+            turns = Turns(connector, tell, lambda held, why: executor.not_started(held, why), loop, self.log)
+            executor = Executor(
+                self._app, loop, threads, processes, quarantine, turns, consumer, self.name, board, observers, self.log
+            )  # fmt: skip
             executor.own_signals = self._own_signals
             patience = Patience(seconds=min(server.timeout, settings.lease / 3_000_000))
             renewer = Renewer(
@@ -230,7 +235,7 @@ class Worker:
                 settings.lease,
                 consumer.held,
                 executor.lose,
-                lambda held: executor.cancel(held.delivery.id),
+                executor.call_off,
                 loop,
                 troubles,
                 self.log,
@@ -253,6 +258,7 @@ class Worker:
                 fitness.stop()
                 watchdog.stop()
                 renewer.stop()
+                await turns.abort()
                 threads.close()
                 processes.close()
                 quarantine.close()

@@ -26,6 +26,10 @@ class Lease:
     worker: str
     taken_back: bool = False
     cancelled: bool = False
+    turn: str = ""  # " waits" for a thread or process, or " began" after that
+
+    def record(self) -> str:
+        return f"{'x' * self.taken_back}{self.fence} {self.place} {self.worker}{self.turn}{' cancel' * self.cancelled}"
 
 
 @dataclass
@@ -190,16 +194,18 @@ class Model:
     def _take_back(self, entry: Entry, max_crashes: int, suspect: int) -> None:
         assert entry.lease
         most = 2 * max_crashes if entry.crashes >= suspect else max_crashes
-        entry.crashes += 1
+        waited = entry.lease.turn == " waits"
+        entry.crashes += not waited
         entry.place = entry.lease.place
-        self.stats["crashes"] += 1
+        self.stats["crashes"] += not waited
         if entry.lease.cancelled:
             self.stats["cancelled"] += 1
             del self.entries[entry.id]
-        elif entry.crashes >= most:
+        elif entry.crashes >= most and not waited:
             self.stats["dlq_messages"] += 1
             entry.die(self.now, "crashed", f"the worker died or lost its lease {entry.crashes} times")
         else:
+            self.stats["released"] += waited
             entry.state, entry.score, entry.lease.taken_back = State.WAITING, entry.place, True
 
     def _claimed(self, fence: int, entries: list[Entry], next_due: int | None) -> Claimed:
@@ -306,6 +312,24 @@ class Model:
         self._close()
         return verdicts
 
+    def begin(self, leases: Sequence[tuple[str, int]], waiting: Sequence[tuple[str, int]]) -> dict[str, str]:
+        if not leases and not waiting:
+            return {}
+        self._open()
+        verdicts = {}
+        for at, (ident, fence) in enumerate((*waiting, *leases)):
+            entry = self.entries.get(ident)
+            if not entry or not entry.lease or entry.lease.fence != fence or entry.lease.taken_back:
+                verdicts[ident] = "lost"
+            elif entry.lease.cancelled:
+                verdicts[ident] = "cancel"
+            elif at >= len(waiting):
+                entry.lease.turn = " began"
+            elif not entry.lease.turn:
+                entry.lease.turn = " waits"
+        self._close()
+        return verdicts
+
     def cancel(self, caller: str, number: int, ids: Sequence[str]) -> list[str]:
         answer = self._recall(caller, number)
         if answer is not None:
@@ -348,12 +372,7 @@ class Model:
         return Snapshot(
             states={state: {entry.id: entry.score for entry in entries if entry.state is state} for state in ZSETS},
             bodies={entry.id: entry.body for entry in entries if entry.body is not None},
-            leases={
-                entry.id: f"{'x' * entry.lease.taken_back}{entry.lease.fence} {entry.lease.place} {entry.lease.worker}"
-                f"{' cancel' * entry.lease.cancelled}"
-                for entry in entries
-                if entry.lease
-            },
+            leases={entry.id: entry.lease.record() for entry in entries if entry.lease},
             meta={entry.id: entry.record() for entry in entries if entry.record()},
             clock=self.clock,
             stats=dict(+self.stats),

@@ -181,3 +181,75 @@ def test_delayed_messages_are_promoted_in_a_time_of_grace(broker: Broker) -> Non
     broker.enqueue("a", due=f"+{SECOND}")
     broker.pass_time(2 * LEASE)
     assert broker.claimed_ids() == ["a"]
+
+
+def test_what_waits_for_a_thread_is_not_charged_with_its_workers_death(broker: Broker) -> None:
+    broker.enqueue("runs", "waits")
+    for deaths in range(2):
+        runs, waits = broker.claim().deliveries
+        assert (runs.meta.crashes, waits.meta.crashes) == (deaths, 0)
+        assert broker.begin(waiting=[waits]) == {}
+        broker.pass_time_busily(LEASE)
+    runs, waits = broker.claim().deliveries
+    assert broker.begin(waiting=[waits]) == {}
+    broker.pass_time_busily(LEASE)
+    assert [(delivery.id, delivery.meta.crashes) for delivery in broker.claim().deliveries] == [("waits", 0)]
+    assert broker.state_of("runs") == "dead"
+    assert (broker.stats()["crashes"], broker.stats()["released"]) == (3, 3)
+
+
+def test_what_waited_and_began_is_charged(broker: Broker) -> None:
+    broker.enqueue("a")
+    for deaths in range(3):
+        delivery = broker.claim_one()
+        assert delivery.meta.crashes == deaths
+        broker.begin(waiting=[delivery])
+        assert broker.begin(delivery) == {}
+        broker.begin(waiting=[delivery])  # a late repetition
+        broker.pass_time_busily(LEASE)
+    assert broker.claimed_ids() == []
+    assert broker.state_of("a") == "dead"
+
+
+def test_what_waited_has_its_place_again(broker: Broker) -> None:
+    broker.enqueue("a", "b")
+    broker.begin(waiting=[broker.claim_one()])
+    broker.pass_time_busily(LEASE)
+    assert broker.claimed_ids() == ["a", "b"]
+
+
+def test_what_is_lost_or_cancelled_does_not_begin(broker: Broker) -> None:
+    broker.enqueue("lost", "cancelled", "done", "mine")
+    lost, cancelled, done, mine = broker.claim().deliveries
+    broker.begin(waiting=[lost, cancelled, mine])
+    broker.ack(done)
+    broker.pass_time_busily(LEASE - 1)
+    broker.extend(cancelled, mine)
+    broker.pass_time(1)
+    broker.claim(limit=0)
+    broker.do(commands.cancel(broker.keys, ["cancelled"]))
+    verdicts = {"lost": "lost", "cancelled": "cancel", "done": "lost"}
+    assert broker.begin(lost, cancelled, done, mine) == verdicts
+    assert broker.begin(waiting=[lost, cancelled, done, mine]) == verdicts
+
+
+def test_its_holder_can_end_what_waits(broker: Broker) -> None:
+    broker.enqueue("a", "b")
+    first, second = broker.claim().deliveries
+    broker.begin(waiting=[first, second])
+    assert broker.settle("release", first) == []
+    assert broker.settle("cancel", second) == []
+    assert (broker.state_of("a"), broker.state_of("b")) == ("waiting", None)
+
+
+def test_a_begin_can_be_repeated_after_a_lost_reply(broker: Broker) -> None:
+    broker.enqueue("a", "b")
+    first, second = broker.claim().deliveries
+    broker.lose_reply()
+    assert broker.begin(first, waiting=[second]) == {}
+    broker.pass_time_busily(LEASE)
+    assert [delivery.meta.crashes for delivery in broker.claim().deliveries] == [1, 0]
+
+
+def test_to_begin_nothing_does_nothing(broker: Broker) -> None:
+    assert broker.begin() == {}

@@ -81,6 +81,30 @@ async def block_the_loop(number: int, seconds: float) -> None:
     note("E", number)
 
 
+def _hold(number: int, path: str) -> None:
+    note("S", number)
+    while os.path.exists(path):
+        time.sleep(0.01)
+    note("E", number)
+
+
+@app.task(queue="slow", timeout=None)
+def hold(number: int, path: str) -> None:
+    """Takes as long as there is such a file."""
+    _hold(number, path)
+
+
+@app.task(queue="apart", pool="process", timeout=None)
+def hold_in_a_process(number: int, path: str) -> None:
+    _hold(number, path)
+
+
+@app.task(queue="slow")
+def dies(number: int) -> None:
+    note("S", number)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _until_told(number: int) -> None:
     note("S", number)
     try:

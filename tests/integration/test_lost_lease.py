@@ -46,5 +46,5 @@ def test_a_handler_in_a_thread_is_told_and_one_that_waits_for_the_thread_is_not_
 def give_to_another(raw: redis.Redis, queue: str) -> None:
     """As if a claim of another worker had taken back all that is leased, and had got it."""
     for job_id, record in raw.hgetall(f"{queue}:leases").items():
-        fence, place, _ = record.split(b" ")
+        fence, place, *_ = record.split(b" ")
         raw.hset(f"{queue}:leases", job_id, b"%d %s another" % (int(fence) + 1, place))

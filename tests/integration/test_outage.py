@@ -29,6 +29,8 @@ def durable_server() -> Iterator[RedisServer]:
 def app(durable_server: RedisServer) -> Iterator[RedisQ]:
     app = RedisQ("bot_logic", url=durable_server.url(), timeout=1)
     app.task(name="short", queue="work")(bot.short.handler)
+    for task in (bot.hold, bot.sleep_sync):
+        app.task(name=task.name, queue="slow")(task.handler)
     yield app
     app.close()
 
@@ -55,6 +57,30 @@ def test_redis_restarts_in_mid_work(
     assert set(ledger.ends.values()) == {1}
     assert worker.text().count("Lost Redis connection") == 1
     assert worker.terminate() == 0
+
+
+@pytest.mark.parametrize("comes_back", [True, False], ids=["and it comes back", "and the worker is told to stop"])
+def test_redis_goes_away_while_one_waits_for_a_thread(
+    comes_back: bool, durable_server: RedisServer, app: RedisQ, start_worker: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    held.touch()
+    options = ("-Q", "slow", "-c", "5", "-t", "1", "--shutdown-timeout", "1")
+    worker = start_worker(*options, url=durable_server.url()).ready()
+    app.tasks["hold"].delay(1, str(held))
+    wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "one has the thread")
+    job = app.tasks["sleep_sync"].delay(2, 0.0)
+    with durable_server.client() as client:
+        wait_until(lambda: client.hget("slow:leases", job.id).endswith(b" waits"), "the other waits, and Redis knows")
+    durable_server.stop()
+    worker.wait_for_log("Lost Redis connection")
+    held.unlink()
+    wait_until(lambda: Ledger(tmp_path / "ledger").ends["1"], "the thread is free")
+    if comes_back:
+        durable_server.start()
+        wait_until(lambda: Ledger(tmp_path / "ledger").ends["2"], "it runs")
+    assert worker.terminate() == 0
+    assert Ledger(tmp_path / "ledger").starts["2"] == comes_back, "nobody begins it without Redis"
 
 
 def test_every_connection_is_cut_again_and_again(

@@ -67,6 +67,10 @@ SENT = {
     ),
     "settle of nothing": (commands.settle(KEYS, []), "settle", (0, 0), True),
     "extend": (commands.extend(KEYS, [("a", 1), ("b", 2)], lease=30), "extend", (30, "a", 1, "b", 2), False),
+    "begin": (commands.begin(KEYS, [("a", 1)]), "begin", (0, "a", 1), False),
+    "begin of some, others wait": (
+        commands.begin(KEYS, [("a", 1)], waiting=[("b", 2), ("c", 2)]), "begin", (2, "b", 2, "c", 2, "a", 1), False,
+    ),
     "wake": (commands.wake(KEYS), "wake", (), False),
     "pause": (commands.pause(KEYS, True), "pause", (1,), False),
     "resume": (commands.pause(KEYS, False), "pause", (0,), False),
@@ -139,6 +143,7 @@ READ = {
     "stale ids": (commands.settle(KEYS, []), [b"a"], ["a"]),
     "lost leases": (commands.extend(KEYS, [], lease=1), [b"a", b"lost", b"b", b"lost"], {"a": "lost", "b": "lost"}),
     "a lease of a cancelled one": (commands.extend(KEYS, [], lease=1), [b"a", b"cancel"], {"a": "cancel"}),
+    "what is not to begin": (commands.begin(KEYS, []), [b"a", b"cancel", b"b", b"lost"], {"a": "cancel", "b": "lost"}),
     "no lost leases": (commands.extend(KEYS, [], lease=1), [], {}),
     "woken": (commands.wait([KEYS], 1), [b"q:wake", b"1", b"0"], "q:wake"),
     "not woken": (commands.wait([KEYS], 1), None, None),
@@ -169,6 +174,11 @@ READ = {
     "found, cancelled while it runs": (
         commands.find(KEYS, "a"),
         [b"processing", b"5", b"1", b"A", b"", b"7 5 w cancel"],
+        Found("processing", 5, 1, b"A", PLAIN, "w"),
+    ),
+    "found, waiting for a thread of its worker": (
+        commands.find(KEYS, "a"),
+        [b"processing", b"5", b"1", b"A", b"", b"7 5 w waits"],
         Found("processing", 5, 1, b"A", PLAIN, "w"),
     ),
     "found, taken back": (

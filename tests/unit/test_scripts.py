@@ -68,7 +68,7 @@ def test_an_include_stands_before_what_needs_it() -> None:
 
 
 def test_a_circle_of_includes_is_an_error_that_shows_it() -> None:
-    with pytest.raises(ValueError, match="circle of includes: browse > queue > now > queue"):
+    with pytest.raises(ValueError, match="circle of includes: begin > queue > now > queue"):
         Scripts(includes={"now": "--- @include queue\n"})
 
 

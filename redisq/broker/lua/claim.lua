@@ -94,11 +94,11 @@ if answered then
 end
 
 local stats
-stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired', 'cancelled', 'parked' })
+stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired', 'cancelled', 'parked', 'released' })
 if not stats then
   return refused
 end
-local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0 }
+local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0, released = 0 }
 redis.call('DEL', NEVER)
 if queue.lease ~= lease then
   local config = queue.config
@@ -183,6 +183,7 @@ local function put_aside(id, raw)
 end
 
 --- take_back: leases past their deadline. The record stays, marked, so that a late ack of the last holder still counts.
+--- One whose handler was not called yet had no part in what befell its worker.
 local function take_back()
   local ids = redis.call('ZRANGEBYSCORE', PROCESSING, '-inf', int(queue.now), 'LIMIT', 0, SWEEP)
   if #ids == 0 then
@@ -190,11 +191,14 @@ local function take_back()
   end
   local leases, metas, raws = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids), gates and gates.of(ids)
   for i, id in ipairs(ids) do
-    local meta, needs = read_meta(metas[i]), raws and raws[i]
+    local meta, needs, waited = read_meta(metas[i]), raws and raws[i], is_waiting(leases[i])
     local fence, score = read_lease(leases[i])
     -- One that ran apart did not kill the worker: that would have said so. It may have hung it, so it has a limit too.
     local most = meta.crashes >= suspect and 2 * max_crashes or max_crashes
-    meta.crashes = meta.crashes + 1
+    if not waited then
+      meta.crashes = meta.crashes + 1
+      grown.crashes = grown.crashes + 1
+    end
     meta.score = tonumber(score) or queue.now
     if needs then
       gates.free(needs)
@@ -205,7 +209,7 @@ local function take_back()
       if needs then
         gates.forget(id, needs, false)
       end
-    elseif meta.crashes >= most then
+    elseif not waited and meta.crashes >= most then
       if needs then
         gates.dead(id, needs)
       end
@@ -217,6 +221,9 @@ local function take_back()
       if fence then
         redis.call('HSET', LEASES, id, 'x' .. leases[i])
       end
+      if waited then
+        grown.released = grown.released + 1
+      end
       redis.call('ZADD', MAIN, int(meta.score), id)
       queue.main = queue.main + 1
       if gates then
@@ -225,7 +232,6 @@ local function take_back()
     end
   end
   redis.call('ZREM', PROCESSING, unpack(ids))
-  grown.crashes = #ids
 end
 
 if queue.delayed > 0 then

@@ -1,0 +1,112 @@
+"""How a run ends: the settlement of its message, and the line in the log that says so."""
+
+from __future__ import annotations
+
+import logging
+from random import random
+from typing import Any
+
+from redisq.app.task import Task
+from redisq.broker.commands import Settlement
+from redisq.errors import EncodeError, MessageTooLarge, SoftTimeout, TaskCancelled, TaskTimeout
+from redisq.gates.blame import Blame
+from redisq.redact import error_text
+from redisq.worker.held import Held
+from redisq.worker.refusals import after_refusal, refusal_of
+from redisq.worker.run import Phase, Run
+from redisq.worker.verdict import after_failure, after_success, done, undecided
+
+__all__ = ["Judge", "origin"]
+
+
+class Judge:
+    """Says how runs end.
+
+    Args:
+        max_bytes: The most that a result may have.
+        log: The worker's logger.
+    """
+
+    def __init__(self, max_bytes: int, log: logging.Logger) -> None:
+        self._max_bytes = max_bytes
+        self._log = log
+        self._blame = Blame()
+        self._told_of: set[str] = set()
+
+    def verdict(self, run: Run, returned: Any, error: BaseException | None) -> Settlement:
+        """How its message ends. Whatever code of others is run for that may fail: a run is settled in any case."""
+        held, task = run.held, run.task
+        try:
+            return self._success(held, task, returned) if error is None else self._failure(run, error)
+        except Exception as fault:  # noqa: BLE001 - see above
+            self._log.error(
+                "Task %s[%s] has ended, and to say how failed: %s%s", task.name, held.delivery.id, error_text(fault), origin(fault)
+            )
+            return done(held.delivery) if error is None else undecided(task.definition, held.delivery, fault)
+
+    def _success(self, held: Held, task: Task[..., Any], returned: Any) -> Settlement:
+        try:
+            return after_success(task.definition, held.delivery, returned, self._max_bytes)
+        except (EncodeError, MessageTooLarge) as error:
+            # The handler did its work; running it again would not mend this.
+            self._log.error("Task %s[%s] is done, its result is not kept: %s", task.name, held.delivery.id, error)
+            return done(held.delivery)
+
+    def _failure(self, run: Run, error: BaseException) -> Settlement:
+        if run.cancelled and isinstance(error, TaskCancelled):
+            self._log.info("Task %s[%s] was cancelled", run.task.name, run.held.delivery.id)
+            return Settlement("cancel", run.held.delivery.id, run.held.delivery.fence)
+        delivery = run.held.delivery
+        refused = after_refusal(run.task, delivery, error, self._blame, self._max_bytes, random)
+        if refused and refused.op == "limited":
+            self.report_refusal(run, refused, origin(error))
+            return refused
+        settlement = refused or after_failure(run.task.definition, delivery, error, random)
+        self._report(run.task, run.held, settlement, error)
+        return settlement
+
+    def report_refusal(self, run: Run, settlement: Settlement, where: str) -> None:
+        """Tell that a platform refused a run."""
+        task, refusal = run.task.name, refusal_of(settlement)
+        level, what = logging.WARNING, f"{refusal.gate} pauses for {refusal.seconds:.1f} s"
+        if not refusal.gate:
+            level, what = logging.INFO, f"again in {refusal.delay:.1f} s"
+            if task not in self._told_of:
+                self._told_of.add(task)
+                level, what = logging.WARNING, f"{what}; no limit of the task is about that, so each call finds out for itself"
+        self._log.log(
+            level, "Task %s[%s] was refused, no attempt is spent, %s: %s%s", task, run.held.delivery.id, what, refusal.text, where
+        )
+
+    def why_stopped(self, run: Run) -> TaskTimeout | TaskCancelled:
+        """With which error a run that was told to stop has ended."""
+        if run.cancelled:
+            return TaskCancelled("cancelled")
+        options = run.task.definition
+        if run.phase is Phase.WARNED:
+            return SoftTimeout(f"soft timeout of {options.soft_timeout:g} s")
+        return TaskTimeout(f"timeout of {options.timeout:g} s")
+
+    def _report(self, task: Task[..., Any], held: Held, settlement: Settlement, error: BaseException) -> None:
+        attempt, attempts = held.delivery.meta.attempt, task.definition.max_retries + 1
+        where = origin(error)
+        if settlement.op == "retry":
+            self._log.warning(
+                "Task %s[%s] failed, attempt %d of %d, again in %.1f s: %s%s",
+                task.name, held.delivery.id, attempt, attempts, settlement.delay / 1_000_000, error_text(error), where,
+            )  # fmt: skip
+        else:
+            self._log.error(
+                "Task %s[%s] failed, attempt %d of %d, now a dead letter: %s%s",
+                task.name, held.delivery.id, attempt, attempts, error_text(error), where,
+            )  # fmt: skip
+
+
+def origin(error: BaseException) -> str:
+    """Where it was raised: the last frame, without values. The error's text alone goes through redaction."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next:
+        trace = trace.tb_next
+    return f" (at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"
