@@ -71,7 +71,7 @@ def test_redis_goes_away_while_one_waits_for_a_thread(
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "one has the thread")
     job = app.tasks["sleep_sync"].delay(2, 0.0)
     with durable_server.client() as client:
-        wait_until(lambda: client.hget("slow:leases", job.id).endswith(b" waits"), "the other waits, and Redis knows")
+        wait_until(lambda: (client.hget("slow:leases", job.id) or b"").endswith(b" waits"), "the other waits, and Redis knows")
     durable_server.stop()
     worker.wait_for_log("Lost Redis connection")
     held.unlink()
