@@ -1,10 +1,13 @@
-"""The exit codes of a worker process. `docs/reference/cli.md` shows this table."""
+"""How a worker process ends: its exit codes, and its threads. `docs/reference/cli.md` shows the codes."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["Exit"]
+__all__ = ["LAST_WORD", "Exit"]
+
+#: Seconds that a thread of the worker's own gets to end. One that is still there when the interpreter ends may hang it.
+LAST_WORD = 0.5
 
 
 class Exit(IntEnum):

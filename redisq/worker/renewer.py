@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from redisq.broker.connector import Connector
 from redisq.broker.leases import renew
 from redisq.troubles import Troubles
+from redisq.worker.exits import LAST_WORD
 from redisq.worker.held import Held
 
 __all__ = ["Renewer"]
@@ -59,8 +60,9 @@ class Renewer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end; it closes its connection."""
+        """Ask the thread to end, and see it end unless Redis hangs; it closes its connection."""
         self._stopped.set()
+        self._thread.join(LAST_WORD)
 
     def _run(self) -> None:
         interval = self._lease / 3_000_000

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from redisq.errors import SoftTimeout, TaskCancelled
+from redisq.worker.exits import LAST_WORD
 from redisq.worker.run import Run
 
 __all__ = ["Item", "ThreadPool"]
@@ -128,6 +129,9 @@ class ThreadPool:
             item.done(item.run, returned, error)
 
     def close(self) -> None:
-        """Let the idle threads end. One that still runs a handler is left behind."""
+        """Let the idle threads end, and see them end. One that still runs a handler is left behind."""
         for _ in self._threads:
             self._work.put(None)
+        if not self._busy:
+            for thread in self._threads:
+                thread.join(LAST_WORD)

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 
 from redisq.redact import redact
-from redisq.worker.exits import Exit
+from redisq.worker.exits import LAST_WORD, Exit
 
 __all__ = ["Watchdog"]
 
@@ -106,3 +106,5 @@ class Watchdog:
         self._stopped.set()
         if self._timer:
             self._timer.cancel()
+        if self._thread.is_alive():
+            self._thread.join(LAST_WORD)

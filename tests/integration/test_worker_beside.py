@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 
 import pytest
 import redis
@@ -42,6 +43,22 @@ def test_it_works_while_the_block_runs_and_drains_at_its_end(app: RedisQ, raw: r
     asyncio.run(bot())
     assert started == ["you", "done"]
     assert raw.hget("bot:stats", "processed_requests") == b"1"
+
+
+def test_none_of_its_threads_is_left_when_it_has_ended(app: RedisQ) -> None:
+    @app.task
+    def in_a_thread() -> None:
+        pass
+
+    async def bot() -> set[threading.Thread]:
+        before = set(threading.enumerate())
+        await in_a_thread.adelay()
+        await Worker(app, burst=True).run()
+        await app.aclose()
+        # The interpreter may hang at its end for one that is still there.
+        return set(threading.enumerate()) - before
+
+    assert asyncio.run(bot()) == set()
 
 
 def test_what_has_run_is_gone_without_the_garbage_collector(app: RedisQ) -> None:
