@@ -12,6 +12,8 @@ import redis
 import redis.asyncio
 from redis import exceptions as redis_errors
 
+from redisq.cancelling import end_tasks
+
 __all__ = ["Listener", "Listeners", "aask", "ask", "listening", "messages"]
 
 # Besides errors of its own, redis-py raises these when a connection is closed between two steps of another task.
@@ -115,8 +117,7 @@ class Listeners:
     async def aclose(self) -> None:
         """End the subscriptions."""
         if self._reader:
-            self._reader.cancel()
-            await asyncio.wait((self._reader,))
+            await end_tasks((self._reader,))
 
 
 async def messages(

@@ -128,7 +128,9 @@ class AsyncWire:
         """Send the calls in one write; one reply, or exception, each."""
         if self._slots.locked():
             try:
-                await asyncio.wait_for(self._slots.acquire(), self._patience)
+                # Not `wait_for`, which in Python 3.11 can swallow a cancellation.
+                async with asyncio.timeout(self._patience):
+                    await self._slots.acquire()
             except TimeoutError:
                 raise redis_errors.ConnectionError("all connections are in use") from None
         else:

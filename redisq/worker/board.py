@@ -11,6 +11,7 @@ from redisq.app.progress import KEPT, Progress
 from redisq.broker.commands import MAX_BATCH, keep_progress
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
+from redisq.cancelling import end_tasks
 from redisq.errors import BrokerError
 
 __all__ = ["Board"]
@@ -78,7 +79,6 @@ class Board:
     async def aclose(self) -> None:
         """Write the last words, if Redis takes them at once."""
         if self._writer:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
+            await end_tasks((self._writer,))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._write(), LAST_WRITE)

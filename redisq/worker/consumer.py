@@ -20,6 +20,7 @@ from redisq.broker.commands import MAX_BATCH, Claimed, Command, Settlement, clai
 from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
+from redisq.cancelling import end_tasks
 from redisq.errors import BrokerError
 from redisq.troubles import Troubles
 from redisq.worker.held import Held
@@ -361,7 +362,4 @@ class Consumer:
 
     async def abort(self) -> None:
         """Drop what is on its way: the leases that nobody settled expire."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks)

@@ -14,6 +14,7 @@ from typing import Any
 from redisq.broker.commands import Command
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.registry import BEAT, Registry, announce, leave
+from redisq.cancelling import end_tasks
 from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import BrokerError, DecodeError, RedisqError
 from redisq.troubles import Troubles
@@ -73,9 +74,7 @@ class Control:
 
     async def stop(self, patience: float = SIGN_OFF) -> None:
         """Be there no more. Redis has so many seconds to hear of it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         try:
             async with asyncio.timeout(patience):
                 await self._connector.execute_many(leave(self._registry, self._worker))

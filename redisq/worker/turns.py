@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from redisq.broker.commands import MAX_BATCH, Command, begin
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
+from redisq.cancelling import end_tasks
 from redisq.errors import BrokerError
 from redisq.redact import error_text
 from redisq.worker.held import Held
@@ -175,8 +176,7 @@ class Turns:
         """Drop a question that is on its way."""
         self.close()
         if self._asking:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+            await end_tasks((self._asking,))
 
     def _take_back(self) -> None:
         """What waits in a pool waits here, in front."""
