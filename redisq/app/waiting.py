@@ -106,7 +106,9 @@ async def arun(steps: Generator[Step, Any, T], connector: AsyncConnector) -> T:
                 if heard is None:
                     heard = await stack.enter_async_context(connector.listening(step.channel))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(heard.wait(), step.seconds)
+                    # Not `wait_for`, which in Python 3.11 can swallow a cancellation.
+                    async with asyncio.timeout(step.seconds):
+                        await heard.wait()
                 heard.clear()
                 step = steps.send(None)
         except StopIteration as stop:

@@ -81,4 +81,5 @@ class Board:
         if self._writer:
             await end_tasks((self._writer,))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._write(), LAST_WRITE)
+            async with asyncio.timeout(LAST_WRITE):
+                await self._write()
