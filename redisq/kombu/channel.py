@@ -268,12 +268,14 @@ class Channel(virtual.Channel):
         if consumer_tag not in self._consumers:
             return
         self._consumers.discard(consumer_tag)
-        queue = self._tag_to_queue.pop(consumer_tag, None)
+        queue: str | None = self._tag_to_queue.pop(consumer_tag, None)
         if queue in self._active_queues:
             self._active_queues.remove(queue)
         self._callbacks.pop(consumer_tag, None)
-        self._session.consumer.cancel(consumer_tag)
-        if queue is not None and not self._session.consumer.serves(queue):
+        if queue is None:
+            return
+        self._session.consumer.cancel(Subscription(self, queue, consumer_tag))
+        if not self._session.consumer.serves(queue):
             self._session.routing.cancel(queue)
 
     def hand_out(self, subscription: Subscription, held: Held) -> bool:

@@ -45,18 +45,27 @@ _SLOW = 1.0
 _GATHER = 0.002
 
 
+#: What tells the consumers of a connection apart: queue, channel, tag.
+Key = tuple[str, int, str]
+
+
 class Subscription(NamedTuple):
     """One consumer of one queue.
 
     Attributes:
         channel: Whose prefetch count it takes from, and who hands its messages out.
         queue: kombu's name.
-        tag: The consumer's tag.
+        tag: The consumer's tag, of which each channel has its own.
     """
 
     channel: Any
     queue: str
     tag: str
+
+    @property
+    def key(self) -> Key:
+        """By queue first: that is what the strategy `sorted` sorts by."""
+        return self.queue, id(self.channel), self.tag
 
 
 class Consumer:
@@ -93,7 +102,7 @@ class Consumer:
         self._log = log
         self._give_up = give_up
         self._worker = f"kombu-{os.getpid()}@{socket.gethostname()}"
-        self._subscriptions: dict[str, Subscription] = {}
+        self._subscriptions: dict[Key, Subscription] = {}
         self._order: Any = cycle_by_name(options.queue_order_strategy)()
         self._ready: deque[tuple[Subscription, Held]] = deque()
         self._heard: deque[tuple[Subscription, bytes]] = deque()
@@ -129,28 +138,27 @@ class Consumer:
 
     def subscribe(self, subscription: Subscription) -> None:
         """A channel consumes from a queue."""
-        self._subscriptions[subscription.tag] = subscription
+        self._subscriptions[subscription.key] = subscription
         self._reorder()
         self._look_at.pop(subscription.queue, None)
 
-    def cancel(self, tag: str) -> None:
+    def cancel(self, subscription: Subscription) -> None:
         """It does not any more. What was claimed for it, and not handed out, goes back for free."""
-        subscription = self._subscriptions.pop(tag, None)
-        if subscription is None:
+        if self._subscriptions.pop(subscription.key, None) is None:
             return
         self._reorder()
         kept: deque[tuple[Subscription, Held]] = deque()
         for ready in self._ready:
-            if ready[0].tag == tag:
+            if ready[0] == subscription:
                 self._keeper.end(ready[1], "release")
             else:
                 kept.append(ready)
         self._ready = kept
-        self._heard = deque(heard for heard in self._heard if heard[0].tag != tag)
+        self._heard = deque(heard for heard in self._heard if heard[0] != subscription)
 
     def serves(self, queue: str) -> bool:
         """Whether somebody consumes from a queue here."""
-        return any(subscription.queue == queue for subscription in self._subscriptions.values())
+        return any(subscription.queue == queue for subscription in list(self._subscriptions.values()))
 
     def _reorder(self) -> None:
         self._order.update(list(self._subscriptions))
@@ -173,9 +181,10 @@ class Consumer:
         left: dict[int, int] = {}
         gather = time.monotonic() < self._gather_till
         self._gathering = False
-        for tag in self._order.consume(len(self._subscriptions)):
-            subscription = self._subscriptions[tag]
-            if subscription.queue in self._fanout:
+        for key in self._order.consume(len(self._subscriptions)):
+            subscription = self._subscriptions.get(key)
+            # Another thread may have cancelled it just now.
+            if subscription is None or subscription.queue in self._fanout:
                 continue
             channel = subscription.channel
             if id(channel) not in left:
@@ -226,7 +235,7 @@ class Consumer:
         if held:
             self._keeper.hold(held)
             self._ready.extend((subscription, each) for each in held)
-            self._order.rotate(subscription.tag)
+            self._order.rotate(subscription.key)
         if len(held) < limit:
             rest = BLOCK_SECONDS if result.next_due is None else min(result.next_due, BLOCK_SECONDS)
             self._look_at[subscription.queue] = time.monotonic() + rest
@@ -270,7 +279,7 @@ class Consumer:
                 self._ask(self._ears, command)
 
     def _fanout_queues(self) -> list[str]:
-        return sorted({each.queue for each in self._subscriptions.values() if each.queue in self._fanout})
+        return sorted({each.queue for each in list(self._subscriptions.values()) if each.queue in self._fanout})
 
     def _ask(self, call: BlockingCall[Any], command: Command[Any]) -> None:
         self._asked[call] = time.monotonic()
@@ -279,13 +288,13 @@ class Consumer:
     def _answered(self, call: BlockingCall[Any]) -> None:
         if call is self._wake:
             woken = call.read()
-            for subscription in self._subscriptions.values():
+            for subscription in list(self._subscriptions.values()):
                 if woken is None or self._names.queue(subscription.queue).wake == woken:
                     self._look_at.pop(subscription.queue, None)
         else:
             heard = call.read()
             by_queue: dict[str, list[Subscription]] = {}
-            for subscription in self._subscriptions.values():
+            for subscription in list(self._subscriptions.values()):
                 by_queue.setdefault(subscription.queue, []).append(subscription)
             for queue, body in self._fanout.sort(list(by_queue), heard):
                 self._heard.append((by_queue[queue][0], body))
@@ -490,8 +499,8 @@ class Consumer:
     def close(self) -> None:
         """Give back what was not handed out; close the connections. What is held stays the keeper's."""
         self.unregister()
-        for tag in list(self._subscriptions):
-            self.cancel(tag)
+        for subscription in list(self._subscriptions.values()):
+            self.cancel(subscription)
         self._wake.close()
         self._ears.close()
         self._connector.close()
