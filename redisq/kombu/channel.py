@@ -107,18 +107,14 @@ class Channel(virtual.Channel):
         session = self._session
         if if_unused and session.consumer.serves(queue):
             return 0
+        count = 0
         if queue not in session.fanout:
             session.keeper.flush()
             count = self._run(commands.delete(session.names.queue(queue), if_empty=if_empty))
             if count < 0:
                 return 0
-        else:
-            count = 0
+            session.routing.unbind_all(queue, self.state.exchanges)
         for exchange, routing_key, _ in list(self.state.queue_bindings(queue)):
-            if queue in session.fanout:
-                session.fanout.unbind(queue, exchange)
-            else:
-                session.routing.unbind(exchange, queue, routing_key)
             self._drop_from_table(exchange, queue, routing_key)
         self.state.queue_bindings_delete(queue)
         session.fanout.forget(queue)
@@ -138,10 +134,10 @@ class Channel(virtual.Channel):
         exchange = exchange or f"amq.{kind}"
         if kwargs.get("passive") and exchange not in self.state.exchanges:
             self._learn(exchange)
-        known = exchange in self.state.exchanges
-        super().exchange_declare(exchange, kind, durable, **kwargs)
-        if not known and not kwargs.get("passive"):
+        # Others first: when they cannot be told, it is not declared.
+        if exchange not in self.state.exchanges and not kwargs.get("passive"):
             self._session.routing.declare(exchange, kind, durable=durable)
+        super().exchange_declare(exchange, kind, durable, **kwargs)
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete an exchange and its bindings; queues stay."""
@@ -156,8 +152,15 @@ class Channel(virtual.Channel):
         if exchange not in self.state.exchanges:
             self._learn(exchange)
             self.state.exchanges.setdefault(exchange, _exchange("direct"))
-        if not self.state.has_binding(queue, exchange, routing_key):
+        if self.state.has_binding(queue, exchange, routing_key):
+            return
+        try:
             super().queue_bind(queue, exchange, routing_key, **kwargs)
+        except BrokerError:
+            # Not bound: the next try is to tell Redis.
+            self.state.binding_delete(queue, exchange, routing_key)
+            self._drop_from_table(exchange, queue, routing_key)
+            raise
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
         if self.typeof(exchange).type == "fanout":
@@ -200,7 +203,10 @@ class Channel(virtual.Channel):
     def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> Iterable[str]:
         default = default or self.deadletter_queue
         if not exchange:
-            return [routing_key or default]
+            queue = routing_key or default
+            if not queue:
+                raise ChannelError("a message to the default exchange wants a routing key: the name of its queue")
+            return [queue]
         table = self.get_table(exchange)
         found = self.typeof(exchange).lookup(table, exchange, routing_key, default)
         if not found and default is not None:
@@ -230,6 +236,7 @@ class Channel(virtual.Channel):
         several: list[Command[Any]] = []
         for queue in self._lookup(exchange, routing_key):
             several += self._session.routing.say_rules(queue)
+            several += self._session.routing.say_passing(exchange, queue) if exchange else ()
             several.append(commands.enqueue(self._session.names.queue(queue), [to_enqueue(message, body, self.options)]))
         return several
 

@@ -79,6 +79,7 @@ class Consumer:
         keeper: Extends the leases of what was claimed.
         fanout: The queues of fanout exchanges.
         log: Where an outage is told.
+        back: Called when Redis can be reached again.
         give_up: Raise when Redis is away, so that kombu goes on to the next URL; else wait for it.
     """
 
@@ -92,6 +93,7 @@ class Consumer:
         fanout: Fanout,
         log: logging.Logger,
         *,
+        back: Callable[[], None],
         give_up: bool,
     ) -> None:
         self._connector = connector
@@ -100,6 +102,7 @@ class Consumer:
         self._keeper = keeper
         self._fanout = fanout
         self._log = log
+        self._back = back
         self._give_up = give_up
         self._worker = f"kombu-{os.getpid()}@{socket.gethostname()}"
         self._subscriptions: dict[Key, Subscription] = {}
@@ -324,7 +327,9 @@ class Consumer:
 
         if time.monotonic() < self._away_till or not self._attempt(look):
             return []
-        self._failures = 0
+        if self._failures:
+            self._failures = 0
+            self._back()
         if self._told:
             self._told = False
             self._log.warning("Redis is back")

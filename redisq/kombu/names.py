@@ -21,7 +21,8 @@ class Names:
     """
 
     def __init__(self, prefix: str = "") -> None:
-        self._namespace = _encoded(prefix.rstrip(":")) if prefix.rstrip(":") else ""
+        #: What is put before every name; empty for none.
+        self.namespace = _encoded(prefix.rstrip(":")) if prefix.rstrip(":") else ""
         self._queues: dict[str, QueueKeys] = {}
         self._exchanges: dict[str, ExchangeKeys] = {}
 
@@ -29,14 +30,14 @@ class Names:
         """The keys of a queue."""
         keys = self._queues.get(name)
         if keys is None:
-            keys = self._queues[name] = QueueKeys(_encoded(name), self._namespace)
+            keys = self._queues[name] = QueueKeys(_encoded(name), self.namespace)
         return keys
 
     def exchange(self, name: str) -> ExchangeKeys:
         """The keys of an exchange."""
         keys = self._exchanges.get(name)
         if keys is None:
-            keys = self._exchanges[name] = ExchangeKeys(_encoded(name), self._namespace)
+            keys = self._exchanges[name] = ExchangeKeys(_encoded(name), self.namespace)
         return keys
 
     def forget(self, name: str) -> None:
