@@ -157,3 +157,17 @@ def test_a_message_for_no_queue_at_all_is_an_error(connect: Connect) -> None:
     other = connect(deadletter_queue="lost")
     publish(other, 1, "")
     assert get(other, "lost", no_ack=True).payload == 1
+
+
+def test_what_is_remembered_of_a_reply_queue_goes_soon_too(connect: Connect, raw: redis.Redis) -> None:
+    """Each answer has a queue of its own, and remote control may ask many times a second."""
+    asker, answerer = connect(), connect()
+    queue = kombu.Queue("r", kombu.Exchange("replies", durable=False), routing_key="r", expires=10, auto_delete=True)
+    sink = Sink(asker, queue, no_ack=True)
+    with sink.consumer:
+        _send(answerer, "replies", "r")
+        sink.drain(1)
+    asker.default_channel.queue_delete("r")
+    wait_until(lambda: all(b":call:" in key for key in raw.keys("r:*")), "the ack arrived")
+    assert raw.keys("r:*")
+    assert all(0 < raw.ttl(key) <= 60 for key in raw.keys("r:*"))
