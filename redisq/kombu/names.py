@@ -52,4 +52,5 @@ def _encoded(name: str) -> str:
         return text
     # Cut before a %, not behind one.
     start = text[:_KEPT].rsplit("%", 1)[0] if "%" in text[_KEPT - 2 : _KEPT] else text[:_KEPT]
-    return f"{start}.{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
+    # No name is encoded with a %2E in it: none can be taken for a long one that was cut.
+    return f"{start}%2E{sha256(name.encode()).hexdigest()[:40]}"

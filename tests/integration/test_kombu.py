@@ -52,11 +52,15 @@ def test_a_binary_body_is_not_put_into_base64(connect: Connect, raw: redis.Redis
     assert b"\xfe" * 3000 in stored
 
 
-def test_any_name_is_a_queue_of_its_own(connect: Connect) -> None:
+def test_any_name_is_a_queue_of_its_own(connect: Connect, raw: redis.Redis) -> None:
     connection = connect()
-    names = ["a/b", "a%2Fb", "a:b", "ä", "~", "x" * 500, "x" * 499 + "y", "a b"]
+    names = ["a/b", "a%2Fb", "a:b", "ä", "~", "{a}", "*", "w@host.celery.pidbox", "日" * 60, "日" * 61, "x" * 500, "a b"]
     for name in names:
         publish(connection, name, name)
+    # As that of the long one is stored.
+    names.append(raw.keys("x*:queue:main")[0].decode().removesuffix(":queue:main"))
+    publish(connection, names[-1], names[-1])
+    assert {waiting(connection, name) for name in names} == {1}
     assert [get(connection, name, no_ack=True).payload for name in names] == names
 
 
