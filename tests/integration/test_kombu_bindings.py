@@ -171,3 +171,18 @@ def test_what_is_remembered_of_a_reply_queue_goes_soon_too(connect: Connect, raw
     wait_until(lambda: all(b":call:" in key for key in raw.keys("r:*")), "the ack arrived")
     assert raw.keys("r:*")
     assert all(0 < raw.ttl(key) <= 60 for key in raw.keys("r:*"))
+
+
+def test_a_queue_that_is_bound_to_fanout_no_more_is_one_like_others(connect: Connect) -> None:
+    connection, publisher = connect(), connect()
+    channel = connection.default_channel
+    kombu.Queue("q", NEWS)(channel).declare()
+    TOPICS(channel).declare()
+    channel.queue_bind("q", "topics", "a.#")
+    channel.queue_unbind("q", "news")
+    channel.queue_bind("q", "topics", "b.#")
+    sink = Sink(connection)
+    with sink.consumer:
+        _send(publisher, "news")
+        _send(publisher, "topics", "b.c")
+        assert sink.drain(1) == ["topics"]
