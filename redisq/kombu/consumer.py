@@ -28,6 +28,7 @@ from redisq.broker.keys import QueueKeys
 from redisq.errors import BrokerError, BrokerUnavailable
 from redisq.kombu.fanout import Fanout
 from redisq.kombu.held import Held
+from redisq.kombu.hub import TURN, Place
 from redisq.kombu.keeper import Keeper
 from redisq.kombu.names import Names
 from redisq.kombu.options import Options
@@ -36,8 +37,6 @@ __all__ = ["Consumer", "Subscription"]
 
 #: Seconds that an answer of a blocking call may be late before its connection is taken for dead.
 _LATE = 1.0
-#: Seconds between two looks whether one is.
-_TURN = 0.5
 #: A claim that took so many seconds met a dead connection, or a server that hung.
 _SLOW = 1.0
 #: Seconds that acknowledgements may gather before a queue that has more is claimed from again, while the channel still has
@@ -114,14 +113,9 @@ class Consumer:
         self._gathering = False
         # Queue -> when to look at it again, monotonic; absent: now.
         self._look_at: dict[str, float] = {}
-        self._loop: Any = None
-        self._timer: Any = None
-        self._alarm_at = 0.0
-        self._poke: socket.socket | None = None
-        self._poked: socket.socket | None = None
-        self._hooks: list[Callable[[], None]] = []
-        self._wake: BlockingCall[Any] = server.blocking("kombu-wake", BLOCK_SECONDS, opened=self._opened, closing=self._closing)
-        self._ears: BlockingCall[Any] = server.blocking("kombu-fanout", BLOCK_SECONDS, opened=self._opened, closing=self._closing)
+        self._place = place = Place(self._turn, self.on_readable)
+        self._wake: BlockingCall[Any] = server.blocking("kombu-wake", BLOCK_SECONDS, opened=place.opened, closing=place.closing)
+        self._ears: BlockingCall[Any] = server.blocking("kombu-fanout", BLOCK_SECONDS, opened=place.opened, closing=place.closing)
         self._asked: dict[BlockingCall[Any], float] = {}
         self._listening: tuple[str, ...] = ()
         self._failures = 0
@@ -134,8 +128,7 @@ class Consumer:
         # What was claimed is the parent's, and so is the loop.
         self._ready.clear()
         self._heard.clear()
-        self._hooks = []
-        self._loop = self._timer = self._poked = self._poke = None
+        self._place.forget()
 
     # Who consumes
 
@@ -375,7 +368,7 @@ class Consumer:
                 # Something may have come while it was claimed.
                 self._wait(0)
                 return self._hand_out()
-            self._wait(min(self._sleep(wanting), _TURN, float("inf") if deadline is None else deadline - now))
+            self._wait(min(self._sleep(wanting), TURN, float("inf") if deadline is None else deadline - now))
 
     def _sleep(self, wanting: Sequence[tuple[Subscription, int]]) -> float:
         """Seconds until there is something to do without being woken."""
@@ -416,42 +409,14 @@ class Consumer:
     def register(self, loop: Any) -> None:
         """Work in kombu's event loop from now on."""
         self.unregister()
-        self._loop = loop
-        self._poked, self._poke = socket.socketpair()
-        self._poked.setblocking(False)
-        loop.add_reader(self._poked.fileno(), self._turned)
-        loop.on_tick.add(self._tick)
-        # Its poller sleeps as long as no timer says otherwise; dead connections and due times want to be looked at.
-        timer = loop.call_repeatedly(_TURN, _nothing)
-        self._hooks = [lambda: loop.on_tick.discard(self._tick), timer.cancel]
-        for call in (self._wake, self._ears):
-            if call.fileno() >= 0:
-                self._opened(call.fileno())
+        self._place.join(loop, self._filenos())
 
     def unregister(self) -> None:
-        """Leave the loop alone."""
-        for call in (self._wake, self._ears):
-            if self._loop is not None and call.fileno() >= 0:
-                self._closing(call.fileno())
-        for hook in self._hooks:
-            hook()
-        self._hooks = []
-        if self._poked is not None and self._poke is not None:
-            self._loop.remove(self._poked.fileno())
-            self._poked.close()
-            self._poke.close()
-            self._poked = self._poke = None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop = self._timer = None
+        """Leave it alone."""
+        self._place.leave(self._filenos())
 
-    def _opened(self, fileno: int) -> None:
-        if self._loop is not None:
-            self._loop.add_reader(fileno, self.on_readable, fileno)
-
-    def _closing(self, fileno: int) -> None:
-        if self._loop is not None:
-            self._loop.remove(fileno)
+    def _filenos(self) -> list[int]:
+        return [call.fileno() for call in (self._wake, self._ears) if call.fileno() >= 0]
 
     def on_readable(self, fileno: int) -> None:
         """The loop found something to read."""
@@ -466,40 +431,22 @@ class Consumer:
         while self._heard and self._hand_out():
             pass
 
-    def _tick(self) -> None:
+    def _turn(self) -> float | None:
+        """Hand out all that may be. Gives the seconds until there is more to do without being woken; None: nothing."""
         before = self._handed_out
         while self._hand_out():
             pass
         wanting = self._round()
         while self._hand_out():
             pass
-        if self._loop is None:
-            return
         if self._handed_out != before:
             # What a callback leaves to the loop, as Celery its acknowledgements, is done in its next turn. Then there is
             # credit again; and others were served in between.
-            self._alarm(0.0)
-        elif wanting or self._gathering or self._failures:
+            return 0.0
+        if wanting or self._gathering or self._failures:
             sleep = self._sleep(wanting)
-            if sleep < BLOCK_SECONDS:
-                self._alarm(sleep)
-
-    def _alarm(self, seconds: float) -> None:
-        """Turn the loop then. It has decided how long to sleep before it asked us, so it is poked to decide again."""
-        at = time.monotonic() + seconds
-        if seconds > 0:
-            if time.monotonic() < self._alarm_at <= at + 0.001:
-                return
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_later(seconds, _nothing)
-            self._alarm_at = at
-        if self._poke is not None:
-            self._poke.send(b"!")
-
-    def _turned(self) -> None:
-        if self._poked is not None:
-            self._poked.recv(100)
+            return sleep if sleep < BLOCK_SECONDS else None
+        return None
 
     def close(self) -> None:
         """Give back what was not handed out; close the connections. What is held stays the keeper's."""
@@ -509,7 +456,3 @@ class Consumer:
         self._wake.close()
         self._ears.close()
         self._connector.close()
-
-
-def _nothing() -> None:
-    """The loop turns, which is all that is wanted."""
