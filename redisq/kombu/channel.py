@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from amqp.exceptions import RecoverableConnectionError
 from kombu.exceptions import ChannelError
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
@@ -57,10 +58,17 @@ class Channel(virtual.Channel):
         options: Options = self._session.options
         return options
 
+    def _check_open(self) -> None:
+        # Its session would connect anew, and nobody would close that. What was delivered is acknowledged by other ways.
+        if self.closed:
+            raise RecoverableConnectionError("channel disconnected")
+
     def _run(self, command: Command[Any]) -> Any:
+        self._check_open()
         return self._session.connector.execute(command)
 
     def _run_many(self, several: list[Command[Any]]) -> list[Any]:
+        self._check_open()
         results: list[Any] = self._session.connector.execute_many(several)
         for result in results:
             if isinstance(result, BrokerError):
@@ -75,6 +83,7 @@ class Channel(virtual.Channel):
 
     def queue_declare(self, queue: str | None = None, passive: bool = False, **kwargs: Any) -> Any:
         """Declare a queue, or with `passive` ask how many messages wait in it."""
+        self._check_open()
         queue = queue or f"amq.gen-{uuid()}"
         if not passive:
             self._session.routing.set_rules(queue, kwargs.get("arguments") or {}, auto_delete=bool(kwargs.get("auto_delete")))
@@ -99,11 +108,13 @@ class Channel(virtual.Channel):
         return int(view.waiting + view.retry)
 
     def _purge(self, queue: str) -> int:
+        self._check_open()
         keys = self._session.names.queue(queue)
         return int(run(remove_all(keys, ("waiting", "delayed", "retry"), "purged"), self._session.connector))
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:
         """Delete a queue with all in it, and its bindings. `if_unused` knows the consumers of this connection."""
+        self._check_open()
         session = self._session
         if if_unused and session.consumer.serves(queue):
             return 0
@@ -130,6 +141,7 @@ class Channel(virtual.Channel):
 
     def exchange_declare(self, exchange: str | None = None, type: str = "direct", durable: bool = False, **kwargs: Any) -> None:
         """Declare an exchange, for other connections too."""
+        self._check_open()
         kind = type or "direct"
         exchange = exchange or f"amq.{kind}"
         if kwargs.get("passive") and exchange not in self.state.exchanges:
@@ -141,6 +153,7 @@ class Channel(virtual.Channel):
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete an exchange and its bindings; queues stay."""
+        self._check_open()
         self._session.routing.delete(exchange)
         self.state.exchanges.pop(exchange, None)
         for key in [key for key in self.state.bindings if key.exchange == exchange]:
@@ -148,6 +161,7 @@ class Channel(virtual.Channel):
 
     def queue_bind(self, queue: str, exchange: str | None = None, routing_key: str = "", **kwargs: Any) -> None:
         """Bind a queue. One that is bound to a fanout exchange gets what is published from now on."""
+        self._check_open()
         exchange = exchange or "amq.direct"
         if exchange not in self.state.exchanges:
             self._learn(exchange)
@@ -171,6 +185,7 @@ class Channel(virtual.Channel):
 
     def queue_unbind(self, queue: str, exchange: str | None = None, routing_key: str = "", **kwargs: Any) -> None:
         """Take a binding out."""
+        self._check_open()
         exchange = exchange or "amq.direct"
         self.state.binding_delete(queue, exchange, routing_key)
         self._drop_from_table(exchange, queue, routing_key)
@@ -192,6 +207,7 @@ class Channel(virtual.Channel):
 
     def get_table(self, exchange: str) -> list[Any]:
         """The bindings of an exchange: what Redis has, and what was made here and got lost there."""
+        self._check_open()
         table = self._learn(exchange)
         found = {(routing_key, queue) for routing_key, _, queue in table}
         for routing_key, pattern, queue in self.state.exchanges.get(exchange, {}).get("table", ()):
@@ -260,6 +276,7 @@ class Channel(virtual.Channel):
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> None:
         """Consume from a queue."""
+        self._check_open()
         self._tag_to_queue[consumer_tag] = queue
         self._active_queues.append(queue)
         self._consumers.add(consumer_tag)
