@@ -307,10 +307,13 @@ def begin(
 
 
 def declare(
-    keys: QueueKeys, *, ttl: int = 0, message_ttl: int = 0, max_length: int = 0, keep_expired: bool = False
+    keys: QueueKeys, *, ttl: int = 0, message_ttl: int = 0, max_length: int = 0, keep_expired: bool = False, if_new: bool = False
 ) -> Command[int]:
-    """Make a queue, and set its rules: times in milliseconds (`ttl`) and microseconds, 0 for none. Gives how many wait."""
-    return Command("declare", keys, (ttl, message_ttl, max_length, int(keep_expired)), int)
+    """Make a queue, and set its rules: times in milliseconds (`ttl`) and microseconds, 0 for none. Gives how many wait.
+
+    With `if_new` a queue that is there keeps the rules that it has.
+    """
+    return Command("declare", keys, (ttl, message_ttl, max_length, int(keep_expired), int(if_new)), int)
 
 
 def delete(keys: QueueKeys, *, if_empty: bool = False) -> Command[int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from redisq.broker.commands import Command
 from redisq.broker.keys import ExchangeKeys
+from redisq.broker.queues import PAGE, Steps, page
+from redisq.errors import ConfigError
 
-__all__ = ["bind", "broadcast", "last_broadcast", "listen", "routes", "unbind"]
+__all__ = ["bind", "broadcast", "known_exchanges", "last_broadcast", "listen", "routes", "unbind"]
 
 
 def bind(keys: ExchangeKeys, entries: Iterable[tuple[bytes, int]]) -> Command[None]:
@@ -21,9 +24,24 @@ def unbind(keys: ExchangeKeys, entries: Iterable[bytes]) -> Command[None]:
     return Command("unbind", keys, tuple(entries), _nothing)
 
 
-def routes(keys: ExchangeKeys) -> Command[list[bytes]]:
-    """Read the routes that there are now."""
-    return Command("routes", keys, (), list)
+def routes(keys: ExchangeKeys) -> Command[dict[bytes, int]]:
+    """Read the routes that there are now: route -> microseconds that it still lasts; 0: for good."""
+    return Command("routes", keys, (), _routes)
+
+
+def known_exchanges(namespace: str) -> Steps[list[ExchangeKeys]]:
+    """Find the exchanges of a namespace that have routes. Looks at every key's name once, a page a call."""
+    prefix = f"{namespace}:redisq:exchange:" if namespace else "redisq:exchange:"
+    found: set[ExchangeKeys] = set()
+    cursor = 0
+    while True:
+        # What may be in a namespace means nothing to MATCH.
+        cursor, names = yield Command("", None, ("SCAN", cursor, "MATCH", f"{prefix}*:routes", "COUNT", PAGE), page)
+        for name in names:
+            with suppress(ConfigError):
+                found.add(ExchangeKeys(name.removeprefix(prefix).removesuffix(":routes"), namespace))
+        if cursor == 0:
+            return sorted(found, key=lambda keys: keys.prefix)
 
 
 def broadcast(keys: ExchangeKeys, body: bytes, *, length: int, age: int) -> Command[None]:
@@ -41,6 +59,10 @@ def listen(places: Mapping[ExchangeKeys, str], *, limit: int, block_ms: int | No
     blocking = () if block_ms is None else ("BLOCK", block_ms)
     names = [keys.stream for keys in places]
     return Command("", None, ("XREAD", "COUNT", limit, *blocking, "STREAMS", *names, *places.values()), _heard)
+
+
+def _routes(reply: Any) -> dict[bytes, int]:
+    return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
 def _nothing(_reply: Any) -> None:

@@ -9,7 +9,7 @@ from redisq.broker.commands import Command
 from redisq.broker.keys import QueueKeys
 from redisq.errors import AccessDenied, BrokerError, ConfigError, QueueConflict
 
-__all__ = ["Steps", "known_queues", "layouts", "server_time"]
+__all__ = ["PAGE", "Steps", "known_queues", "layouts", "page", "server_time"]
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 Steps = Generator[Command[Any] | tuple[Command[Any], ...], Any, T]
 
 #: Keys that one SCAN looks at; between two of them the server serves others.
-_PAGE = 1000
+PAGE = 1000
 
 
 def known_queues() -> Steps[list[QueueKeys]]:
@@ -32,7 +32,7 @@ def known_queues() -> Steps[list[QueueKeys]]:
     denied: AccessDenied | None = None
     cursor = 0
     while True:
-        cursor, names = yield Command("", None, ("SCAN", cursor, "MATCH", "*:config", "COUNT", _PAGE), _page)
+        cursor, names = yield Command("", None, ("SCAN", cursor, "MATCH", "*:config", "COUNT", PAGE), page)
         candidates = [keys for keys in map(_queue_of, names) if keys]
         for keys, layout in (yield from _read(candidates)).items():
             if isinstance(layout, AccessDenied):
@@ -80,7 +80,8 @@ def _queue_of(name: str) -> QueueKeys | None:
         return None
 
 
-def _page(reply: Any) -> tuple[int, list[str]]:
+def page(reply: Any) -> tuple[int, list[str]]:
+    """Read an answer of SCAN: where to go on, and names of keys."""
     return int(reply[0]), [name.decode("utf-8", "replace") for name in reply[1]]
 
 

@@ -28,8 +28,7 @@ class PublishBatch:
         self._connector = connector
         self._max_size = max_size
         self._gathered: list[Command[Any]] = []
-        # Queues whose rules are among them: once is enough.
-        self._declared: set[Any] = set()
+        self._said: set[tuple[Any, ...]] = set()
         self._ended = ""
         self._failed: Exception | None = None
 
@@ -37,11 +36,12 @@ class PublishBatch:
         """Gather one publication."""
         self._check()
         more = self.channel.publication(message, exchange, routing_key)
-        more = [command for command in more if command.script != "declare" or command.keys not in self._declared]
+        # Rules and bindings that were said are not said again.
+        more = [command for command in more if (command.script, command.keys, command.args) not in self._said]
         if self._gathered and len(self._gathered) + len(more) > self._max_size:
             self.flush()
         self._gathered += more
-        self._declared.update(command.keys for command in more if command.script == "declare")
+        self._said.update((command.script, command.keys, command.args) for command in more if command.script in ("bind", "declare"))
         if len(self._gathered) >= self._max_size:
             self.flush()
 
@@ -53,7 +53,7 @@ class PublishBatch:
         """
         self._check()
         gathered, self._gathered = self._gathered, []
-        self._declared.clear()
+        self._said.clear()
         if not gathered:
             return
         try:

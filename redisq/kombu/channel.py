@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+from amqp.exceptions import RecoverableConnectionError
 from kombu.exceptions import ChannelError
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
@@ -57,10 +58,17 @@ class Channel(virtual.Channel):
         options: Options = self._session.options
         return options
 
+    def _check_open(self) -> None:
+        # Its session would connect anew, and nobody would close that. What was delivered is acknowledged by other ways.
+        if self.closed:
+            raise RecoverableConnectionError("channel disconnected")
+
     def _run(self, command: Command[Any]) -> Any:
+        self._check_open()
         return self._session.connector.execute(command)
 
     def _run_many(self, several: list[Command[Any]]) -> list[Any]:
+        self._check_open()
         results: list[Any] = self._session.connector.execute_many(several)
         for result in results:
             if isinstance(result, BrokerError):
@@ -75,6 +83,7 @@ class Channel(virtual.Channel):
 
     def queue_declare(self, queue: str | None = None, passive: bool = False, **kwargs: Any) -> Any:
         """Declare a queue, or with `passive` ask how many messages wait in it."""
+        self._check_open()
         queue = queue or f"amq.gen-{uuid()}"
         if not passive:
             self._session.routing.set_rules(queue, kwargs.get("arguments") or {}, auto_delete=bool(kwargs.get("auto_delete")))
@@ -99,26 +108,24 @@ class Channel(virtual.Channel):
         return int(view.waiting + view.retry)
 
     def _purge(self, queue: str) -> int:
+        self._check_open()
         keys = self._session.names.queue(queue)
         return int(run(remove_all(keys, ("waiting", "delayed", "retry"), "purged"), self._session.connector))
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:
         """Delete a queue with all in it, and its bindings. `if_unused` knows the consumers of this connection."""
+        self._check_open()
         session = self._session
         if if_unused and session.consumer.serves(queue):
             return 0
+        count = 0
         if queue not in session.fanout:
             session.keeper.flush()
             count = self._run(commands.delete(session.names.queue(queue), if_empty=if_empty))
             if count < 0:
                 return 0
-        else:
-            count = 0
+            session.routing.unbind_all(queue, self.state.exchanges)
         for exchange, routing_key, _ in list(self.state.queue_bindings(queue)):
-            if queue in session.fanout:
-                session.fanout.unbind(queue, exchange)
-            else:
-                session.routing.unbind(exchange, queue, routing_key)
             self._drop_from_table(exchange, queue, routing_key)
         self.state.queue_bindings_delete(queue)
         session.fanout.forget(queue)
@@ -134,17 +141,19 @@ class Channel(virtual.Channel):
 
     def exchange_declare(self, exchange: str | None = None, type: str = "direct", durable: bool = False, **kwargs: Any) -> None:
         """Declare an exchange, for other connections too."""
+        self._check_open()
         kind = type or "direct"
         exchange = exchange or f"amq.{kind}"
         if kwargs.get("passive") and exchange not in self.state.exchanges:
             self._learn(exchange)
-        known = exchange in self.state.exchanges
-        super().exchange_declare(exchange, kind, durable, **kwargs)
-        if not known and not kwargs.get("passive"):
+        # Others first: when they cannot be told, it is not declared.
+        if exchange not in self.state.exchanges and not kwargs.get("passive"):
             self._session.routing.declare(exchange, kind, durable=durable)
+        super().exchange_declare(exchange, kind, durable, **kwargs)
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete an exchange and its bindings; queues stay."""
+        self._check_open()
         self._session.routing.delete(exchange)
         self.state.exchanges.pop(exchange, None)
         for key in [key for key in self.state.bindings if key.exchange == exchange]:
@@ -152,12 +161,20 @@ class Channel(virtual.Channel):
 
     def queue_bind(self, queue: str, exchange: str | None = None, routing_key: str = "", **kwargs: Any) -> None:
         """Bind a queue. One that is bound to a fanout exchange gets what is published from now on."""
+        self._check_open()
         exchange = exchange or "amq.direct"
         if exchange not in self.state.exchanges:
             self._learn(exchange)
             self.state.exchanges.setdefault(exchange, _exchange("direct"))
-        if not self.state.has_binding(queue, exchange, routing_key):
+        if self.state.has_binding(queue, exchange, routing_key):
+            return
+        try:
             super().queue_bind(queue, exchange, routing_key, **kwargs)
+        except BrokerError:
+            # Not bound: the next try is to tell Redis.
+            self.state.binding_delete(queue, exchange, routing_key)
+            self._drop_from_table(exchange, queue, routing_key)
+            raise
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str | None, queue: str) -> None:
         if self.typeof(exchange).type == "fanout":
@@ -168,6 +185,7 @@ class Channel(virtual.Channel):
 
     def queue_unbind(self, queue: str, exchange: str | None = None, routing_key: str = "", **kwargs: Any) -> None:
         """Take a binding out."""
+        self._check_open()
         exchange = exchange or "amq.direct"
         self.state.binding_delete(queue, exchange, routing_key)
         self._drop_from_table(exchange, queue, routing_key)
@@ -189,6 +207,7 @@ class Channel(virtual.Channel):
 
     def get_table(self, exchange: str) -> list[Any]:
         """The bindings of an exchange: what Redis has, and what was made here and got lost there."""
+        self._check_open()
         table = self._learn(exchange)
         found = {(routing_key, queue) for routing_key, _, queue in table}
         for routing_key, pattern, queue in self.state.exchanges.get(exchange, {}).get("table", ()):
@@ -200,7 +219,10 @@ class Channel(virtual.Channel):
     def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> Iterable[str]:
         default = default or self.deadletter_queue
         if not exchange:
-            return [routing_key or default]
+            queue = routing_key or default
+            if not queue:
+                raise ChannelError("a message to the default exchange wants a routing key: the name of its queue")
+            return [queue]
         table = self.get_table(exchange)
         found = self.typeof(exchange).lookup(table, exchange, routing_key, default)
         if not found and default is not None:
@@ -230,6 +252,7 @@ class Channel(virtual.Channel):
         several: list[Command[Any]] = []
         for queue in self._lookup(exchange, routing_key):
             several += self._session.routing.say_rules(queue)
+            several += self._session.routing.say_passing(exchange, queue) if exchange else ()
             several.append(commands.enqueue(self._session.names.queue(queue), [to_enqueue(message, body, self.options)]))
         return several
 
@@ -253,6 +276,7 @@ class Channel(virtual.Channel):
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> None:
         """Consume from a queue."""
+        self._check_open()
         self._tag_to_queue[consumer_tag] = queue
         self._active_queues.append(queue)
         self._consumers.add(consumer_tag)
@@ -268,12 +292,14 @@ class Channel(virtual.Channel):
         if consumer_tag not in self._consumers:
             return
         self._consumers.discard(consumer_tag)
-        queue = self._tag_to_queue.pop(consumer_tag, None)
+        queue: str | None = self._tag_to_queue.pop(consumer_tag, None)
         if queue in self._active_queues:
             self._active_queues.remove(queue)
         self._callbacks.pop(consumer_tag, None)
-        self._session.consumer.cancel(consumer_tag)
-        if queue is not None and not self._session.consumer.serves(queue):
+        if queue is None:
+            return
+        self._session.consumer.cancel(Subscription(self, queue, consumer_tag))
+        if not self._session.consumer.serves(queue):
             self._session.routing.cancel(queue)
 
     def hand_out(self, subscription: Subscription, held: Held) -> bool:

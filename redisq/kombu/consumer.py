@@ -28,6 +28,7 @@ from redisq.broker.keys import QueueKeys
 from redisq.errors import BrokerError, BrokerUnavailable
 from redisq.kombu.fanout import Fanout
 from redisq.kombu.held import Held
+from redisq.kombu.hub import TURN, Place
 from redisq.kombu.keeper import Keeper
 from redisq.kombu.names import Names
 from redisq.kombu.options import Options
@@ -36,13 +37,15 @@ __all__ = ["Consumer", "Subscription"]
 
 #: Seconds that an answer of a blocking call may be late before its connection is taken for dead.
 _LATE = 1.0
-#: Seconds between two looks whether one is.
-_TURN = 0.5
 #: A claim that took so many seconds met a dead connection, or a server that hung.
 _SLOW = 1.0
 #: Seconds that acknowledgements may gather before a queue that has more is claimed from again, while the channel still has
 #: more than half of what it may hold: else each acknowledgement would cost a trip.
 _GATHER = 0.002
+
+
+#: What tells the consumers of a connection apart: queue, channel, tag.
+Key = tuple[str, int, str]
 
 
 class Subscription(NamedTuple):
@@ -51,12 +54,17 @@ class Subscription(NamedTuple):
     Attributes:
         channel: Whose prefetch count it takes from, and who hands its messages out.
         queue: kombu's name.
-        tag: The consumer's tag.
+        tag: The consumer's tag, of which each channel has its own.
     """
 
     channel: Any
     queue: str
     tag: str
+
+    @property
+    def key(self) -> Key:
+        """By queue first: that is what the strategy `sorted` sorts by."""
+        return self.queue, id(self.channel), self.tag
 
 
 class Consumer:
@@ -70,6 +78,7 @@ class Consumer:
         keeper: Extends the leases of what was claimed.
         fanout: The queues of fanout exchanges.
         log: Where an outage is told.
+        back: Called when Redis can be reached again.
         give_up: Raise when Redis is away, so that kombu goes on to the next URL; else wait for it.
     """
 
@@ -83,6 +92,7 @@ class Consumer:
         fanout: Fanout,
         log: logging.Logger,
         *,
+        back: Callable[[], None],
         give_up: bool,
     ) -> None:
         self._connector = connector
@@ -91,9 +101,10 @@ class Consumer:
         self._keeper = keeper
         self._fanout = fanout
         self._log = log
+        self._back = back
         self._give_up = give_up
         self._worker = f"kombu-{os.getpid()}@{socket.gethostname()}"
-        self._subscriptions: dict[str, Subscription] = {}
+        self._subscriptions: dict[Key, Subscription] = {}
         self._order: Any = cycle_by_name(options.queue_order_strategy)()
         self._ready: deque[tuple[Subscription, Held]] = deque()
         self._heard: deque[tuple[Subscription, bytes]] = deque()
@@ -102,14 +113,9 @@ class Consumer:
         self._gathering = False
         # Queue -> when to look at it again, monotonic; absent: now.
         self._look_at: dict[str, float] = {}
-        self._loop: Any = None
-        self._timer: Any = None
-        self._alarm_at = 0.0
-        self._poke: socket.socket | None = None
-        self._poked: socket.socket | None = None
-        self._hooks: list[Callable[[], None]] = []
-        self._wake: BlockingCall[Any] = server.blocking("kombu-wake", BLOCK_SECONDS, opened=self._opened, closing=self._closing)
-        self._ears: BlockingCall[Any] = server.blocking("kombu-fanout", BLOCK_SECONDS, opened=self._opened, closing=self._closing)
+        self._place = place = Place(self._turn, self.on_readable)
+        self._wake: BlockingCall[Any] = server.blocking("kombu-wake", BLOCK_SECONDS, opened=place.opened, closing=place.closing)
+        self._ears: BlockingCall[Any] = server.blocking("kombu-fanout", BLOCK_SECONDS, opened=place.opened, closing=place.closing)
         self._asked: dict[BlockingCall[Any], float] = {}
         self._listening: tuple[str, ...] = ()
         self._failures = 0
@@ -122,35 +128,33 @@ class Consumer:
         # What was claimed is the parent's, and so is the loop.
         self._ready.clear()
         self._heard.clear()
-        self._hooks = []
-        self._loop = self._timer = self._poked = self._poke = None
+        self._place.forget()
 
     # Who consumes
 
     def subscribe(self, subscription: Subscription) -> None:
         """A channel consumes from a queue."""
-        self._subscriptions[subscription.tag] = subscription
+        self._subscriptions[subscription.key] = subscription
         self._reorder()
         self._look_at.pop(subscription.queue, None)
 
-    def cancel(self, tag: str) -> None:
+    def cancel(self, subscription: Subscription) -> None:
         """It does not any more. What was claimed for it, and not handed out, goes back for free."""
-        subscription = self._subscriptions.pop(tag, None)
-        if subscription is None:
+        if self._subscriptions.pop(subscription.key, None) is None:
             return
         self._reorder()
         kept: deque[tuple[Subscription, Held]] = deque()
         for ready in self._ready:
-            if ready[0].tag == tag:
+            if ready[0] == subscription:
                 self._keeper.end(ready[1], "release")
             else:
                 kept.append(ready)
         self._ready = kept
-        self._heard = deque(heard for heard in self._heard if heard[0].tag != tag)
+        self._heard = deque(heard for heard in self._heard if heard[0] != subscription)
 
     def serves(self, queue: str) -> bool:
         """Whether somebody consumes from a queue here."""
-        return any(subscription.queue == queue for subscription in self._subscriptions.values())
+        return any(subscription.queue == queue for subscription in list(self._subscriptions.values()))
 
     def _reorder(self) -> None:
         self._order.update(list(self._subscriptions))
@@ -173,9 +177,10 @@ class Consumer:
         left: dict[int, int] = {}
         gather = time.monotonic() < self._gather_till
         self._gathering = False
-        for tag in self._order.consume(len(self._subscriptions)):
-            subscription = self._subscriptions[tag]
-            if subscription.queue in self._fanout:
+        for key in self._order.consume(len(self._subscriptions)):
+            subscription = self._subscriptions.get(key)
+            # Another thread may have cancelled it just now.
+            if subscription is None or subscription.queue in self._fanout:
                 continue
             channel = subscription.channel
             if id(channel) not in left:
@@ -226,7 +231,7 @@ class Consumer:
         if held:
             self._keeper.hold(held)
             self._ready.extend((subscription, each) for each in held)
-            self._order.rotate(subscription.tag)
+            self._order.rotate(subscription.key)
         if len(held) < limit:
             rest = BLOCK_SECONDS if result.next_due is None else min(result.next_due, BLOCK_SECONDS)
             self._look_at[subscription.queue] = time.monotonic() + rest
@@ -270,7 +275,7 @@ class Consumer:
                 self._ask(self._ears, command)
 
     def _fanout_queues(self) -> list[str]:
-        return sorted({each.queue for each in self._subscriptions.values() if each.queue in self._fanout})
+        return sorted({each.queue for each in list(self._subscriptions.values()) if each.queue in self._fanout})
 
     def _ask(self, call: BlockingCall[Any], command: Command[Any]) -> None:
         self._asked[call] = time.monotonic()
@@ -279,13 +284,13 @@ class Consumer:
     def _answered(self, call: BlockingCall[Any]) -> None:
         if call is self._wake:
             woken = call.read()
-            for subscription in self._subscriptions.values():
+            for subscription in list(self._subscriptions.values()):
                 if woken is None or self._names.queue(subscription.queue).wake == woken:
                     self._look_at.pop(subscription.queue, None)
         else:
             heard = call.read()
             by_queue: dict[str, list[Subscription]] = {}
-            for subscription in self._subscriptions.values():
+            for subscription in list(self._subscriptions.values()):
                 by_queue.setdefault(subscription.queue, []).append(subscription)
             for queue, body in self._fanout.sort(list(by_queue), heard):
                 self._heard.append((by_queue[queue][0], body))
@@ -315,7 +320,9 @@ class Consumer:
 
         if time.monotonic() < self._away_till or not self._attempt(look):
             return []
-        self._failures = 0
+        if self._failures:
+            self._failures = 0
+            self._back()
         if self._told:
             self._told = False
             self._log.warning("Redis is back")
@@ -361,7 +368,7 @@ class Consumer:
                 # Something may have come while it was claimed.
                 self._wait(0)
                 return self._hand_out()
-            self._wait(min(self._sleep(wanting), _TURN, float("inf") if deadline is None else deadline - now))
+            self._wait(min(self._sleep(wanting), TURN, float("inf") if deadline is None else deadline - now))
 
     def _sleep(self, wanting: Sequence[tuple[Subscription, int]]) -> float:
         """Seconds until there is something to do without being woken."""
@@ -402,42 +409,14 @@ class Consumer:
     def register(self, loop: Any) -> None:
         """Work in kombu's event loop from now on."""
         self.unregister()
-        self._loop = loop
-        self._poked, self._poke = socket.socketpair()
-        self._poked.setblocking(False)
-        loop.add_reader(self._poked.fileno(), self._turned)
-        loop.on_tick.add(self._tick)
-        # Its poller sleeps as long as no timer says otherwise; dead connections and due times want to be looked at.
-        timer = loop.call_repeatedly(_TURN, _nothing)
-        self._hooks = [lambda: loop.on_tick.discard(self._tick), timer.cancel]
-        for call in (self._wake, self._ears):
-            if call.fileno() >= 0:
-                self._opened(call.fileno())
+        self._place.join(loop, self._filenos())
 
     def unregister(self) -> None:
-        """Leave the loop alone."""
-        for call in (self._wake, self._ears):
-            if self._loop is not None and call.fileno() >= 0:
-                self._closing(call.fileno())
-        for hook in self._hooks:
-            hook()
-        self._hooks = []
-        if self._poked is not None and self._poke is not None:
-            self._loop.remove(self._poked.fileno())
-            self._poked.close()
-            self._poke.close()
-            self._poked = self._poke = None
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop = self._timer = None
+        """Leave it alone."""
+        self._place.leave(self._filenos())
 
-    def _opened(self, fileno: int) -> None:
-        if self._loop is not None:
-            self._loop.add_reader(fileno, self.on_readable, fileno)
-
-    def _closing(self, fileno: int) -> None:
-        if self._loop is not None:
-            self._loop.remove(fileno)
+    def _filenos(self) -> list[int]:
+        return [call.fileno() for call in (self._wake, self._ears) if call.fileno() >= 0]
 
     def on_readable(self, fileno: int) -> None:
         """The loop found something to read."""
@@ -452,50 +431,28 @@ class Consumer:
         while self._heard and self._hand_out():
             pass
 
-    def _tick(self) -> None:
+    def _turn(self) -> float | None:
+        """Hand out all that may be. Gives the seconds until there is more to do without being woken; None: nothing."""
         before = self._handed_out
         while self._hand_out():
             pass
         wanting = self._round()
         while self._hand_out():
             pass
-        if self._loop is None:
-            return
         if self._handed_out != before:
             # What a callback leaves to the loop, as Celery its acknowledgements, is done in its next turn. Then there is
             # credit again; and others were served in between.
-            self._alarm(0.0)
-        elif wanting or self._gathering or self._failures:
+            return 0.0
+        if wanting or self._gathering or self._failures:
             sleep = self._sleep(wanting)
-            if sleep < BLOCK_SECONDS:
-                self._alarm(sleep)
-
-    def _alarm(self, seconds: float) -> None:
-        """Turn the loop then. It has decided how long to sleep before it asked us, so it is poked to decide again."""
-        at = time.monotonic() + seconds
-        if seconds > 0:
-            if time.monotonic() < self._alarm_at <= at + 0.001:
-                return
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_later(seconds, _nothing)
-            self._alarm_at = at
-        if self._poke is not None:
-            self._poke.send(b"!")
-
-    def _turned(self) -> None:
-        if self._poked is not None:
-            self._poked.recv(100)
+            return sleep if sleep < BLOCK_SECONDS else None
+        return None
 
     def close(self) -> None:
         """Give back what was not handed out; close the connections. What is held stays the keeper's."""
         self.unregister()
-        for tag in list(self._subscriptions):
-            self.cancel(tag)
+        for subscription in list(self._subscriptions.values()):
+            self.cancel(subscription)
         self._wake.close()
         self._ears.close()
         self._connector.close()
-
-
-def _nothing() -> None:
-    """The loop turns, which is all that is wanted."""

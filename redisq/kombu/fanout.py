@@ -43,10 +43,12 @@ class Fanout:
             self._places[queue] = {**places, keys: self._connector.execute(exchanges.last_broadcast(keys))}
 
     def unbind(self, queue: str, exchange: str) -> None:
-        """No longer."""
-        places = self._places.get(queue)
-        if places:
-            places.pop(self._names.exchange(exchange), None)
+        """No longer. A queue that is bound to no fanout exchange is one like others."""
+        left = {keys: place for keys, place in self._places.get(queue, {}).items() if keys != self._names.exchange(exchange)}
+        if left:
+            self._places[queue] = left
+        else:
+            self._places.pop(queue, None)
 
     def forget(self, queue: str) -> None:
         """The queue was deleted."""

@@ -21,7 +21,8 @@ class Names:
     """
 
     def __init__(self, prefix: str = "") -> None:
-        self._namespace = _encoded(prefix.rstrip(":")) if prefix.rstrip(":") else ""
+        #: What is put before every name; empty for none.
+        self.namespace = _encoded(prefix.rstrip(":")) if prefix.rstrip(":") else ""
         self._queues: dict[str, QueueKeys] = {}
         self._exchanges: dict[str, ExchangeKeys] = {}
 
@@ -29,14 +30,14 @@ class Names:
         """The keys of a queue."""
         keys = self._queues.get(name)
         if keys is None:
-            keys = self._queues[name] = QueueKeys(_encoded(name), self._namespace)
+            keys = self._queues[name] = QueueKeys(_encoded(name), self.namespace)
         return keys
 
     def exchange(self, name: str) -> ExchangeKeys:
         """The keys of an exchange."""
         keys = self._exchanges.get(name)
         if keys is None:
-            keys = self._exchanges[name] = ExchangeKeys(_encoded(name), self._namespace)
+            keys = self._exchanges[name] = ExchangeKeys(_encoded(name), self.namespace)
         return keys
 
     def forget(self, name: str) -> None:
@@ -51,4 +52,5 @@ def _encoded(name: str) -> str:
         return text
     # Cut before a %, not behind one.
     start = text[:_KEPT].rsplit("%", 1)[0] if "%" in text[_KEPT - 2 : _KEPT] else text[:_KEPT]
-    return f"{start}.{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
+    # No name is encoded with a %2E in it: none can be taken for a long one that was cut.
+    return f"{start}%2E{sha256(name.encode()).hexdigest()[:40]}"

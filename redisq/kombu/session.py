@@ -54,8 +54,13 @@ class Session:
             self.keeper,
             self.fanout,
             _log,
+            back=self._say_all_again,
             give_up=len(client.alt or ()) > 1,
         )
+
+    def _say_all_again(self) -> None:
+        self.routing.say_all_again()
+        self.keeper.refresh_now()
 
     def close(self) -> None:
         """Give back what nobody was given, settle what is settled, close all connections. Bounded in time."""

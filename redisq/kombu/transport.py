@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
@@ -44,14 +45,17 @@ class Transport(virtual.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self._session: Session | None = None
+        # Threads may use a connection for the first time at once; kombu's own channels then share one session all the same.
+        self._lock = threading.Lock()
         hide_login(client)
 
     @property
     def session(self) -> Session:
         """What the channels share."""
-        if self._session is None:
-            self._session = Session(self.client, tls=self.tls)
-        return self._session
+        with self._lock:
+            if self._session is None:
+                self._session = Session(self.client, tls=self.tls)
+            return self._session
 
     @property
     def supports_batch_publish(self) -> bool:

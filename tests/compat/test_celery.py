@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -113,6 +115,63 @@ def test_tasks_canvas_retries_and_remote_control(app: Celery, start: Start, own_
     with own_server.client() as raw:
         check_leaks(raw)
         assert not [key for key in raw.keys("*pidbox*") if raw.ttl(key) < 0]
+
+
+def test_a_worker_does_what_remote_control_says(app: Celery, start: Start, own_server: RedisServer) -> None:
+    worker = start("-E")
+    control, tasks = app.control, app.tasks
+    events: list[str] = []
+    with _listening(app, events), own_server.client() as raw:
+        wait_until(lambda: "worker-heartbeat" in events, "events come")
+
+        def told(command: Callable[..., list[dict[str, dict[str, str]]]], *arguments: Any, **options: Any) -> str:
+            (answer,) = command(*arguments, **options, reply=True, timeout=1)
+            return answer["w0@compat"]["ok"]
+
+        running = tasks["hold"].delay(60)
+        wait_until(lambda: (control.inspect(timeout=0.5).active() or {}).get("w0@compat"), "it runs")
+        assert told(control.revoke, running.id, terminate=True) == f"terminate: {running.id}"
+        wait_until(lambda: "task-revoked" in events, "it was terminated")
+        assert told(control.rate_limit, "add", "1000/s") == "new rate limit set successfully"
+        assert told(control.pool_grow, 1) == "pool will grow"
+        assert told(control.add_consumer, "other") == "add consumer other"
+        assert tasks["add"].apply_async((1, 2), queue="other").get(timeout=10) == 3
+        assert told(control.cancel_consumer, "other") == "no longer consuming from other"
+        later = tasks["add"].apply_async((1, 2), queue="other")
+        # What is sent after it runs; this does not.
+        assert tasks["add"].delay(3, 4).get(timeout=10) == 7
+        assert raw.zcard("other:queue:main") == 1
+        assert told(control.add_consumer, "other")
+        assert later.get(timeout=10) == 3
+        for _ in range(20):
+            control.inspect(timeout=0.1).ping()
+        left = [key for key in raw.keys("*pidbox*") if not key.startswith(b"redisq:exchange:")]
+        # -2: it has gone meanwhile.
+        assert all(raw.ttl(key) in (-2, *range(61)) for key in left)
+        control.shutdown()
+        assert worker.wait(20) == 0
+    assert {"task-received", "task-started", "task-succeeded", "worker-offline"} <= set(events)
+
+
+@contextmanager
+def _listening(app: Celery, events: list[str]) -> Iterator[None]:
+    """Hear the workers' events, as `celery events --dump` does."""
+    over = threading.Event()
+
+    def listen() -> None:
+        with app.connection_for_read() as connection:
+            receiver = app.events.Receiver(connection, handlers={"*": lambda event: events.append(event["type"])})
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    receiver.capture(limit=None, timeout=0.2, wakeup=False)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_delayed_tasks_run_once_when_they_are_due_and_are_not_held(

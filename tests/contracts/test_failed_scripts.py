@@ -259,8 +259,9 @@ BAD_ARGUMENTS = {
         ("operator", "=bot", "1"), ("operator", "bot", "x"), ("operator", "bot", "1 2"), ("operator", "bot", "1 2 x"),
     ],
     "declare": [
-        (), (0, 0, 0), (0, 0, 0, ""), (0, 0, 0, 2), (2**52, 0, 0, 0), (0, 2**53 - 1, 0, 0),
-        *((bad, 0, 0, 0) for bad in BAD), *((0, bad, 0, 0) for bad in BAD), *((0, 0, bad, 0) for bad in BAD),
+        (), (0, 0, 0, 0), (0, 0, 0, "", 0), (0, 0, 0, 2, 0), (0, 0, 0, 0, ""), (0, 0, 0, 0, 2),
+        (2**52, 0, 0, 0, 0), (0, 2**53 - 1, 0, 0, 0),
+        *((bad, 0, 0, 0, 0) for bad in BAD), *((0, bad, 0, 0, 0) for bad in BAD), *((0, 0, bad, 0, 0) for bad in BAD),
     ],
     "delete": [(), ("",), (2,)],
     "restore": [(), (0, "a"), (0, *("a", 7) * 1001), *((bad, "a", 7) for bad in BAD)],

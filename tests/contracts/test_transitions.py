@@ -861,6 +861,15 @@ ROWS = [
         commands.declare(KEYS),
         {"config": {"layout": 1, "lease": LEASE}},
     ),
+    row(
+        "declare", "", "a queue that is new",
+        {},
+        commands.declare(KEYS, message_ttl=5, if_new=True),
+        {"config": {"layout": 1, "rules": rules(message_ttl=5)}},
+    ),
+    row("declare", "", "a queue that is there, if it is new", USED, commands.declare(KEYS, message_ttl=5, if_new=True), {
+        "clock": NOW - 1,
+    }),
     row("delete", "", "with all in it", LEASED, commands.delete(KEYS), {
         **dict.fromkeys(LEASED, GONE), "clock": GONE, "calls": {"c": "1\n0"},
     }),

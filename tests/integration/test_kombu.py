@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -52,11 +53,15 @@ def test_a_binary_body_is_not_put_into_base64(connect: Connect, raw: redis.Redis
     assert b"\xfe" * 3000 in stored
 
 
-def test_any_name_is_a_queue_of_its_own(connect: Connect) -> None:
+def test_any_name_is_a_queue_of_its_own(connect: Connect, raw: redis.Redis) -> None:
     connection = connect()
-    names = ["a/b", "a%2Fb", "a:b", "ä", "~", "x" * 500, "x" * 499 + "y", "a b"]
+    names = ["a/b", "a%2Fb", "a:b", "ä", "~", "{a}", "*", "w@host.celery.pidbox", "日" * 60, "日" * 61, "x" * 500, "a b"]
     for name in names:
         publish(connection, name, name)
+    # As that of the long one is stored.
+    names.append(raw.keys("x*:queue:main")[0].decode().removesuffix(":queue:main"))
+    publish(connection, names[-1], names[-1])
+    assert {waiting(connection, name) for name in names} == {1}
     assert [get(connection, name, no_ack=True).payload for name in names] == names
 
 
@@ -152,6 +157,29 @@ def test_an_ack_after_its_channel_was_closed_takes_the_restored_copy_away(connec
     message.ack()
     assert raw.zcard("q:queue:main") == 0
     assert raw.hget("q:stats", "late_acks") == b"1"
+
+
+def test_a_closed_channel_does_nothing_more_but_acknowledge(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect()
+    publish(connection, 1)
+    message = get(connection)
+    channel = connection.default_channel
+    connection.release()
+    exchange = kombu.Exchange("x", type="topic")
+    steps: list[Callable[[], Any]] = [
+        lambda: kombu.Producer(channel).publish(2, routing_key="q"),
+        lambda: kombu.Producer(channel, exchange=exchange).publish(2, routing_key="a"),
+        lambda: channel.basic_get("q"),
+        lambda: channel.basic_consume("q", False, print, "tag"),
+        lambda: channel.queue_declare("q", passive=True),
+        lambda: channel.queue_delete("q"),
+    ]
+    for step in steps:
+        with pytest.raises(connection.connection_errors):
+            step()
+    message.ack()
+    assert raw.hlen("q:messages") == 0
+    assert not [each for each in raw.client_list() if each["name"] == "redisq:kombu"]
 
 
 # Order, time

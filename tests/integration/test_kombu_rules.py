@@ -137,3 +137,13 @@ def test_an_odd_eta_is_published(connect: Connect, raw: redis.Redis, eta: Any) -
         assert raw.zcard("q:queue:delayed") == 1
     else:
         assert get(connection, no_ack=True).payload == 1
+
+
+def test_sorted_queues_are_served_by_their_names(connect: Connect) -> None:
+    connection = connect(queue_order_strategy="sorted")
+    names = ["c", "b", "a"]
+    for name in names:
+        publish(connection, name, name)
+    sink = Sink(connection, *map(kombu.Queue, names))
+    with sink.consumer:
+        assert sink.drain(3) == sorted(names)

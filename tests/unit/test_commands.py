@@ -85,9 +85,9 @@ SENT = {
     "replay": (commands.replay(KEYS, ["a"]), "replay", ("a",), True),
     "outcome": (commands.outcome(KEYS, "a"), "outcome", ("a",), False),
     "declare": (
-        commands.declare(KEYS, ttl=1, message_ttl=2, max_length=3, keep_expired=True), "declare", (1, 2, 3, 1), False,
+        commands.declare(KEYS, ttl=1, message_ttl=2, max_length=3, keep_expired=True), "declare", (1, 2, 3, 1, 0), False,
     ),
-    "declare without rules": (commands.declare(KEYS), "declare", (0, 0, 0, 0), False),
+    "declare without rules": (commands.declare(KEYS), "declare", (0, 0, 0, 0, 0), False),
     "delete": (commands.delete(KEYS), "delete", (0,), True),
     "delete if empty": (commands.delete(KEYS, if_empty=True), "delete", (1,), True),
     "restore": (commands.restore(KEYS, [("a", 1), ("b", 2)]), "restore", (0, "a", 1, "b", 2), True),

@@ -11,9 +11,6 @@
 --- @include int
 --- @include refuse
 
--- The score of what lasts for good: the greatest number that a score holds exactly.
-local FOR_GOOD = 9007199254740991
-
 local count = (#ARGV - 1) / 2
 if count < 1 or count ~= math.floor(count) or count > 1000 then
   return refuse('ARGUMENT', 'bind takes (route, keep)*, 1 to 1000')

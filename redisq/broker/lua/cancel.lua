@@ -38,5 +38,5 @@ for i = 4, #ARGV do
   end
 end
 close_queue(queue)
-remember(caller, number, marked)
+remember(caller, number, marked, queue)
 return marked

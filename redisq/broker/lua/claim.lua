@@ -329,5 +329,5 @@ if has_work or (reply[2] ~= '' and #given - 1 == limit) then
 end
 add_stats(stats, grown)
 close_queue(queue)
-remember(caller, number, given)
+remember(caller, number, given, queue)
 return reply

@@ -38,5 +38,5 @@ else
   end
   redis.call('UNLINK', unpack(KEYS))
 end
-remember(caller, number, { count })
+remember(caller, number, { count }, queue)
 return { count }

@@ -341,5 +341,5 @@ if over > 0 then
   redis.call('HSET', STATS, 'dropped', int(before + #dropped))
 end
 close_queue(queue)
-remember(caller, number, unsent)
+remember(caller, number, unsent, queue)
 return unsent

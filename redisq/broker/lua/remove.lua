@@ -76,5 +76,5 @@ if gates then
 end
 add_stats(stats, { [counter] = #removed })
 close_queue(queue)
-remember(caller, number, removed)
+remember(caller, number, removed, queue)
 return removed

@@ -78,5 +78,5 @@ if #replayed > 0 then
 end
 add_stats(stats, { replayed = #replayed })
 close_queue(queue)
-remember(caller, number, replayed)
+remember(caller, number, replayed, queue)
 return replayed

@@ -118,5 +118,5 @@ if gates then
 end
 add_stats(stats, grown)
 close_queue(queue)
-remember(caller, number, stale)
+remember(caller, number, stale, queue)
 return stale

@@ -58,5 +58,5 @@ gates.kick_all(name)
 if gates.woken then
   wake_worker()
 end
-remember(caller, number, {})
+remember(caller, number, {}, queue)
 return {}

@@ -226,5 +226,5 @@ if wake then
 end
 add_stats(stats, grown)
 close_queue(queue)
-remember(caller, number, stale)
+remember(caller, number, stale, queue)
 return stale

@@ -4,6 +4,8 @@
 --- @include int
 --- @include refuse
 local LEDGER_TTL_MS = 600000
+-- In a queue that goes when nobody uses it, one for each reply it may be, it lives as long as that, and so long at least.
+local PASSING_TTL_MS = 60000
 
 --- recall: the reply's fields when this call was answered before; else nil, and perhaps a refusal.
 local function recall(caller, number)
@@ -32,11 +34,15 @@ local function recall(caller, number)
   return fields
 end
 
---- remember: keep the reply's fields (no line breaks, none empty).
-local function remember(caller, number, fields)
+--- remember: keep the reply's fields (no line breaks, none empty). queue: what open_queue gave; an exchange has none.
+local function remember(caller, number, fields, queue)
   local text = int(number)
   if #fields > 0 then
     text = text .. '\n' .. table.concat(fields, '\n')
   end
-  redis.call('SET', PREFIX .. ':call:' .. caller, text, 'PX', LEDGER_TTL_MS)
+  local keep = LEDGER_TTL_MS
+  if queue and queue.rules and queue.rules.ttl > 0 then
+    keep = math.min(keep, math.max(queue.rules.ttl, PASSING_TTL_MS))
+  end
+  redis.call('SET', PREFIX .. ':call:' .. caller, text, 'PX', int(keep))
 end
