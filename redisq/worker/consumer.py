@@ -53,6 +53,7 @@ class Consumer:
         slots: Leases at most.
         lease: Microseconds.
         max_crashes: A message whose lease ended so often by expiry is dead.
+        in_burst: It is over when the queues are empty: then it does not wait for more.
         has_room: Whether what has to run apart could begin now.
         start: Runs a delivery; its end comes back by `ended`.
         observers: Told what comes, and what became of it.
@@ -70,6 +71,7 @@ class Consumer:
         slots: int,
         lease: int,
         max_crashes: int,
+        in_burst: bool,
         has_room: Callable[[], bool],
         start: Callable[[Held], None],
         observers: Observers,
@@ -83,6 +85,8 @@ class Consumer:
         self._slots = slots
         self._lease = lease
         self._max_crashes = max_crashes
+        self._in_burst = in_burst
+        self._looking = False
         self._has_room = has_room
         self._for_room: Command[Claimed] | None = None
         self._start = start
@@ -153,10 +157,14 @@ class Consumer:
             self._trips += 1
             self._reserved += limit
             self._spawn(self._trip(batches, keys, limit))
-        if self._trips == 0 and not self._held and not self._settler and not self._waiting:
-            self.idle.set()
-        else:
+        if self._trips or self._held or self._settler or self._waiting:
             self.idle.clear()
+        else:
+            self.idle.set()
+        if self._waiting and self._in_burst and not self._looking and not self._trips and not self._held and not self._settler:
+            # All that it knew of has ended: what is left is to look once more, and not to wait for a block to end.
+            self._looking = True
+            self._spawn(self._nudge(self._queues[0]))
         if not self._waiting and not self._reserved and not self._stopping and self._free > 0 and self._nothing_to_claim():
             self._waiting = True
             self._spawn(self._wait_for_work(min(self._free, MAX_BATCH)))
@@ -244,6 +252,9 @@ class Consumer:
             if alone:
                 self._reserved -= limit
         woken = results[0]
+        if self._looking and isinstance(woken, str):
+            woken = None  # all are to be looked at
+        self._looking = False
         try:
             if isinstance(woken, BrokerError):
                 self._refused(self._queues, WAIT, woken)

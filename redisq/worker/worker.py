@@ -216,6 +216,7 @@ class Worker:
                 slots=self._slots,
                 lease=settings.lease,
                 max_crashes=settings.max_deliveries,
+                in_burst=self._burst,
                 has_room=lambda: turns.has_room(quarantine),
                 start=lambda held: executor.start(held),
                 observers=observers,
