@@ -147,6 +147,7 @@ def test_a_reply_cut_at_any_byte(raw: redis.Redis, client: Client, proxy: Cuttin
         check(read(raw, KEYS))
 
 
+@pytest.mark.chaos  # no killing, but half a minute
 @pytest.mark.parametrize("calls", WRITES.values(), ids=WRITES)
 def test_a_request_cut_at_any_byte(raw: redis.Redis, client: Client, proxy: CuttingProxy, calls: Sequence[Command[Any]]) -> None:
     clean = Outcome(raw, client, proxy, calls)

@@ -2,7 +2,7 @@
 
 A real server and fakeredis get the same calls and give the same answers. What a claim leases is judged by what is promised,
 not foretold: lanes in order and one at a time, no limit passed, nothing left that could run, nobody asleep who must wake.
-`REDISQ_STATEFUL_EXAMPLES=5000 pytest tests/contracts/test_gates_machine.py` runs longer.
+`REDISQ_STATEFUL_EXAMPLES=5000 pytest -m chaos tests/contracts/test_gates_machine.py` runs longer.
 """
 
 from __future__ import annotations
@@ -408,8 +408,9 @@ class GatesMachine(RuleBasedStateMachine):
         self._claim(limit)
 
 
+@pytest.mark.parametrize("examples", [12, pytest.param(EXAMPLES or 40, marks=pytest.mark.chaos)])
 @pytest.mark.timeout(0 if EXAMPLES else 600)
-def test_lanes_limits_and_pauses_hold_whatever_happens(redis_server: RedisServer, raw: redis.Redis) -> None:
+def test_lanes_limits_and_pauses_hold_whatever_happens(redis_server: RedisServer, raw: redis.Redis, examples: int) -> None:
     with fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2) as fake:
 
         class Machine(GatesMachine):
@@ -419,7 +420,7 @@ def test_lanes_limits_and_pauses_hold_whatever_happens(redis_server: RedisServer
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=EXAMPLES or 40,
+                max_examples=examples,
                 stateful_step_count=40,
                 deadline=None,
                 print_blob=True,

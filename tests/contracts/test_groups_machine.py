@@ -1,7 +1,7 @@
 """Any sequence of calls on two queues of one group: no limit is passed by both together, and nobody waits for ever.
 
 A real server and fakeredis get the same calls and give the same answers.
-`REDISQ_STATEFUL_EXAMPLES=5000 pytest tests/contracts/test_groups_machine.py` runs longer.
+`REDISQ_STATEFUL_EXAMPLES=5000 pytest -m chaos tests/contracts/test_groups_machine.py` runs longer.
 """
 
 from __future__ import annotations
@@ -306,8 +306,9 @@ class GroupsMachine(RuleBasedStateMachine):
                     self._claim(keys, 0)
 
 
+@pytest.mark.parametrize("examples", [8, pytest.param(EXAMPLES or 25, marks=pytest.mark.chaos)])
 @pytest.mark.timeout(0 if EXAMPLES else 600)
-def test_limits_that_queues_share_hold_whatever_happens(redis_server: RedisServer, raw: redis.Redis) -> None:
+def test_limits_that_queues_share_hold_whatever_happens(redis_server: RedisServer, raw: redis.Redis, examples: int) -> None:
     with fakeredis.FakeRedis(server=fakeredis.FakeServer(), protocol=2) as fake:
 
         class Machine(GroupsMachine):
@@ -317,7 +318,7 @@ def test_limits_that_queues_share_hold_whatever_happens(redis_server: RedisServe
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=EXAMPLES or 25,
+                max_examples=examples,
                 stateful_step_count=30,
                 deadline=None,
                 print_blob=True,

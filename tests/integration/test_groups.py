@@ -65,6 +65,7 @@ def test_a_slot_goes_over_from_queue_to_queue(app: RedisQ, start: Start, lines: 
     assert began - ended < 0.5
 
 
+@pytest.mark.chaos
 def test_the_slot_of_a_queue_whose_only_worker_was_killed_comes_free(app: RedisQ, start: Start, lines: Lines) -> None:
     holder = start("-Q", "answers", BOT_LEASE="3").ready()
     start("-Q", "broadcasts", BOT_LEASE="3").ready()

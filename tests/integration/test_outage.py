@@ -59,6 +59,7 @@ def test_redis_restarts_in_mid_work(
     assert worker.terminate() == 0
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("comes_back", [True, False], ids=["and it comes back", "and the worker is told to stop"])
 def test_redis_goes_away_while_one_waits_for_a_thread(
     comes_back: bool, durable_server: RedisServer, app: RedisQ, start_worker: Callable[..., WorkerProcess], tmp_path: Path
