@@ -93,7 +93,6 @@ def test_a_binding_lives_while_its_queue_is_asked_for_messages(connect: Connect)
     while time.monotonic() < until:
         _send(publisher, "topics", "a.b")
         assert get(connection, no_ack=True) is not None, until - time.monotonic()
-        time.sleep(0.05)  # a queue that is asked now and then
 
 
 def test_a_queue_that_was_deleted_by_another_gets_nothing_more(connect: Connect, raw: redis.Redis) -> None:
