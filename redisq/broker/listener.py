@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import Context
 from typing import Any
 
 import redis
@@ -69,7 +70,8 @@ class Listeners:
         event = asyncio.Event()
         self._heard.setdefault(channel, set()).add(event)
         if self._reader is None or self._reader.done():
-            self._reader = asyncio.get_running_loop().create_task(self._read())
+            # It outlives the caller, whose context variables are not its own.
+            self._reader = asyncio.get_running_loop().create_task(self._read(), context=Context())
         elif self._pubsub is not None:
             await self._attempt(self._pubsub.subscribe(channel))
         try:

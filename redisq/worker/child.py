@@ -104,7 +104,9 @@ def child_main(pipe: Connection, parent: int) -> None:
     with suppress(EOFError, OSError):
         speaker.answer(msgpack.packb([Stage.READY]))
         while True:
-            speaker.answer(msgpack.packb(_serve(speaker, blame, *msgpack.unpackb(pipe.recv_bytes()))))
+            request = msgpack.unpackb(pipe.recv_bytes())
+            # Each delivery in a context of its own: what the app's code sets is not there for the next.
+            speaker.answer(msgpack.packb(copy_context().run(_serve, speaker, blame, *request)))
 
 
 def _die_with(parent: int) -> None:
@@ -143,7 +145,7 @@ def _serve(
         return _failed(task, delivery, error)
     context = context_of(task.definition, delivery, queue, worker, 0.0, partial(speaker.say, job_id))
     try:
-        returned = copy_context().run(_call, hooks, task, lambda: context, args, kwargs)
+        returned = _call(hooks, task, lambda: context, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - judged, as in the executor
         refused = after_refusal(task, delivery, error, blame, max_bytes, random)
         return [*refused, refused.text] if refused else _failed(task, delivery, error)

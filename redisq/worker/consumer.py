@@ -59,6 +59,7 @@ class Consumer:
         observers: Told what comes, and what became of it.
         troubles: Told what Redis refuses.
         log: The worker's logger.
+        loop: Where it works.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Consumer:
         observers: Observers,
         troubles: Troubles,
         log: logging.Logger,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._connector = connector
         self._blocking = blocking
@@ -93,7 +95,7 @@ class Consumer:
         self._observers = observers
         self._troubles = troubles
         self._log = log
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._settler = Settler()
         self._held: set[Held] = set()
         self._reserved = 0

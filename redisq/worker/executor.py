@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from functools import cached_property, partial
 from random import random
 from typing import Any
@@ -20,6 +21,7 @@ from redisq.errors import ConfigError, DecodeError, SoftTimeout, TaskCancelled, 
 from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.board import Board
+from redisq.worker.clean import CleanLoop
 from redisq.worker.consumer import Consumer
 from redisq.worker.held import Held
 from redisq.worker.judge import Judge, origin
@@ -44,7 +46,7 @@ class Executor:
 
     Args:
         app: Whose tasks they are.
-        loop: Where coroutines run.
+        loop: Where coroutines run, each in a fresh copy of the worker's context.
         threads: Where plain functions run.
         processes: Where tasks with `pool="process"` run.
         quarantine: Where a message runs that was there when a worker died, twice: alone, so that no innocent dies with it.
@@ -59,7 +61,7 @@ class Executor:
     def __init__(
         self,
         app: RedisQ,
-        loop: asyncio.AbstractEventLoop,
+        loop: CleanLoop,
         threads: ThreadPool,
         processes: ProcessPool,
         quarantine: ProcessPool,
@@ -117,7 +119,7 @@ class Executor:
 
     def hard_limit(self) -> float | None:
         """Until when a coroutine may block the loop, in monotonic seconds; None: for ever. Safe to call from a thread."""
-        runs, current = list(self._running.values()), asyncio.current_task(self._loop)
+        runs, current = list(self._running.values()), asyncio.current_task(self._loop.bare)
         # The one whose step does not end; else, as a handler may have made tasks of its own, any of them.
         limits = [run.held.until for run in runs if run.coroutine is current] if current else []
         limits = limits or [run.held.until for run in runs if run.coroutine]
@@ -133,11 +135,13 @@ class Executor:
 
     def _start(self, held: Held) -> None:
         delivery = held.delivery
+        # All code of the app that this run calls runs in here, from the making of its arguments to the verdict.
+        context = self._loop.context()
         try:
             message = decode(delivery.body, self._max_bytes)
             task = self._app.find_task(message.task)
             held.task = message.task
-            args, kwargs = task.shape.revive(message.args, message.kwargs or {})
+            args, kwargs = context.run(task.shape.revive, message.args, message.kwargs or {})
         except (DecodeError, UnknownTask) as error:
             settlement = unreadable(delivery, error, random)
             level = logging.ERROR if settlement.op == "dead" else logging.WARNING
@@ -155,9 +159,10 @@ class Executor:
             self._consumer.ended(held, poison, 0)
             return
         if task.definition.ack == "early":
-            self._consumer.acknowledge_first(held, done(delivery), partial(self._begin_acknowledged, held, task, args, kwargs))
+            then = partial(self._begin_acknowledged, held, task, args, kwargs, context)
+            self._consumer.acknowledge_first(held, done(delivery), then)
         else:
-            self._begin(held, task, args, kwargs)
+            self._begin(held, task, args, kwargs, context)
 
     def not_started(self, held: Held, why: str) -> None:
         """Give back one that cannot begin, for another worker or a later try."""
@@ -170,13 +175,15 @@ class Executor:
             self._consumer.leave(held)
         self._turns.look()
 
-    def _begin_acknowledged(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _begin_acknowledged(
+        self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], context: Context
+    ) -> None:
         try:
-            self._begin(held, task, args, kwargs)
+            self._begin(held, task, args, kwargs, context)
         except Exception as error:  # noqa: BLE001 - as in `start`; it is not in Redis any more
             self.not_started(held, error_text(error))
 
-    def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], context: Context) -> None:
         run = Run(held, task, self._worker, self._board)
         run.apart = self._pool_of(run)
         if run.apart is self._quarantine:
@@ -187,16 +194,16 @@ class Executor:
             self._turns.wait(run.apart, run.apart.request(run, place_of(task, self._home), self._hooks_at, self._finish_apart))
         elif not task.is_async:
             handler = partial(call, self._hooks, task, run.context, args, kwargs)
-            self._turns.wait(self._threads, Item(run, handler, self._finish))
+            self._turns.wait(self._threads, Item(run, handler, self._finish, context))
         elif held.delivery.meta.crashes:
-            self._turns.wait(self._coroutines, Coroutine(run, partial(self._begin_coroutine, run, args, kwargs)))
+            self._turns.wait(self._coroutines, Coroutine(run, partial(self._begin_coroutine, run, args, kwargs, context)))
         else:
-            self._begin_coroutine(run, args, kwargs)
+            self._begin_coroutine(run, args, kwargs, context)
         self._timeouts.watch()
 
-    def _begin_coroutine(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _begin_coroutine(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any], context: Context) -> None:
         run.begin()
-        run.coroutine = self._loop.create_task(self._run(run, args, kwargs))
+        run.coroutine = self._loop.create_task(self._run(run, args, kwargs), context=context)
 
     @cached_property
     def _home(self) -> Home | None:

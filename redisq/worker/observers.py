@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextvars import Context, copy_context
+from typing import Any
 
-from redisq.app.hooks import Hooks
+from redisq.app.hooks import Hook, Hooks
 from redisq.app.middleware import End
 from redisq.broker.commands import Settlement
 from redisq.broker.keys import QueueKeys
@@ -48,14 +50,16 @@ class Observers:
     Args:
         hooks: Of the app.
         own_signals: Whether a `KeyboardInterrupt` can only be a hook's own.
+        context: Returns the context in which a hook is called: a fresh one for each call.
 
     Attributes:
         watch_claims: Whether anybody listens to claims.
         watch_ends: Whether anybody listens to ends.
     """
 
-    def __init__(self, hooks: Hooks, own_signals: bool = False) -> None:
+    def __init__(self, hooks: Hooks, own_signals: bool = False, context: Callable[[], Context] = copy_context) -> None:
         self._hooks = hooks
+        self._context = context
         self._also: tuple[type[BaseException], ...] = (KeyboardInterrupt,) if own_signals else ()
         self.watch_claims = bool(hooks.claim)
         self.watch_ends = bool(hooks.settle or hooks.retry or hooks.limited or hooks.dead or hooks.lost)
@@ -63,7 +67,7 @@ class Observers:
     def claimed(self, keys: QueueKeys, deliveries: Sequence[Delivery]) -> None:
         """These came."""
         for delivery in deliveries:
-            self._hooks.tell("claim", self._hooks.claim, keys.queue, delivery, also=self._also)
+            self._tell("claim", self._hooks.claim, keys.queue, delivery)
 
     def settled(self, ended: Sequence[Ended], stale: Collection[str]) -> None:
         """Redis took these ends, all but the stale ones."""
@@ -75,17 +79,22 @@ class Observers:
 
     def end(self, end: End) -> None:
         """Redis took this end."""
-        self._hooks.tell("settle", self._hooks.settle, end, also=self._also)
+        self._tell("settle", self._hooks.settle, end)
         if end.op == "retry":
-            self._hooks.tell("retry", self._hooks.retry, end, also=self._also)
+            self._tell("retry", self._hooks.retry, end)
         elif end.op == "limited":
-            self._hooks.tell("limited", self._hooks.limited, end, also=self._also)
+            self._tell("limited", self._hooks.limited, end)
         elif end.op == "dead":
-            self._hooks.tell("dead", self._hooks.dead, end, also=self._also)
+            self._tell("dead", self._hooks.dead, end)
 
     def lost(self, held: Held) -> None:
         """Its lease is another's, or nobody's; told once."""
         if self._hooks.lost and not held.told_lost:
             held.told_lost = True
             end = End(held.delivery.id, held.keys.queue, held.task, held.delivery.meta.attempt, "lost", "lease")
-            self._hooks.tell("lost", self._hooks.lost, end, also=self._also)
+            self._tell("lost", self._hooks.lost, end)
+
+    def _tell(self, name: str, hooks: Iterable[Hook], *what: Any) -> None:
+        """Call observers apart from everything else: no job, and no other call of a hook, sees their context variables."""
+        for hook in hooks:
+            self._context().run(self._hooks.tell, name, (hook,), *what, also=self._also)

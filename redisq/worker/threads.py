@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -23,11 +23,15 @@ Done = Callable[[Run, Any, BaseException | None], None]
 
 
 class Item(NamedTuple):
-    """A handler on its way to a thread. `done(run, returned, error or None)` is called in the loop."""
+    """A handler on its way to a thread. `done(run, returned, error or None)` is called in the loop.
+
+    Both calls run in the context, which is the run's own.
+    """
 
     run: Run
     handler: Callable[[], Any]
     done: Done
+    context: Context
 
 
 class ThreadPool:
@@ -108,8 +112,7 @@ class ThreadPool:
                 if item.run.cancelled or item.run.dropped:  # just now
                     error = TaskCancelled("not begun")
                 else:
-                    # What one handler, or a hook, sets in a context variable is not there for the thread's next.
-                    returned = copy_context().run(item.handler)
+                    returned = item.context.run(item.handler)
             except BaseException as raised:  # noqa: BLE001 - reported to the worker, which decides
                 error = raised
             with self._telling:
@@ -126,7 +129,7 @@ class ThreadPool:
         while self._ended:
             item, returned, error = self._ended.popleft()
             self._busy -= 1
-            item.done(item.run, returned, error)
+            item.context.run(item.done, item.run, returned, error)
 
     def close(self) -> None:
         """Let the idle threads end, and see them end. One that still runs a handler is left behind."""

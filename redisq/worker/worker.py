@@ -22,6 +22,7 @@ from redisq.message import new_id
 from redisq.troubles import Troubles
 from redisq.types import check_name
 from redisq.worker.board import Board
+from redisq.worker.clean import CleanLoop
 from redisq.worker.consumer import CLAIM, Consumer
 from redisq.worker.control import SIGN_OFF, Answer, Control
 from redisq.worker.executor import Executor
@@ -204,9 +205,11 @@ class Worker:
             await self._until_stopped(self._first_contact(connector))
             if self._stopped.is_set():
                 return
-            loop, settings = asyncio.get_running_loop(), self._app.settings
+            # Each run starts in a copy of the context of now.
+            loop = CleanLoop(asyncio.get_running_loop())  # type: ignore[abstract]  # a worker needs no more of it
+            settings = self._app.settings
             threads = ThreadPool(loop, self._threads)
-            board, observers = Board(connector, loop, self.log), Observers(self._app.hooks, self._own_signals)
+            board, observers = Board(connector, loop, self.log), Observers(self._app.hooks, self._own_signals, loop.context)
             quarantine = ProcessPool(loop, 1, settings.max_bytes)
             consumer = Consumer(
                 connector,
@@ -222,6 +225,7 @@ class Worker:
                 observers=observers,
                 troubles=troubles,
                 log=self.log,
+                loop=loop,
             )
             processes = ProcessPool(loop, self._processes, settings.max_bytes)
             tell: Tell = {"lost": lambda held: executor.lose(held), "cancel": lambda held: executor.call_off(held)}
