@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
-from types import TracebackType
+from contextlib import ExitStack
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, NoneType, TracebackType
 from typing import Any, Self
 
 from redisq.app.context import Context, begin_run
@@ -11,7 +14,10 @@ from redisq.app.hooks import Hook, Hooks
 from redisq.app.task import Task
 from redisq.errors import RateLimited, Reject, Retry
 
-__all__ = ["Passage", "acall", "call"]
+__all__ = ["Passage", "Unfinished", "acall", "awaited", "call"]
+
+#: Types of results that are no awaitable, which is faster to see than to find out.
+_PLAIN = frozenset((NoneType, bool, int, float, str, bytes, list, tuple, dict))
 
 #: What a hook says on purpose when a handler has returned; anything else that it raises then is its own trouble.
 _VERDICTS = (Retry, Reject, RateLimited, KeyboardInterrupt)
@@ -82,16 +88,86 @@ class Passage:
         return error
 
 
+def _has_to_be_awaited(returned: Any) -> bool:
+    return type(returned) not in _PLAIN and inspect.isawaitable(returned)
+
+
+def _checked(task: str, returned: Any) -> Any:
+    """Return a result. A generator is none: its body has not run.
+
+    Raises:
+        Reject: It is a generator.
+    """
+    if isinstance(returned, GeneratorType | AsyncGeneratorType):
+        raise Reject(f"task {task} returned a generator, whose body has not run: return a list, or what it gives")
+    return returned
+
+
+async def awaited(task: str, returned: Any) -> Any:
+    """Return what a handler's result comes to: an awaitable is awaited, however often that gives another.
+
+    Raises:
+        Reject: It comes to a generator.
+    """
+    while _has_to_be_awaited(returned):
+        returned = await returned
+    return _checked(task, returned)
+
+
+class Unfinished:
+    """What a plain function returned that is still to be awaited, in an event loop and inside of the `run` hooks.
+
+    Args:
+        task: The task's name.
+        awaitable: What it returned.
+        passage: The way through the hooks; None: there are none.
+        around: Leaves the passage when it is closed.
+    """
+
+    def __init__(self, task: str, awaitable: Any, passage: Passage | None = None, around: ExitStack | None = None) -> None:
+        self._task = task
+        self._awaitable = awaitable
+        self._passage = passage
+        self._around = around
+
+    async def finish(self, *, stopped: bool = False) -> Any:
+        """Await it, and return what it comes to.
+
+        Args:
+            stopped: The run was told to stop meanwhile: it is cancelled and not awaited.
+        """
+        if self._passage is None or self._around is None:
+            return await self._result(stopped)
+        with self._around:
+            self._passage.returned = await self._result(stopped)
+        return self._passage.returned
+
+    async def _result(self, stopped: bool) -> Any:
+        if not stopped:
+            return await awaited(self._task, self._awaitable)
+        if isinstance(self._awaitable, CoroutineType):
+            self._awaitable.close()
+        elif isinstance(self._awaitable, asyncio.Future):
+            self._awaitable.cancel()
+        raise asyncio.CancelledError
+
+
 def call(hooks: Hooks, task: Task[..., Any], context: Callable[[], Context], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call a plain function, in this thread."""
+    """Call a plain function, in this thread. Returns its result, or an `Unfinished` when that has to be awaited."""
     begin_run(context)
     if task.definition.bind:
         args = (context(), *args)
     if not hooks.run:
-        return task.handler(*args, **kwargs)
-    with Passage(hooks, context()) as passage:
+        returned = task.handler(*args, **kwargs)
+        return Unfinished(task.name, returned) if _has_to_be_awaited(returned) else _checked(task.name, returned)
+    passage = Passage(hooks, context())
+    with ExitStack() as around:
+        around.enter_context(passage)
         if passage.open:
-            passage.returned = task.handler(*args, **kwargs)
+            returned = task.handler(*args, **kwargs)
+            if _has_to_be_awaited(returned):
+                return Unfinished(task.name, returned, passage, around.pop_all())
+            passage.returned = _checked(task.name, returned)
     return passage.returned
 
 
@@ -103,8 +179,8 @@ async def acall(
     if task.definition.bind:
         args = (context(), *args)
     if not hooks.run:
-        return await task.handler(*args, **kwargs)
+        return await awaited(task.name, task.handler(*args, **kwargs))
     with Passage(hooks, context()) as passage:
         if passage.open:
-            passage.returned = await task.handler(*args, **kwargs)
+            passage.returned = await awaited(task.name, task.handler(*args, **kwargs))
     return passage.returned

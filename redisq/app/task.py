@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from copy import copy
 from datetime import datetime
@@ -14,6 +13,7 @@ from redisq.app.calls import Calls
 from redisq.app.context import Context, current_context, detached
 from redisq.app.gating import gating_of, own_options
 from redisq.app.job import Job
+from redisq.app.kinds import function_of, is_async, refuse_generators
 from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
 from redisq.app.sharing import check_sharing
 from redisq.app.signature import Parameters, signature_of
@@ -71,9 +71,9 @@ class Task(Generic[P, R, T]):
         self._send = send
         self.handler = handler
         self.definition = options
-        self.is_async = inspect.iscoroutinefunction(handler)
+        self.is_async = is_async(handler)
         self.signature = signature_of(handler, bind=options.bind)
-        self.shape = shape_of(handler, self.signature)
+        self.shape = shape_of(function_of(handler), self.signature)
         self._parameters = Parameters(self.signature)
         update_wrapper(self, handler)
         if options.bind:
@@ -300,9 +300,14 @@ class TaskDecorator:
         return self._register(handler, options)
 
     def _register(self, handler: Callable[..., Any], options: Mapping[str, Any]) -> Task[..., Any]:
+        if isinstance(handler, classmethod):
+            raise ConfigError("@task cannot decorate a class method: make it a static method, with @task below @staticmethod")
         if not callable(handler):
             raise ConfigError(f"@task decorates a function, not {handler!r}")
-        name = options.get("name") or handler.__name__
+        name = options.get("name") or getattr(handler, "__name__", None)
+        if not name:
+            raise ConfigError(f"@task of an object of type {type(handler).__name__}: it has no name of its own, give it one, name=")
+        refuse_generators(name, handler)
         try:
             task = Task(self._sender, handler, TaskOptions(**{**options, "name": name}))
         except TypeError as error:

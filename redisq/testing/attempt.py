@@ -7,7 +7,7 @@ caller gets the error itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from redisq.app.app import RedisQ
-from redisq.app.calling import acall
+from redisq.app.calling import Unfinished, acall
 from redisq.app.calling import call as sync_call
 from redisq.app.context import Context, begin_run, context_of, end_run
 from redisq.app.progress import KEPT, Progress
@@ -32,6 +32,9 @@ from redisq.worker.refusals import after_refusal
 from redisq.worker.verdict import after_failure, after_success, done, unreadable
 
 __all__ = ["Attempt"]
+
+#: Awaits what a plain function returned.
+Finish = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class Call:
@@ -73,12 +76,18 @@ class Attempt:
         """Run it: a plain function in this thread, a coroutine in a loop of its own; in no case in a loop that runs here."""
         if call := self._read():
             in_loop = partial(run_here, self._app, partial(self._in_loop, call))
-            off_the_loop(in_loop if call.task.is_async else partial(self._in_thread, call))
+            finish = partial(run_here, self._app)
+            off_the_loop(in_loop if call.task.is_async else partial(self._in_thread, call, finish))
 
     async def arun(self) -> None:
         """Run it: a coroutine in this loop, a plain function in a thread, as a worker does."""
         if call := self._read():
-            await (self._in_loop(call) if call.task.is_async else asyncio.to_thread(self._in_thread, call))
+            loop = asyncio.get_running_loop()
+
+            def finish(work: Finish) -> Any:
+                return asyncio.run_coroutine_threadsafe(work(), loop).result()
+
+            await (self._in_loop(call) if call.task.is_async else asyncio.to_thread(self._in_thread, call, finish))
 
     def _read(self) -> Call | None:
         """Return what to call; None: there is nothing to call, and it is settled."""
@@ -99,9 +108,11 @@ class Attempt:
     def _settle(self, settlement: Settlement, run_time: int) -> None:
         self._settle_as(self._task, settlement, run_time)
 
-    def _in_thread(self, call: Call) -> None:
+    def _in_thread(self, call: Call, finish: Callable[[Finish], Any]) -> None:
+        context = copy_context()
         with self._judged(call):
-            call.returned = copy_context().run(sync_call, self._app.hooks, call.task, self._context(call), call.args, call.kwargs)
+            returned = context.run(sync_call, self._app.hooks, call.task, self._context(call), call.args, call.kwargs)
+            call.returned = context.run(finish, returned.finish) if isinstance(returned, Unfinished) else returned
 
     async def _in_loop(self, call: Call) -> None:
         context = self._context(call)

@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from redisq.app.calling import acall, call
+from redisq.app.calling import Unfinished, acall, call
 from redisq.app.context import Context, context_of
 from redisq.app.hooks import Hooks
 from redisq.app.progress import Progress
@@ -161,21 +162,29 @@ def _failed(task: Task[..., Any], delivery: Delivery, error: BaseException) -> l
 
 
 def _call(hooks: Hooks, task: Task[..., Any], context: Callable[[], Context], args: Any, kwargs: Any) -> Any:
-    soft = task.definition.soft_timeout
+    soft, begun = task.definition.soft_timeout, time.monotonic()
     if task.is_async:
-        return asyncio.run(_call_async(soft, acall(hooks, task, context, args, kwargs)))
+        return asyncio.run(_await(soft, soft, acall(hooks, task, context, args, kwargs)))
+    returned = _call_plain(soft, partial(call, hooks, task, context, args, kwargs))
+    if isinstance(returned, Unfinished):
+        left = None if soft is None else max(0.0, begun + soft - time.monotonic())
+        return asyncio.run(_await(soft, left, returned.finish()))
+    return returned
+
+
+def _call_plain(soft: float | None, handler: Callable[[], Any]) -> Any:
     if soft is None:
-        return call(hooks, task, context, args, kwargs)
+        return handler()
     signal.signal(signal.SIGALRM, _tell)
     signal.setitimer(signal.ITIMER_REAL, soft)
     try:
-        return call(hooks, task, context, args, kwargs)
+        return handler()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-async def _call_async(soft: float | None, running: Coroutine[Any, Any, Any]) -> Any:
-    timer = asyncio.timeout(soft)
+async def _await(soft: float | None, left: float | None, running: Coroutine[Any, Any, Any]) -> Any:
+    timer = asyncio.timeout(left)
     try:
         async with timer:
             return await running

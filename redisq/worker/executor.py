@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import cached_property, partial
 from random import random
 from typing import Any
 
 from redisq.app.app import RedisQ
-from redisq.app.calling import acall, call
+from redisq.app.calling import Unfinished, acall, awaited, call
 from redisq.app.context import begin_run
 from redisq.app.task import Task
 from redisq.broker.commands import SUSPECT, Settlement
@@ -194,7 +194,7 @@ class Executor:
             self._turns.wait(run.apart, run.apart.request(run, place_of(task, self._home), self._hooks_at, self._finish_apart))
         elif not task.is_async:
             handler = partial(call, self._hooks, task, run.context, args, kwargs)
-            self._turns.wait(self._threads, Item(run, handler, self._finish, context))
+            self._turns.wait(self._threads, Item(run, handler, self._finish_in_thread, context))
         elif held.delivery.meta.crashes:
             self._turns.wait(self._coroutines, Coroutine(run, partial(self._begin_coroutine, run, args, kwargs, context)))
         else:
@@ -271,11 +271,33 @@ class Executor:
             else:  # the same, without a coroutine in between
                 begin_run(run.context)
                 returned = await task.handler(*args, **kwargs)
+                if returned is not None:
+                    returned = await awaited(task.name, returned)
         except KeyboardInterrupt as error:
             if not self.own_signals:
                 raise  # Ctrl-C, for whoever runs this loop
             self._finish(run, None, error)
         except BaseException as error:  # noqa: BLE001 - also SystemExit, and a cancellation of the handler's own making
+            self._finish(run, None, error)
+        else:
+            self._finish(run, returned, None)
+
+    def _finish_in_thread(self, run: Run, returned: Any, error: BaseException | None) -> None:
+        """A thread is done with its handler; what that returned to be awaited goes on in the loop, in the same context."""
+        if not isinstance(returned, Unfinished):
+            self._finish(run, returned, error)
+            return
+        # It may have been told to stop when no thread ran it any more.
+        stopped = error is not None or run.dropped or run.phase > Phase.IN_TIME
+        run.coroutine = self._loop.create_task(self._go_on(run, returned, stopped), context=copy_context())
+        self._turns.look()
+
+    async def _go_on(self, run: Run, unfinished: Unfinished, stopped: bool) -> None:
+        try:
+            returned = await unfinished.finish(stopped=stopped)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not self.own_signals:
+                raise
             self._finish(run, None, error)
         else:
             self._finish(run, returned, None)

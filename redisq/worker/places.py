@@ -7,6 +7,7 @@ import sys
 from typing import Any, NamedTuple, TypeVar
 
 from redisq.app.app import RedisQ
+from redisq.app.kinds import function_of
 from redisq.app.task import Task
 from redisq.errors import ConfigError, UnknownTask
 from redisq.redact import error_text
@@ -58,7 +59,8 @@ def place_of(task: Task[..., Any], home: Home | None) -> Place:
     Raises:
         ConfigError: No other process can find it.
     """
-    module, name = task.handler.__module__, task.handler.__qualname__
+    function = function_of(task.handler)
+    module, name = str(function.__module__), str(function.__qualname__)
     if "<locals>" in name:
         raise ConfigError(f"task {task.name}: a process pool runs functions of a module's top level, not {name}")
     found = _inside(sys.modules.get(module), name)
