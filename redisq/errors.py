@@ -21,7 +21,8 @@
     ├── JobTimeout                the job was not done in the time that `get` was given
     ├── MessageTooLarge           too many bytes, levels or elements
     ├── DecodeError               bytes that are no message of a version known here
-    │   └── NewerMessage          written by a newer redisq
+    │   ├── NewerMessage          written by a newer redisq
+    │   └── WrongArguments        arguments that do not fit the handler here: another version of the program sent them
     └── BrokerError               what Redis answered, or did not
         ├── BrokerUnavailable     no answer in time; the call may or may not have been carried out
         ├── BrokerFull            out of memory: nothing was changed
@@ -67,6 +68,7 @@ __all__ = [
     "TaskCancelled",
     "TaskTimeout",
     "UnknownTask",
+    "WrongArguments",
     "WrongServer",
 ]
 
@@ -253,6 +255,10 @@ class DecodeError(RedisqError):
 
 class NewerMessage(DecodeError):
     """The message was written by a newer redisq. The worker puts it aside, for a newer worker."""
+
+
+class WrongArguments(DecodeError):
+    """The arguments of a message do not fit the handler's parameters. The worker puts it aside, for a worker of another version."""
 
 
 class BrokerError(RedisqError):

@@ -37,6 +37,13 @@ class Parameters:
         positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
         self._least = sum(parameter.default is inspect.Parameter.empty for parameter in positional)
         self._most = len(positional)
+        #: Names in the order in which they may be given by position; empty when some may be given by position alone.
+        self._names: tuple[str, ...] = ()
+        if not any(parameter.kind is inspect.Parameter.POSITIONAL_ONLY for parameter in positional):
+            self._names = tuple(parameter.name for parameter in positional)
+        only_named = [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+        self._only_named = frozenset(parameter.name for parameter in only_named)
+        self._needed = frozenset(parameter.name for parameter in only_named if parameter.default is inspect.Parameter.empty)
         self._named = any(
             parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
             for parameter in parameters
@@ -51,6 +58,11 @@ class Parameters:
         # Most calls give all by position; binding them costs ten times as much as the rest of the call.
         if not kwargs and not self._named and self._least <= len(args) <= self._most:
             return
+        if self._names and len(args) <= self._most:
+            given = kwargs.keys()
+            rest = self._names[len(args) :]
+            if given <= {*rest, *self._only_named} and given >= {*self._names[len(args) : self._least], *self._needed}:
+                return
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:

@@ -18,7 +18,7 @@ from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
 from redisq.app.sharing import check_sharing
 from redisq.app.signature import Parameters, signature_of
 from redisq.codec.hints import shape_of
-from redisq.errors import ConfigError
+from redisq.errors import ArgumentsError, ConfigError, DecodeError, WrongArguments
 from redisq.gates.descriptor import Cost
 from redisq.message import Message
 from redisq.types import Seconds
@@ -199,6 +199,21 @@ class Task(Generic[P, R, T]):
             ArgumentsError: It cannot.
         """
         self._parameters.check(self.name, args, kwargs)
+
+    def arguments(self, message: Message) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return what the handler is called with for a message, as its annotations want it.
+
+        Raises:
+            WrongArguments: They do not fit the handler's parameters: another version of the program sent the message.
+        """
+        args, kwargs = message.args, message.kwargs or {}
+        try:
+            self.check(args, kwargs)
+            return self.shape.revive(args, kwargs)
+        except (ArgumentsError, TypeError) as error:
+            raise WrongArguments(str(error)) from None
+        except DecodeError as error:
+            raise WrongArguments(f"task {self.name}: {error}") from error.__cause__
 
     def _calls(self, messages: list[Message]) -> Calls:
         return Calls(self.definition, self._send, messages, self.shape, self.gating)

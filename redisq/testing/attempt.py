@@ -95,14 +95,12 @@ class Attempt:
             message = decode(self._delivery.body, self._app.settings.max_bytes)
             task = self._app.find_task(message.task)
             self._task = task.name
-            return Call(task, *task.shape.revive(message.args, message.kwargs or {}))
+            return Call(task, *task.arguments(message))
         except UnknownTask as error:
             self._settle(unreadable(self._delivery, error, random), 0)
         except DecodeError as error:
             self.error = error
             self._settle(unreadable(self._delivery, error, random), 0)
-        except TypeError as error:
-            self._fail(task, error, 0)
         return None
 
     def _settle(self, settlement: Settlement, run_time: int) -> None:

@@ -139,7 +139,7 @@ def _serve(
     speaker.answer(msgpack.packb([Stage.BEGUN]))
     try:
         message = decode(body, max_bytes)
-        args, kwargs = task.shape.revive(message.args, message.kwargs or {})
+        args, kwargs = task.arguments(message)
     except DecodeError as error:
         return [*unreadable(delivery, error, random), str(error)]
     except Exception as error:  # noqa: BLE001 - as in the executor, which has tried it before: a failed attempt

@@ -141,15 +141,12 @@ class Executor:
             message = decode(delivery.body, self._max_bytes)
             task = self._app.find_task(message.task)
             held.task = message.task
-            args, kwargs = context.run(task.shape.revive, message.args, message.kwargs or {})
+            args, kwargs = context.run(task.arguments, message)
         except (DecodeError, UnknownTask) as error:
             settlement = unreadable(delivery, error, random)
             level = logging.ERROR if settlement.op == "dead" else logging.WARNING
             self._log.log(level, "Kept message %s of queue %s (%s): %s", delivery.id, held.keys.queue, settlement.op, error)
             self._consumer.ended(held, settlement, 0)
-            return
-        except TypeError as error:
-            self._finish(Run(held, task, self._worker, self._board), None, error)
             return
         if task.definition.pool == "process" and (why := self._bound_here(task)):
             self._log.error("Task %s[%s] is kept: %s", task.name, delivery.id, why)

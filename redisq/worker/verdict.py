@@ -10,7 +10,7 @@ from redisq.backoff import Backoff
 from redisq.broker.commands import Settlement
 from redisq.codec.limits import check_limits
 from redisq.codec.msgpack import encode_value
-from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry
+from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry, WrongArguments
 from redisq.message import Delivery
 from redisq.redact import error_text
 
@@ -105,6 +105,8 @@ def unreadable(delivery: Delivery, error: RedisqError, random: Callable[[], floa
     reason = "unknown_task"
     if isinstance(error, NewerMessage):
         reason = "newer_message"
+    elif isinstance(error, WrongArguments):
+        reason = "wrong_arguments"
     elif isinstance(error, DecodeError):
         reason = "undecodable"
     if reason == "undecodable":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from redisq import Job, RedisQ, Reject, Retry
-from redisq.errors import ArgumentsError, DecodeError, EncodeError, JobFailed, NoResult
+from redisq.errors import ArgumentsError, EncodeError, JobFailed, NoResult, WrongArguments
 from redisq.testing import sandbox
 
 app = RedisQ("eager", url="redis://nowhere.invalid")
@@ -228,13 +228,15 @@ def test_a_result_that_cannot_travel_fails(call: Call) -> None:
         call("returns_an_object")
 
 
-def test_arguments_that_were_sent_by_name_and_do_not_fit_fail_as_in_a_worker() -> None:
+def test_arguments_that_were_sent_by_name_and_do_not_fit_are_put_aside_as_in_a_worker() -> None:
     with sandbox(app, eager=True) as box:
-        with pytest.raises(TypeError, match="missing a required argument"):
+        with pytest.raises(WrongArguments, match="missing a required argument"):
             app.send("move", ("too few",))
-        with pytest.raises(DecodeError, match="argument point"):
+        with pytest.raises(WrongArguments, match="argument point"):
             app.send("move", ("not a point", (1, 2)))
-        assert {letter.reason for letter in box.dead()} == {"exhausted", "undecodable"}
+        assert [call.reason for call in box.enqueued()] == ["wrong_arguments"] * 2
+        assert {call.attempt for call in box.enqueued()} == {1}
+        assert not box.dead()
 
 
 @every_caller

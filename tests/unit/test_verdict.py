@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from redisq.app.settings import TaskOptions
-from redisq.errors import DecodeError, NewerMessage, UnknownTask
+from redisq.errors import DecodeError, NewerMessage, UnknownTask, WrongArguments
 from redisq.message import Delivery, Meta
 from redisq.worker.verdict import MAX_PARKS, after_failure, unreadable
 
@@ -36,9 +36,16 @@ def test_a_task_without_retries_dies_at_its_first_failure() -> None:
     assert after_failure(TaskOptions("t", "q", max_retries=0), delivery(), ValueError(), lambda: 0.0).op == "dead"
 
 
-@pytest.mark.parametrize(("error", "reason"), [(UnknownTask("t"), "unknown_task"), (NewerMessage("2"), "newer_message")])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (UnknownTask("t"), "unknown_task"),
+        (NewerMessage("2"), "newer_message"),
+        (WrongArguments("task t: missing a required argument"), "wrong_arguments"),
+    ],
+)
 def test_what_another_worker_may_know_is_put_aside_and_dead_only_in_the_end(error: Exception, reason: str) -> None:
-    assert isinstance(error, UnknownTask | NewerMessage)
+    assert isinstance(error, UnknownTask | NewerMessage | WrongArguments)
     first = unreadable(delivery(), error, lambda: 0.0)
     assert (first.op, first.reason, first.delay) == ("park", reason, 5_000_000)
     last = unreadable(delivery(parks=MAX_PARKS), error, lambda: 0.0)
