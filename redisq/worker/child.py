@@ -37,6 +37,7 @@ from redisq.message import Delivery, Meta
 from redisq.redact import error_text
 from redisq.worker.places import Home, Place, find_app, find_task
 from redisq.worker.refusals import after_refusal
+from redisq.worker.signals import ALSO_STOP
 from redisq.worker.speaker import Speaker
 from redisq.worker.verdict import NOT_IMPORTABLE, after_failure, after_success, done, not_begun, unreadable
 
@@ -97,7 +98,9 @@ def child_main(pipe: Connection, parent: int) -> None:
     _die_with(parent)
     # Ctrl-C reaches the whole group: the parent decides what becomes of its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Not SIG_IGN, which the programs that a handler starts would inherit.
+    for number in (signal.SIGTERM, *ALSO_STOP):
+        signal.signal(number, _leave_it_to_the_parent)
     # What a handler starts must not hold the pipe: its end tells the parent of this process's death.
     os.set_inheritable(pipe.fileno(), False)
     os.register_at_fork(after_in_child=pipe.close)
@@ -108,6 +111,10 @@ def child_main(pipe: Connection, parent: int) -> None:
             request = msgpack.unpackb(pipe.recv_bytes())
             # Each delivery in a context of its own: what the app's code sets is not there for the next.
             speaker.answer(msgpack.packb(copy_context().run(_serve, speaker, blame, *request)))
+
+
+def _leave_it_to_the_parent(*_: Any) -> None:
+    """The worker decides whether this process goes on; it ends it by SIGKILL."""
 
 
 def _die_with(parent: int) -> None:

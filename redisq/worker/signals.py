@@ -15,13 +15,18 @@ from typing import Any
 
 from redisq.worker.exits import Exit
 
-__all__ = ["HURRY", "TOGETHER", "Counter", "Signals"]
+__all__ = ["ALSO_STOP", "HURRY", "TOGETHER", "Counter", "Signals", "take_over"]
 
 #: Signals within so many seconds of one that counted are that one.
 TOGETHER = 1.0
 
-#: What a supervisor sends in place of a second SIGTERM: it cannot be taken for a repetition of the first.
-HURRY = signal.SIGQUIT
+#: What a supervisor sends in place of a second SIGTERM: it cannot be taken for a repetition of the first, and nobody else
+#: sends it. Not SIGQUIT: a terminal sends that to the whole group.
+HURRY = signal.SIGURG
+
+#: These stop a worker as SIGTERM does, where the system's default would kill it: a closed terminal, Ctrl-\, and signals that
+#: operators send to programs that reload or write a dump.
+ALSO_STOP = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Counter:
@@ -57,11 +62,13 @@ class Signals:
         self._ends = ends
         self._counter = Counter()
         self._stop: Callable[[], object] = _nothing
+        self._loop: asyncio.AbstractEventLoop | None = None
         signal.signal(signal.SIGTERM, self._at_once)
         # Not SIG_IGN, which the programs that a handler starts would inherit.
         signal.signal(signal.SIGINT, _nothing if supervised else self._at_once)
         if supervised:
             signal.signal(HURRY, self._at_once)
+        take_over(self._also)
 
     def _at_once(self, *_: Any) -> None:
         """Nothing is claimed yet, so there is nothing to give back."""
@@ -69,9 +76,16 @@ class Signals:
             self._ends()
         os._exit(Exit.ASKED)
 
+    def _also(self, *_: Any) -> None:
+        if self._loop is None:
+            self._at_once()
+        else:
+            self._loop.call_soon_threadsafe(self._told)
+
     def attach(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:
         """From now on the loop is told: once to drain, again to hurry."""
-        self._stop = stop
+        # The handlers of `ALSO_STOP` stay as they are: the app may have taken one of these signals for itself meanwhile.
+        self._stop, self._loop = stop, loop
         loop.add_signal_handler(signal.SIGTERM, self._told)
         if self._supervised:
             loop.add_signal_handler(HURRY, self._hurried)
@@ -86,6 +100,13 @@ class Signals:
         if not self._counter.count:
             self._told()
         self._stop()
+
+
+def take_over(handler: Callable[..., object]) -> None:
+    """Have the signals of `ALSO_STOP` call it; one that is ignored (`nohup`) stays ignored."""
+    for number in ALSO_STOP:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _nothing(*_: Any) -> None:

@@ -17,7 +17,7 @@ from redisq.worker.exits import Exit
 from redisq.worker.health import Report, ask
 from redisq.worker.line import LINE, Ear, Word
 from redisq.worker.orphans import reap_orphans
-from redisq.worker.signals import HURRY, Counter
+from redisq.worker.signals import ALSO_STOP, HURRY, Counter
 
 __all__ = ["HEALTH", "PARENT", "SLOT", "Supervisor", "how_it_ended"]
 
@@ -124,8 +124,9 @@ class Supervisor:
     async def run(self) -> int:
         """Run until a signal, or until it turns out that no process can work like this. Returns the exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled)
+        for number in (signal.SIGTERM, signal.SIGINT, *ALSO_STOP):
+            if number not in ALSO_STOP or signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
+                loop.add_signal_handler(number, self._signalled)
         beside = [asyncio.ensure_future(self._restart_on_change())] if self._changes else []
         if os.getpid() == 1:
             beside.append(asyncio.ensure_future(reap_orphans(self._ours)))

@@ -241,6 +241,13 @@ def sleep_in_a_process(number: int) -> None:
     time.sleep(60)
 
 
+@app.task(queue="apart", pool="process", timeout=None)
+def naps_in_a_process(number: int, seconds: float) -> None:
+    note("S", number)
+    time.sleep(seconds)
+    note("E", number)
+
+
 def _hidden(number: int) -> int:
     note("S", number)
     return os.getpid()

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from redisq import RedisQ
+from redisq.worker.signals import ALSO_STOP
 from tests.integration import bot
 from tests.integration.processes import Ledger, WorkerProcess, wait_until
 from tests.servers import RedisServer
@@ -91,6 +92,23 @@ def test_a_signal_to_the_whole_group_lets_handlers_finish(
         assert worker.wait() == 0
         assert Ledger(tmp_path / "ledger").ends[str(number)] == 1, f"{sent.name} to the group counted twice"
     assert raw.hget("slow:stats", "processed_requests") == b"2"
+
+
+@pytest.mark.parametrize("options", [(), ("-w", "2")], ids=["one process", "supervised"])
+@pytest.mark.parametrize("to", ["one", "group"])
+@pytest.mark.parametrize("sent", ALSO_STOP)
+def test_signals_that_kill_by_default_let_handlers_finish(
+    sent: signal.Signals, to: str, options: tuple[str, ...], start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    worker = start_worker("-Q", "slow", "-Q", "apart", *options).ready()
+    producer.tasks["sleep"].delay(1, 1.5)
+    producer.send("naps_in_a_process", (2, 1.5))
+    started = lambda: all(Ledger(tmp_path / "ledger").starts[name] for name in "12")  # noqa: E731
+    wait_until(started, "both handlers started")
+    (os.killpg if to == "group" else os.kill)(worker.process.pid, sent)
+    assert worker.wait() == 0
+    assert [Ledger(tmp_path / "ledger").ends[name] for name in "12"] == [1, 1]
+    assert raw.hget("apart:stats", "processed_requests") == raw.hget("slow:stats", "processed_requests") == b"1"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
