@@ -14,7 +14,7 @@ from redisq.redact import error_text
 from redisq.worker.held import Held
 from redisq.worker.refusals import after_refusal, refusal_of
 from redisq.worker.run import Phase, Run
-from redisq.worker.verdict import after_failure, after_success, done, undecided
+from redisq.worker.verdict import after_failure, after_success, decision_in, done, undecided
 
 __all__ = ["Judge", "origin"]
 
@@ -62,7 +62,7 @@ class Judge:
             self.report_refusal(run, refused, origin(error))
             return refused
         settlement = refused or after_failure(run.task.definition, delivery, error, random)
-        self._report(run.task, run.held, settlement, error)
+        self._report(run.task, run.held, settlement, decision_in(error))
         return settlement
 
     def report_refusal(self, run: Run, settlement: Settlement, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from redisq.app.settings import TaskOptions
@@ -20,6 +20,7 @@ __all__ = [
     "after_crash",
     "after_failure",
     "after_success",
+    "decision_in",
     "done",
     "not_begun",
     "suspected",
@@ -59,6 +60,7 @@ def done(delivery: Delivery) -> Settlement:
 def after_failure(options: TaskOptions, delivery: Delivery, error: BaseException, random: Callable[[], float]) -> Settlement:
     """Another attempt after its backoff, or a dead letter when none will help or none is left."""
     attempt = delivery.meta.attempt
+    error = decision_in(error)
     reason = _hopeless(options, error) or ("exhausted" if attempt > options.max_retries else "")
     if reason:
         return Settlement("dead", delivery.id, delivery.fence, 0, reason, error_text(error))
@@ -74,8 +76,36 @@ def _hopeless(options: TaskOptions, error: BaseException) -> str:
         return "rejected"
     if isinstance(error, Retry):
         return ""
-    retried = isinstance(error, options.autoretry_for) and not isinstance(error, options.dont_retry_for)
-    return "" if retried else "not_retried"
+    parts = list(_parts(error))
+    never = any(isinstance(each, options.dont_retry_for) for each in (error, *parts))
+    retried = isinstance(error, options.autoretry_for) or all(isinstance(each, options.autoretry_for) for each in parts)
+    return "" if retried and not never else "not_retried"
+
+
+def decision_in(error: BaseException) -> BaseException:
+    """Return the `Reject` or `Retry` that a group holds (`asyncio.TaskGroup`), however deep; else the error itself.
+
+    A `Reject` counts before a `Retry`, and of several retries the one with the longest countdown.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    parts = list(_parts(error))
+    rejects = [each for each in parts if isinstance(each, Reject)]
+    retries = [each for each in parts if isinstance(each, Retry)]
+    if rejects:
+        return rejects[0]
+    return max(retries, key=lambda each: each.countdown or 0.0) if retries else error
+
+
+def _parts(error: BaseException) -> Iterator[BaseException]:
+    """Give the errors of a group, those of groups in it too; of another error, itself."""
+    left = [error]
+    while left:
+        each = left.pop()
+        if isinstance(each, BaseExceptionGroup):
+            left += reversed(each.exceptions)
+        else:
+            yield each
 
 
 def after_crash(delivery: Delivery, max_crashes: int, how: str, random: Callable[[], float]) -> Settlement:

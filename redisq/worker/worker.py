@@ -17,6 +17,7 @@ from redisq.broker.commands import Settlement, inspect, settle
 from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector, Patience
 from redisq.broker.gates import define_limits
+from redisq.cancelling import end_tasks
 from redisq.errors import ConfigError
 from redisq.message import new_id
 from redisq.troubles import Troubles
@@ -55,7 +56,8 @@ class Worker:
         async with Worker(app):
             ...
 
-    which drains and ends the worker at the end of the block. When the worker fails, the block is cancelled, and the
+    which waits until Redis has answered, and drains and ends the worker at the end of the block. An error of the first
+    contact (a wrong password, say) is raised before the block begins. When the worker fails later, the block is cancelled, and the
     worker's error is raised from it.
 
     Args:
@@ -125,6 +127,16 @@ class Worker:
     async def __aenter__(self) -> Self:
         owner = asyncio.current_task()
         self._beside = asyncio.create_task(self.run(), name=f"redisq worker {self.name}")
+        ready = asyncio.create_task(self.ready.wait())
+        try:
+            await asyncio.wait((self._beside, ready), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await end_tasks((self._beside,))
+            raise
+        finally:
+            ready.cancel()
+        if self._beside.done():
+            self._beside.result()
         self._beside.add_done_callback(lambda done: self._cancel_if_failed(done, owner))
         return self
 

@@ -241,3 +241,37 @@ def test_a_keyboard_interrupt_that_is_no_ctrl_c_is_a_failure(task: str, redis_ur
     asyncio.run(bot())
     assert ran[-1:] == [2]
     assert raw.zcard("bot:queue:dlq") == (0 if task == "hook" else 1)
+
+
+def test_an_error_of_the_first_contact_is_raised_before_the_block_begins(app: RedisQ, raw: redis.Redis) -> None:
+    begun = []
+
+    @app.task
+    async def hello() -> None: ...
+
+    raw.set("bot:messages", "another program's")
+
+    async def bot() -> None:
+        try:
+            async with Worker(app):
+                begun.append(True)
+        finally:
+            await app.aclose()
+
+    with pytest.raises(QueueConflict):
+        asyncio.run(bot())
+    assert not begun
+    raw.delete("bot:messages")
+
+
+def test_the_block_begins_when_the_worker_is_ready(app: RedisQ) -> None:
+    @app.task
+    async def hello() -> None: ...
+
+    async def bot() -> bool:
+        async with Worker(app) as worker:
+            ready = worker.ready.is_set()
+        await app.aclose()
+        return ready
+
+    assert asyncio.run(bot())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from redisq.app.settings import TaskOptions
-from redisq.errors import DecodeError, NewerMessage, UnknownTask, WrongArguments
+from redisq.errors import DecodeError, NewerMessage, Reject, Retry, UnknownTask, WrongArguments
 from redisq.message import Delivery, Meta
 from redisq.worker.verdict import MAX_PARKS, after_failure, unreadable
 
@@ -54,3 +54,29 @@ def test_what_another_worker_may_know_is_put_aside_and_dead_only_in_the_end(erro
 
 def test_what_no_worker_will_ever_read_is_dead_at_once() -> None:
     assert unreadable(delivery(), DecodeError("not msgpack"), lambda: 0.0)[0::4] == ("dead", "undecodable")
+
+
+def _group(*errors: Exception) -> Exception:
+    """As task groups in task groups raise them."""
+    return ExceptionGroup("outer", [ExceptionGroup("inner", list(errors))])
+
+
+@pytest.mark.parametrize(
+    ("errors", "op", "reason", "delay"),
+    [
+        ((Reject("blocked"), ValueError()), "dead", "rejected", 0),
+        ((ValueError(), Reject("blocked"), Retry(countdown=5)), "dead", "rejected", 0),
+        ((Retry(countdown=5), Retry(countdown=7), ValueError()), "retry", "failed", 7_000_000),
+        ((KeyError(), ValueError()), "dead", "not_retried", 0),
+    ],
+)
+def test_what_a_handler_decided_counts_inside_of_a_group_too(
+    errors: tuple[Exception, ...], op: str, reason: str, delay: int
+) -> None:
+    options = TaskOptions("t", "q", dont_retry_for=(KeyError,))
+    settlement = after_failure(options, delivery(), _group(*errors), lambda: 0.0)
+    assert (settlement.op, settlement.reason, settlement.delay) == (op, reason, delay)
+
+
+def test_a_group_of_other_errors_is_tried_again() -> None:
+    assert after_failure(TaskOptions("t", "q"), delivery(), _group(ValueError(), KeyError()), lambda: 0.0).op == "retry"
