@@ -76,6 +76,10 @@ class WorkerOptions:
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False), help="The least that is logged.",
 )  # fmt: skip
 @click.option(
+    "--no-log-setup", is_flag=True, envvar="REDISQ_NO_LOG_SETUP",
+    help="Leave logging to the app. Without it, the app's own root handlers win as well.",
+)  # fmt: skip
+@click.option(
     "--shutdown-timeout", default=25.0, show_default=True, envvar="REDISQ_SHUTDOWN_TIMEOUT",
     help="Seconds that running handlers get after SIGTERM; what is not finished then is given back.",
 )  # fmt: skip
@@ -106,6 +110,7 @@ def worker(
     reload: bool,
     name: str | None,
     log_level: str,
+    no_log_setup: bool,
     shutdown_timeout: float,
     max_tasks_per_child: int | None,
     max_memory_per_child: int | None,
@@ -120,12 +125,12 @@ def worker(
     named = target or app_option
     if not named:
         raise click.UsageError("which app? redisq worker module:app")
-    logging.basicConfig(format=LOG_FORMAT, level=log_level.upper())
     health = (health_host, health_port) if health_port else None
     supervised = os.environ.get(PARENT) == str(os.getppid())
     voice = Voice(os.environ[SLOT]) if supervised else None
     signals = Signals(supervised, partial(voice.say, Word.ENDS) if voice else None)
     if not supervised and (workers or reload or max_tasks_per_child or max_memory_per_child):
+        _set_up_logs(log_level, no_log_setup)
         with _refusals():
             _end(_supervise(workers or 1, burst, reload, health))
     options = WorkerOptions(
@@ -141,6 +146,7 @@ def worker(
     )
     with _refusals():
         app = load_app(named)
+        _set_up_logs(log_level, no_log_setup)
         runner = asyncio.Runner(loop_factory=_fast_loop())
         try:
             code = runner.run(_work(app, options, signals, voice))
@@ -149,6 +155,12 @@ def worker(
             raise
     # Not closed: closing waits for threads of the loop, which a handler may hold.
     _end(code)
+
+
+def _set_up_logs(level: str, leave: bool) -> None:
+    """Show logs on stderr, unless the app has set up its own: its module is imported before."""
+    if not leave and not logging.getLogger().handlers:
+        logging.basicConfig(format=LOG_FORMAT, level=level.upper())
 
 
 class Refused(click.ClickException):

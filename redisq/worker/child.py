@@ -35,6 +35,7 @@ from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge
 from redisq.gates.blame import Blame
 from redisq.message import Delivery, Meta
 from redisq.redact import error_text
+from redisq.worker.frames import origin
 from redisq.worker.places import Home, Place, find_app, find_task
 from redisq.worker.refusals import after_refusal
 from redisq.worker.signals import ALSO_STOP
@@ -165,7 +166,7 @@ def _serve(
 
 def _failed(task: Task[..., Any], delivery: Delivery, error: BaseException) -> list[Any]:
     settlement = after_failure(task.definition, delivery, error, random)
-    return [*settlement, settlement.text]
+    return [*settlement, f"{settlement.text!s}{origin(error)}"]
 
 
 def _call(hooks: Hooks, task: Task[..., Any], context: Callable[[], Context], args: Any, kwargs: Any) -> Any:

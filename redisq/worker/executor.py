@@ -23,8 +23,9 @@ from redisq.redact import error_text
 from redisq.worker.board import Board
 from redisq.worker.clean import CleanLoop
 from redisq.worker.consumer import Consumer
+from redisq.worker.frames import origin
 from redisq.worker.held import Held
-from redisq.worker.judge import Judge, origin
+from redisq.worker.judge import Judge
 from redisq.worker.observers import Observers
 from redisq.worker.places import Home, home_of, place_of
 from redisq.worker.processes import ProcessPool

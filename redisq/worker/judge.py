@@ -11,12 +11,13 @@ from redisq.broker.commands import Settlement
 from redisq.errors import EncodeError, MessageTooLarge, SoftTimeout, TaskCancelled, TaskTimeout
 from redisq.gates.blame import Blame
 from redisq.redact import error_text
+from redisq.worker.frames import origin, stack
 from redisq.worker.held import Held
 from redisq.worker.refusals import after_refusal, refusal_of
 from redisq.worker.run import Phase, Run
 from redisq.worker.verdict import after_failure, after_success, decision_in, done, undecided
 
-__all__ = ["Judge", "origin"]
+__all__ = ["Judge"]
 
 
 class Judge:
@@ -90,6 +91,8 @@ class Judge:
     def _report(self, task: Task[..., Any], held: Held, settlement: Settlement, error: BaseException) -> None:
         attempt, attempts = held.delivery.meta.attempt, task.definition.max_retries + 1
         where = origin(error)
+        if self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("Task %s[%s] raised %s in:\n%s", task.name, held.delivery.id, type(error).__name__, stack(error))
         if settlement.op == "retry":
             self._log.warning(
                 "Task %s[%s] failed, attempt %d of %d, again in %.1f s: %s%s",
@@ -100,13 +103,3 @@ class Judge:
                 "Task %s[%s] failed, attempt %d of %d, now a dead letter: %s%s",
                 task.name, held.delivery.id, attempt, attempts, error_text(error), where,
             )  # fmt: skip
-
-
-def origin(error: BaseException) -> str:
-    """Where it was raised: the last frame, without values. The error's text alone goes through redaction."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next:
-        trace = trace.tb_next
-    return f" (at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"
