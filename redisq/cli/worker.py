@@ -7,7 +7,7 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from redisq.app.app import RedisQ
 from redisq.cli.errors import in_words
@@ -28,7 +29,7 @@ from redisq.worker.signals import Signals
 from redisq.worker.supervisor import HEALTH, PARENT, SLOT, Supervisor
 from redisq.worker.worker import Worker
 
-__all__ = ["worker"]
+__all__ = ["command_of", "worker"]
 
 # "INFO - Started ..." is what operators of the former system look for.
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
@@ -132,7 +133,7 @@ def worker(
     if not supervised and (workers or reload or max_tasks_per_child or max_memory_per_child):
         _set_up_logs(log_level, no_log_setup)
         with _refusals():
-            _end(_supervise(workers or 1, burst, reload, health))
+            _end(_supervise(command_of(click.get_current_context()), workers or 1, burst, reload, health))
     options = WorkerOptions(
         [queue for value in queues for queue in value.replace(",", " ").split()],
         concurrency,
@@ -218,10 +219,32 @@ def _in_folder(folder: str | None) -> str | None:
     return f"{folder}/{os.environ[SLOT]}" if folder else None
 
 
-def _supervise(workers: int, burst: bool, reload: bool, health: Address | None) -> int:
-    """Run this same command in processes of their own; they find in the environment whose children they are."""
+def command_of(context: click.Context) -> list[str]:
+    """Return the command line that starts a worker process with the options of this one.
+
+    `sys.argv` is another program's when that calls the command by itself. Variables of the environment are inherited.
+    """
+    arguments: list[str] = []
+    options: list[str] = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        inherited = context.get_parameter_source(parameter.name or "") in (ParameterSource.DEFAULT, ParameterSource.ENVIRONMENT)
+        if inherited or value is None or value is False:
+            continue
+        if isinstance(parameter, click.Argument):
+            arguments.append(str(value))
+            continue
+        longest = max(parameter.opts, key=len)
+        if value is True:
+            options.append(longest)
+        else:
+            options += [f"{longest}={each}" for each in (value if isinstance(value, tuple) else (value,))]
+    return [sys.executable, "-m", "redisq", "worker", *options, "--", *arguments]
+
+
+def _supervise(command: Sequence[str], workers: int, burst: bool, reload: bool, health: Address | None) -> int:
+    """Run the same command in processes of their own; they find in the environment whose children they are."""
     log = logging.getLogger("redisq.supervisor")
-    command = [sys.executable, "-m", "redisq", *sys.argv[1:]]
     with TemporaryDirectory(prefix="redisq-health-") if health else nullcontext() as folder:
         supervisor = Supervisor(command, workers, log, once=burst, changes=_changes() if reload else None, health=folder)
         if health:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -240,3 +242,14 @@ def test_changed_code_starts_the_processes_anew(start_worker: Start, tmp_path: P
 )
 def test_how_a_process_ended_is_said_in_words(code: int, words: str) -> None:
     assert how_it_ended(code) == words
+
+
+def test_a_supervisor_that_another_program_calls_starts_its_processes_with_its_own_options(redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "called.py").write_text("from redisq import RedisQ\napp = RedisQ('app')\n@app.task\ndef f(): pass\n")
+    program = "from redisq.cli.main import main; main(['worker', 'called:app', '-w', '1', '-b'], prog_name='mine')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "other", "arguments"],
+        cwd=tmp_path, env={**os.environ, "REDISQ_URL": redis_url}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "is ready" in done.stderr

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from redisq.cli.loader import load_app
 from redisq.cli.main import main
+from redisq.cli.worker import command_of
 from redisq.errors import ConfigError
 
 
@@ -74,3 +75,34 @@ def test_a_wrong_command_line_exits_with_words_and_no_traceback(module: str, arg
 def test_each_flag_of_the_worker_has_a_variable() -> None:
     options = [option for option in main.commands["worker"].params if option.param_type_name == "option"]
     assert all(str(option.envvar).startswith("REDISQ_") for option in options)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bot:app"],
+        ["-A", "bot:app", "-w", "2", "-b"],
+        [
+            "bot:app",
+            "-Q",
+            "a,b",
+            "--queues",
+            "-c",
+            "-l",
+            "debug",
+            "--shutdown-timeout",
+            "0.5",
+            "-n",
+            "- odd name",
+            "--no-log-setup",
+        ],
+        ["bot:app", "-w2", "--max-tasks-per-child=10", "--health-port", "8080"],
+    ],
+)
+def test_the_processes_of_a_supervisor_get_its_own_options(arguments: list[str]) -> None:
+    worker = main.commands["worker"]
+    mine = worker.make_context("worker", list(arguments))
+    *program, name = command_of(mine)[:4]
+    assert (program, name) == ([sys.executable, "-m", "redisq"], "worker")
+    theirs = worker.make_context("worker", command_of(mine)[4:])
+    assert theirs.params == mine.params
