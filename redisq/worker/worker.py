@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
@@ -121,6 +122,8 @@ class Worker:
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
         self._asked = False
+        #: Monotonic seconds; for ever until it is asked to stop.
+        self._ends_at = math.inf
         self._beside: asyncio.Task[None] | None = None
         self._cancelled_owner = False
 
@@ -271,7 +274,7 @@ class Worker:
                 await self._work(consumer)
                 await self._drain(consumer, executor, outage)
             finally:
-                await control.stop(0.0 if self._hurry.is_set() and outage.is_away else SIGN_OFF)
+                await control.stop(0.0 if outage.is_away else min(SIGN_OFF, self._left(0.0)))
                 fitness.stop()
                 watchdog.stop()
                 renewer.stop()
@@ -327,13 +330,17 @@ class Worker:
         executor.leave_lost_slots()
         if executor.unfinished:
             self.log.info("Stopping: %d handlers have %g s to finish", executor.unfinished, self._shutdown_timeout)
-        patience = self._shutdown_timeout if executor.unfinished else LAST_TRIP
+        self._ends_at = time.monotonic() + self._shutdown_timeout
+        # Without a handler: for the last settlements, and at least so long that a Redis that answers can take them.
+        patience = self._shutdown_timeout if executor.unfinished else max(HASTY_TRIP, min(LAST_TRIP, self._shutdown_timeout))
         await self._first(patience, consumer.idle.wait(), self._hurry.wait())
         unfinished = executor.give_back()
         for held in unfinished:
             consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
         if not self._hurry.is_set():
-            await self._first(LAST_TRIP, consumer.idle.wait(), self._hurry.wait())
+            # Not longer than the stop time, or who stops the worker kills it.
+            last = self._left(0.0 if outage.is_away else HASTY_TRIP)
+            await self._first(min(LAST_TRIP, last), consumer.idle.wait(), self._hurry.wait())
         if self._hurry.is_set() and not outage.is_away:
             await self._first(HASTY_TRIP, consumer.idle.wait())
         # What is held without a lease was settled before its handler ended.
@@ -344,6 +351,10 @@ class Worker:
             self.log.warning("Stopped, gave %d messages back, %d handlers did not end", len(unfinished), len(left))
         else:
             self.log.info("Stopped, gave %d messages back", len(unfinished))
+
+    def _left(self, least: float) -> float:
+        """Return the seconds that are left of the stop time, but no fewer than the least."""
+        return max(least, self._ends_at - time.monotonic())
 
     async def _first(self, seconds: float, *events: Coroutine[Any, Any, Any]) -> None:
         tasks = [asyncio.ensure_future(event) for event in events]

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,27 @@ def test_now_is_now_also_without_redis(start_worker: Start, tmp_path: Path) -> N
         assert worker.wait(5) == 0
         assert time.monotonic() - again < 2
         assert "Stopped without an answer from Redis: the leases of 1 messages will expire" in worker.text()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["idle", "with a handler"])
+@pytest.mark.parametrize("how", ["dead", "frozen"])
+def test_a_stop_without_redis_ends_within_the_stop_time(how: str, seconds: float, start_worker: Start, tmp_path: Path) -> None:
+    with RedisServer() as server:
+        app = bot.app.at(url=server.url())
+        worker = start_worker("-Q", "slow", "--shutdown-timeout", "3", url=server.url()).ready()
+        if seconds:
+            app.send("sleep", (1, seconds))
+            wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "the handler started")
+        app.close()
+        if how == "dead":
+            server.kill()
+            worker.wait_for_log("Lost Redis connection")
+        with server.frozen() if how == "frozen" else nullcontext():
+            told = time.monotonic()
+            worker.signal(signal.SIGTERM)
+            assert worker.wait(20) == 0
+            # The process itself needs a moment to end.
+            assert time.monotonic() - told < 3 + 2
 
 
 @pytest.mark.parametrize("options", [(), ("-w", "1")], ids=["one process", "supervised"])
