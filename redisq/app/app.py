@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +11,13 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from redisq.app.calls import Calls
 from redisq.app.control import Control
 from redisq.app.gating import GATE_OPTIONS, gating_of, own_options
 from redisq.app.hooks import Hooks
 from redisq.app.job import Job
+from redisq.app.loops import Loops
 from redisq.app.middleware import Middleware, OutgoingCall
 from redisq.app.outbox import Outbox
 from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_options
@@ -27,6 +26,7 @@ from redisq.app.sharing import definitions_of, group_of
 from redisq.app.task import Task, TaskDecorator
 from redisq.broker.connection import Server, timeout_from_environment, url_from_environment
 from redisq.broker.connector import AsyncConnector, Connector
+from redisq.broker.forks import after_fork
 from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry
 from redisq.codec.limits import MAX_BYTES
@@ -88,9 +88,10 @@ class RedisQ:
         self._timeout = timeout
         self._max_connections = max_connections
         self._server = server or (self._server_at(url) if url else None)
-        self._lock = threading.Lock()
         self._connector: Connector | None = None
-        self._async_connectors: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnector] = WeakKeyDictionary()
+        self._forget_lock()
+        after_fork(self._forget_lock)
+        self._loops = self._new_loops()
         self._keys: dict[str, QueueKeys] = {}
         self.registry = Registry(self.settings.namespace)
         #: Ask the workers, pause and resume queues.
@@ -100,6 +101,10 @@ class RedisQ:
         #: The app that a module made: itself, or what `at` made it from. Child processes find that one.
         self.original = self
         SHARED.set_current(self)
+
+    def _forget_lock(self) -> None:
+        # In a forked child: a thread of the parent may have held it.
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<redisq app {self.name}>"
@@ -187,11 +192,10 @@ class RedisQ:
     @property
     def async_connector(self) -> AsyncConnector:
         """The producers' connector in the running event loop, made when first used."""
-        loop = asyncio.get_running_loop()
-        connector = self._async_connectors.get(loop)
-        if connector is None:
-            connector = self._async_connectors[loop] = self.server.async_connector("producer")
-        return connector
+        return self._loops.here.connector
+
+    def _new_loops(self) -> Loops:
+        return Loops(lambda: self.server.async_connector("producer"))
 
     def at(self, *, url: str | None = None, namespace: str | None = None) -> RedisQ:
         """Return an app with the same tasks and settings, on another Redis or in another namespace.
@@ -264,13 +268,9 @@ class RedisQ:
         return outbox.jobs(results)
 
     async def aenqueue(self, calls: Calls) -> list[Job]:
-        """Store messages of one task, from async code. Users call `Task.adelay`."""
+        """Store messages of one task, from async code, after those of earlier calls of this loop. Users call `Task.adelay`."""
         outbox = self._outbox(calls)
-        results: list[Any] = []
-        for command in outbox.commands:
-            with _kept(results):
-                results += await self.async_connector.execute_many((command,))
-        return outbox.jobs(results)
+        return outbox.jobs(await self._loops.here.writer.execute_many(outbox.commands))
 
     def _outbox(self, calls: Calls) -> Outbox:
         options, send, messages, shape, gating = calls
@@ -315,9 +315,7 @@ class RedisQ:
 
     async def aclose(self) -> None:
         """Close the producers' connections of the running loop. The app can be used again."""
-        connector = self._async_connectors.pop(asyncio.get_running_loop(), None)
-        if connector:
-            await connector.aclose()
+        await self._loops.aclose()
 
 
 def _anything(*args: Any, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ from redis import exceptions as redis_errors
 
 from redisq.broker.commands import Command
 from redisq.broker.faults import classify
-from redisq.broker.forks import after_fork
+from redisq.broker.forks import after_fork, reopened
 from redisq.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["BlockingCall", "readable"]
@@ -52,7 +52,8 @@ class BlockingCall(Generic[T]):
         after_fork(self._forget)
 
     def _forget(self) -> None:
-        # The socket is the parent's: not closed by its protocol, only let go.
+        # The socket is the parent's: not closed by its protocol, only let go. So are the locks of the pool.
+        self._client = reopened(self._client)
         self._connection = self._socket = self._parse = None
 
     @property

@@ -95,6 +95,11 @@ class _Carrier:
         self._observer: Observer = observer or Silence()
         self._callers = Callers()
 
+    @property
+    def patience(self) -> Patience:
+        """How long a call goes on trying."""
+        return self._patience
+
     def _call(self, command: Command[Any], caller: Caller | None, with_source: bool) -> tuple[Any, ...]:
         keys = command.keys
         if not command.script or keys is None:
@@ -108,7 +113,7 @@ class _Carrier:
         """Send commands until each is answered; return one result, or `BrokerError`, each.
 
         Raises:
-            BrokerUnavailable: No useful answer within the patience.
+            BrokerUnavailable: No useful answer to any of them within the patience.
         """
         callers = [self._callers.take() if command.numbered else None for command in commands]
         results: list[Any] = [None] * len(commands)
@@ -146,7 +151,12 @@ class _Carrier:
                 fault = classify(trouble)
                 pause = self._patience.backoff.delay(failures, random.random)
                 if deadline is not None and now() + pause > deadline and failures >= self._patience.tries:
-                    raise _explained(fault.error, fault.advice or _AWAY, commands[pending[0]], trouble) from trouble
+                    if len(pending) == len(commands):
+                        raise _explained(fault.error, fault.advice or _AWAY, commands[pending[0]], trouble) from trouble
+                    # What was answered counts, whatever became of the rest.
+                    for at in pending:
+                        results[at] = _explained(fault.error, fault.advice or _AWAY, commands[at], trouble)
+                    return results
                 # A connection that was cut and is there again at once is no outage.
                 if failures > 1:
                     self._observer.down(trouble)
@@ -207,7 +217,6 @@ class Connector(_Carrier):
         max_connections: int = 50,
     ) -> None:
         super().__init__(scripts, patience, observer)
-        self._client = client
         self._wire = Wire(client, max_connections, WAIT_FOR_CONNECTION)
         self._now = now
         self._sleep = sleep
@@ -249,7 +258,7 @@ class Connector(_Carrier):
 
     def listening(self, channel: str) -> AbstractContextManager[Listener]:
         """Subscribe to a channel."""
-        return listening(self._client, channel)
+        return listening(self._wire.client, channel)
 
     def ask(self, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:
         """Ask all who listen on a channel.
@@ -259,7 +268,7 @@ class Connector(_Carrier):
             BrokerUnavailable: Redis cannot be reached.
         """
         try:
-            return ask(self._client, channel, reply_channel, question, seconds)
+            return ask(self._wire.client, channel, reply_channel, question, seconds)
         except (redis_errors.RedisError, OSError) as error:
             raise _unheard(channel, error) from error
 

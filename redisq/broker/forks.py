@@ -1,4 +1,4 @@
-"""What must not be shared with a forked child: names and sockets of its parent."""
+"""What a forked child must not share with its parent: names, sockets and locks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakMethod
 
-__all__ = ["after_fork"]
+import redis
+
+__all__ = ["after_fork", "reopened"]
 
 
 # Weak, and emptied as objects go: a program may connect a thousand times, and the interpreter never forgets a hook.
@@ -20,6 +22,20 @@ def after_fork(method: Callable[[], Any]) -> None:
     Asking for the process's id at each call would do too, and costs a system call each time.
     """
     _METHODS.add(WeakMethod(method, _METHODS.discard))
+
+
+def reopened(client: redis.Redis) -> redis.Redis:
+    """Return a client like this one, for a forked child: without a connection, and with locks of its own.
+
+    The child has the locks of the parent's pool as they were. Where another thread held one, nobody in the child ever
+    releases it: redis-py's own look at the process id waits for it, too.
+    """
+    pool = client.connection_pool
+    # The garbage collector would close the inherited client, and wait for the same locks.
+    client.auto_close_connection_pool = False
+    return redis.Redis.from_pool(
+        redis.ConnectionPool(connection_class=pool.connection_class, max_connections=pool.max_connections, **pool.connection_kwargs)
+    )
 
 
 def _call_all() -> None:

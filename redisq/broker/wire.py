@@ -15,7 +15,7 @@ import redis
 import redis.asyncio
 from redis import exceptions as redis_errors
 
-from redisq.broker.forks import after_fork
+from redisq.broker.forks import after_fork, reopened
 
 __all__ = ["AsyncWire", "Wire"]
 
@@ -45,20 +45,26 @@ class Wire:
         client: Gives connections by its pool.
         max_connections: At a time; more callers wait.
         patience: Seconds that they wait.
+
+    Attributes:
+        client: The client of this process; a forked child has another.
     """
 
     def __init__(self, client: redis.Redis, max_connections: int, patience: float) -> None:
-        self._client = client
-        self._pool: Any = client.connection_pool
         self._patience = patience
         self._max_connections = max_connections
-        self._forget()
+        self._open(client)
         after_fork(self._forget)
 
-    def _forget(self) -> None:
-        # The sockets are the parent's, and so are the threads that hold slots. The pool looks after its connections.
+    def _open(self, client: redis.Redis) -> None:
+        self.client = client
+        self._pool: Any = client.connection_pool
         self._free: list[Any] = []
         self._slots = threading.Semaphore(self._max_connections)
+
+    def _forget(self) -> None:
+        # The sockets are the parent's, and so are the threads that hold slots and locks.
+        self._open(reopened(self.client))
 
     def roundtrip(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         """Send the calls in one write; one reply, or exception, each."""
@@ -104,7 +110,7 @@ class Wire:
     def close(self) -> None:
         """Close all connections."""
         self.reset()
-        self._client.close()
+        self.client.close()
 
 
 class AsyncWire:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
-from weakref import WeakKeyDictionary
 
 from redisq.app.app import RedisQ
 from redisq.app.calls import Calls
@@ -19,15 +18,15 @@ __all__ = ["swapped", "without_limits"]
 @contextmanager
 def swapped(app: RedisQ, server: Server) -> Iterator[None]:
     """The app's calls go to this server; shared tasks go through this app. Afterwards all is as it was."""
-    before = app._server, app._connector, app._async_connectors
+    before = app._server, app._connector, app._loops
     current = SHARED._current
-    app._server, app._connector, app._async_connectors = server, None, WeakKeyDictionary()
+    app._server, app._connector, app._loops = server, None, app._new_loops()
     SHARED.set_current(app)
     try:
         yield
     finally:
         app.close()
-        app._server, app._connector, app._async_connectors = before
+        app._server, app._connector, app._loops = before
         SHARED._current = current
 
 

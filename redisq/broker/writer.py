@@ -1,0 +1,223 @@
+"""Send the enqueue commands of one event loop in the order in which they were made, many in one round trip.
+
+Coroutines that call at the same time would each take a connection of their own, and reach Redis in any order. So all
+calls of a loop go through one writer, which has one trip on its way at a time. What arrives meanwhile gathers and leaves
+together with the next trip, as a group commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextvars import Context
+from dataclasses import replace
+from typing import Any
+
+from redisq.broker.commands import GATED_BATCH, MAX_BATCH, Command, Enqueued
+from redisq.broker.connector import AsyncConnector
+from redisq.errors import BrokerError, BrokerUnavailable
+
+__all__ = ["OrderedWriter"]
+
+#: One trip carries at most this many bytes of messages, and at least one command: replies must not wait for megabytes.
+TRIP_BYTES = 1_000_000
+
+#: Values of one message in the arguments of an `enqueue` command: id, body, options.
+_VALUES = 3
+
+
+class _Call:
+    """The commands of one caller.
+
+    Attributes:
+        results: One a command, as far as they are known.
+        open: How many results are still to come.
+        deadline: The caller waits until then, in seconds of the loop's clock; None: for ever.
+        answer: Resolved with the results.
+    """
+
+    __slots__ = ("answer", "deadline", "open", "results")
+
+    def __init__(self, size: int, deadline: float | None, answer: asyncio.Future[list[Any]]) -> None:
+        self.results: list[Any] = [None] * size
+        self.open = size
+        self.deadline = deadline
+        self.answer = answer
+
+    def take(self, at: int, result: Any) -> None:
+        """Store the result of one command; the last one wakes the caller."""
+        self.results[at] = result
+        self.open -= 1
+        if not self.open and not self.answer.done():
+            self.answer.set_result(self.results)
+
+
+class _Part:
+    """One command of a call, on its way to Redis."""
+
+    __slots__ = ("at", "call", "command", "limit", "size")
+
+    def __init__(self, call: _Call, at: int, command: Command[Enqueued]) -> None:
+        self.call = call
+        self.at = at
+        self.command = command
+        self.size = sum(map(len, command.args[1::_VALUES]))
+        has_gates = any("|" in options for options in command.args[2::_VALUES])
+        self.limit = GATED_BATCH if has_gates else MAX_BATCH
+
+
+class OrderedWriter:
+    """Carries `enqueue` commands in the order of the calls. Belongs to one event loop.
+
+    A caller that is cancelled disturbs nobody else: what it has not sent yet is dropped, what is on its way is left alone.
+
+    Args:
+        connector: Carries the trips. A caller waits as long as its patience, also behind other callers.
+    """
+
+    def __init__(self, connector: AsyncConnector) -> None:
+        self._connector = connector
+        self._patience = connector.patience.seconds
+        self._waiting: deque[_Part] = deque()
+        self._sent: list[_Part] = []
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._sender: asyncio.Task[None] | None = None
+
+    async def execute_many(self, commands: Sequence[Command[Enqueued]]) -> list[Any]:
+        """Run the commands after all that were handed in before. Return one result, or `BrokerError`, each."""
+        if not self._busy and len(commands) == 1:
+            # Nobody to wait for, and nobody to wait for this one yet: the shortest way.
+            self._busy = True
+            try:
+                return await self._connector.execute_many(commands)
+            except BrokerError as error:
+                return [error]
+            finally:
+                self._busy = False
+                self._send_rest()
+        loop = asyncio.get_running_loop()
+        deadline = None if self._patience is None else loop.time() + self._patience
+        call = _Call(len(commands), deadline, loop.create_future())
+        self._waiting += [_Part(call, at, command) for at, command in enumerate(commands)]
+        self._send_rest()
+        self._watch()
+        return await call.answer
+
+    async def aclose(self) -> None:
+        """Fail the calls that are still open."""
+        if self._timer:
+            self._timer.cancel()
+        if self._sender:
+            self._sender.cancel()
+        for part in (*self._sent, *self._waiting):
+            _fail(part.call, BrokerUnavailable("enqueue: the app was closed while the call was on its way"))
+        self._waiting.clear()
+
+    def _send_rest(self) -> None:
+        if self._waiting and not self._busy:
+            self._busy = True
+            # The trips serve many callers: they run in the context of none.
+            self._sender = asyncio.get_running_loop().create_task(self._send(), context=Context())
+
+    async def _send(self) -> None:
+        try:
+            while trip := self._next_trip():
+                self._sent = [part for parts in trip for part in parts]
+                await self._carry(trip)
+                self._sent = []
+        finally:
+            self._busy = False
+            self._sender = None
+            self._send_rest()
+
+    def _next_trip(self) -> list[list[_Part]]:
+        """Take what leaves together: neighbours that enqueue into the same queue share a command."""
+        trip: list[list[_Part]] = []
+        size, messages, limit = 0, 0, MAX_BATCH
+        while self._waiting and (not trip or size < TRIP_BYTES):
+            part = self._waiting.popleft()
+            if part.call.answer.done():
+                continue
+            count = len(part.command.args) // _VALUES
+            limit = min(limit, part.limit)
+            if trip and trip[-1][0].command.keys == part.command.keys and messages + count <= limit:
+                trip[-1].append(part)
+                messages += count
+            else:
+                trip.append([part])
+                messages, limit = count, part.limit
+            size += part.size
+        return trip
+
+    async def _carry(self, trip: list[list[_Part]]) -> None:
+        refused: list[_Part] = []
+        for parts, result in zip(trip, await self._execute([_joined(parts) for parts in trip]), strict=True):
+            if len(parts) == 1:
+                parts[0].call.take(parts[0].at, result)
+            elif not isinstance(result, BrokerError):
+                for part, own in zip(parts, _split(parts, result), strict=True):
+                    part.call.take(part.at, own)
+            elif isinstance(result, BrokerUnavailable):
+                for part in parts:
+                    part.call.take(part.at, type(result)(*result.args))
+            else:
+                refused += parts
+        if refused:
+            # Redis accepts all messages of a command or none: one call must not fail for the fault of another.
+            for part, result in zip(refused, await self._execute([part.command for part in refused]), strict=True):
+                part.call.take(part.at, result)
+
+    async def _execute(self, commands: list[Command[Enqueued]]) -> list[Any]:
+        try:
+            return await self._connector.execute_many(commands)
+        except BrokerError as error:
+            return [error] * len(commands)
+
+    def _watch(self) -> None:
+        if self._patience is not None and not self._timer:
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._expire)
+
+    def _expire(self) -> None:
+        """Let go the callers whose patience is over. The oldest come first."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for part in (*self._sent, *self._waiting):
+            call = part.call
+            if call.deadline is not None and call.deadline > now + 0.001 and not call.answer.done():
+                self._timer = loop.call_later(call.deadline - now, self._expire)
+                return
+            fate = "the call may or may not have been carried out" if part in self._sent else "the call was not sent"
+            _fail(call, BrokerUnavailable(f"enqueue on queue {_queue_of(part)}: no answer within {self._patience:g} s; {fate}"))
+
+
+def _queue_of(part: _Part) -> str:
+    return part.command.keys.prefix if part.command.keys else "?"
+
+
+def _fail(call: _Call, error: BrokerError) -> None:
+    if not call.answer.done():
+        call.answer.set_exception(error)
+
+
+def _joined(parts: list[_Part]) -> Command[Enqueued]:
+    if len(parts) == 1:
+        return parts[0].command
+    return replace(parts[0].command, args=tuple(value for part in parts for value in part.command.args))
+
+
+def _split(parts: list[_Part], result: Enqueued) -> Iterator[Enqueued]:
+    """Give each part its share of a joined command's answer."""
+    is_plain = not (result.present or result.owners or result.refused)
+    for part in parts:
+        if is_plain:
+            yield Enqueued([], {}, [])
+            continue
+        own = set(part.command.args[0::_VALUES])
+        yield Enqueued(
+            [ident for ident in result.present if ident in own],
+            {ident: owner for ident, owner in result.owners.items() if ident in own},
+            [ident for ident in result.refused if ident in own],
+        )

@@ -1,0 +1,177 @@
+"""Calls of one event loop reach Redis in the order in which they were made, and one of them does not disturb the others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+
+import pytest
+import redis
+
+from redisq import RedisQ
+from redisq.app.task import Task
+from redisq.errors import BrokerUnavailable, LaneFull
+
+Send = Task[[int], None]
+
+
+@pytest.fixture
+def app(redis_url: str) -> Iterator[RedisQ]:
+    app = RedisQ("bot", url=redis_url, timeout=5)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def answer(app: RedisQ) -> Send:
+    @app.task(queue="chat_api")
+    async def answer(number: int) -> None: ...
+
+    return answer
+
+
+def _run(app: RedisQ, work: Callable[[], Awaitable[None]]) -> None:
+    async def run() -> None:
+        await work()
+        await app.aclose()
+
+    asyncio.run(run())
+
+
+def _waiting(raw: redis.Redis, queue: str = "chat_api") -> list[str]:
+    """The ids of a queue's waiting messages, first one first."""
+    return [ident.decode() for ident in raw.zrange(f"{queue}:queue:main", 0, -1)]
+
+
+@pytest.mark.parametrize("count", [15, 2_000])
+def test_concurrent_calls_of_a_loop_keep_their_order(app: RedisQ, answer: Send, raw: redis.Redis, count: int) -> None:
+    async def work() -> None:
+        jobs = await asyncio.gather(*(answer.adelay(number) for number in range(count)))
+        assert _waiting(raw) == [job.id for job in jobs]
+
+    _run(app, work)
+
+
+def test_batches_and_single_calls_keep_their_order(app: RedisQ, answer: Send, raw: redis.Redis) -> None:
+    async def work() -> None:
+        first, many, last = await asyncio.gather(
+            answer.adelay(0), answer.adelay_many([(number,) for number in range(3_000)]), answer.adelay(1)
+        )
+        assert _waiting(raw) == [job.id for job in (first, *many, last)]
+
+    _run(app, work)
+
+
+def test_concurrent_calls_keep_their_order_while_connections_are_killed(app: RedisQ, answer: Send, raw: redis.Redis) -> None:
+    async def work() -> None:
+        ended = threading.Event()
+
+        def kill() -> None:
+            while not ended.is_set():
+                sent = len(_waiting(raw))
+                raw.client_kill_filter(_type="normal", skipme=True)
+                while not ended.is_set() and len(_waiting(raw)) == sent:
+                    pass
+
+        async def send() -> list[str]:
+            jobs = [asyncio.create_task(answer.adelay(number)) for number in range(300)]
+            for _ in range(20):
+                jobs += [asyncio.create_task(answer.adelay(number)) for number in range(20)]
+                await asyncio.sleep(0)
+            return [job.id for job in await asyncio.gather(*jobs)]
+
+        killer = asyncio.create_task(asyncio.to_thread(kill))
+        try:
+            ids = await send()
+        finally:
+            ended.set()
+            await killer
+        assert _waiting(raw) == ids
+
+    _run(app, work)
+
+
+def test_a_cancelled_call_disturbs_no_other(app: RedisQ, answer: Send, raw: redis.Redis) -> None:
+    async def work() -> None:
+        calls = [asyncio.create_task(answer.adelay(number)) for number in range(50)]
+        await asyncio.sleep(0)
+        cancelled = calls[0::7]
+        for call in cancelled:
+            call.cancel()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        kept = [
+            job.id for call, job in zip(calls, ended, strict=True) if call not in cancelled and not isinstance(job, BaseException)
+        ]
+        assert len(kept) == len(calls) - len(cancelled)
+        assert [ident for ident in _waiting(raw) if ident in kept] == kept
+
+    _run(app, work)
+
+
+def test_a_refused_call_fails_alone(app: RedisQ, raw: redis.Redis) -> None:
+    @app.task(queue="chat_api", key="{number}", lane_cap=1)
+    async def answer(number: int) -> None: ...
+
+    async def work() -> None:
+        ended = await asyncio.gather(*(answer.adelay(number // 2) for number in range(20)), return_exceptions=True)
+        refused = [type(each) for each in ended[1::2]]
+        assert refused == [LaneFull] * 10
+        assert len(_waiting(raw)) == 10
+
+    _run(app, work)
+
+
+def test_each_call_waits_for_its_own_timeout_while_redis_is_away(app: RedisQ) -> None:
+    away = app.at(url="redis://127.0.0.1:1")
+    away._timeout = 0.5
+
+    @away.task(queue="chat_api")
+    async def answer(number: int) -> None: ...
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        ended = await asyncio.gather(*(answer.adelay(number) for number in range(100)), return_exceptions=True)
+        assert {type(each) for each in ended} == {BrokerUnavailable}
+        # The calls do not wait one after the other.
+        assert loop.time() - begun < 20
+
+    _run(away, work)
+
+
+def test_a_loop_that_ends_closes_its_connections(app: RedisQ, answer: Send, raw: redis.Redis) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        asyncio.run(answer.adelay(number))
+    assert len(_waiting(raw)) == 50
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_child_that_is_forked_while_threads_connect_can_send(redis_url: str, raw: redis.Redis) -> None:
+    for _ in range(10):
+        app = RedisQ("bot", url=redis_url)
+
+        @app.task(name="answer", queue="chat_api")
+        async def answer(number: int) -> None: ...
+
+        threads = [threading.Thread(target=answer.delay, args=(1,)) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        child = os.fork()
+        if child == 0:
+            # A lock that nobody releases ends the child by this signal.
+            signal.alarm(20)
+            with suppress(BaseException):
+                answer.delay(2)
+                os._exit(0)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        for thread in threads:
+            thread.join()
+        app.close()
+        assert status == 0
+    assert len(_waiting(raw)) == 130
