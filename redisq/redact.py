@@ -10,14 +10,28 @@ __all__ = ["MAX_TEXT", "error_text", "escape", "redact", "redacted", "shown"]
 #: Characters of an error that are kept with a message.
 MAX_TEXT = 500
 
+# The name that a secret is given under. It is found by its last word: to begin at each word of "x-x-x-..." as well, in
+# search of "x-x-x-token", takes quadratic time.
+_NAMED = r"(?i)((?:token|api[_-]?key|password|passwd|secret|private[_-]?key|access[_-]?key)[\"']?\s{0,9}[=:]\s{0,9})"
+
 _SECRETS = (
     (re.compile(r"(?<!\d)\d{8,10}:[\w-]{35}"), "***"),  # Telegram bot token, also inside its API's URLs
     (re.compile(r"\bxox[a-z]-[\w-]+"), "xox*-***"),  # Slack
     (re.compile(r"\b[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}"), "***"),  # Discord
     (re.compile(r"\bsk-[\w-]{16,}"), "sk-***"),  # LLM providers' keys
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 ***"),
-    (re.compile(r"(?<=://)([^/@\s]*?):[^/@\s]*@"), r"\1:***@"),
-    (re.compile(r"(?i)\b((?:[\w-]*token|api[_-]?key|password|secret)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]+"), r"\1***"),
+    (re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@"), r"\1:***@"),
+    (re.compile(r"\b(?:gsk_|xai-|hf_|gh[a-z]_|github_pat_|glpat-|[spr]k_(?:live|test)_|AIza)[\w-]{10,}"), "***"),  # API keys
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}"), "***"),  # AWS
+    (re.compile(r"\beyJ[\w-]{8,2000}\.[\w-]{8,2000}(?:\.[\w-]{0,2000})?"), "***"),  # JSON web tokens
+    (re.compile(r"-----BEGIN [A-Z ]{1,40}-----.*?(?:-----END [A-Z ]{1,40}-----|\Z)", re.DOTALL), "***"),
+    (re.compile(r"(hooks\.slack\.com/(?:services|workflows)|/api/webhooks/\d{1,30})/[^\s\"']+"), r"\1/***"),
+    (re.compile(r"([?&](?:key|sig|signature|auth|access_token)=)[^&\s\"']+"), r"\1***"),
+    (re.compile(r"(?i)\b(authorization[\"']?\s{0,9}[=:]\s{0,9}[\"']?(?:[\w-]{1,20}\s{1,9})?)[^\s\"',;]+"), r"\1***"),
+    (re.compile(r"(?i)\b((?:set-)?cookie[\"']?\s{0,9}[=:]\s{0,9})[^\r\n]+"), r"\1***"),
+    (re.compile(_NAMED + r'"[^"]*"?'), r'\1"***"'),
+    (re.compile(_NAMED + r"'[^']*'?"), r"\1'***'"),
+    (re.compile(_NAMED + r"[^\s\"'&,;]+"), r"\1***"),
 )
 # Terminal escapes, line breaks, the marks that turn the direction of text, and what no encoding can print.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -27,8 +41,13 @@ _SECRET_NAME = re.compile(r"(?i)(token|api[_-]?key|password|secret)\W*$")
 _MARGIN = 300
 
 
+#: Longer texts are cut before they are looked at, so that a huge error text cannot hold up an event loop.
+MAX_REDACTED = 100_000
+
+
 def redact(text: str) -> str:
-    """Return the text with what looks like a token or password replaced by `***`."""
+    """Return the text with what looks like a token or password replaced by `***`, cut after `MAX_REDACTED` characters."""
+    text = text[:MAX_REDACTED]
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgpack
 
+from redisq.codec.limits import check_limits
+from redisq.codec.values import map_builder
 from redisq.errors import DecodeError, EncodeError
 
 __all__ = ["pack", "unpack"]
@@ -24,11 +26,13 @@ def pack(message: dict[str, Any], to_json: Callable[[Any], str]) -> bytes:
 
     Raises:
         EncodeError: Not even that can.
+        MessageTooLarge: It has too many levels or elements.
     """
     try:
         packed: bytes = msgpack.packb(message, default=lambda value: msgpack.ExtType(_AS_JSON, to_json(value).encode()))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodeError(f"a message of kombu: {error}") from error
+    check_limits(packed, len(packed))
     return packed
 
 
@@ -43,7 +47,8 @@ def unpack(raw: bytes, from_json: Callable[[str], Any] = str) -> dict[str, Any]:
         return from_json(data.decode()) if code == _AS_JSON else msgpack.ExtType(code, data)
 
     try:
-        message = msgpack.unpackb(raw, ext_hook=extension, strict_map_key=False)
+        check_limits(raw, len(raw))
+        message = msgpack.unpackb(raw, ext_hook=extension, strict_map_key=False, object_pairs_hook=map_builder(raw))
     except Exception as error:
         raise DecodeError(f"no message of kombu: {type(error).__name__}") from error
     if not isinstance(message, dict) or not isinstance(message.get("properties"), dict):

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from redisq.codec.limits import MAX_BYTES, check_limits
-from redisq.codec.values import Flattener, build
+from redisq.codec.values import Flattener, build, map_builder
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, NewerMessage
 from redisq.message import Message
 
@@ -33,7 +33,7 @@ def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | No
         MessageTooLarge: Too many bytes, levels or elements.
     """
     try:
-        packed: bytes = msgpack.packb((VERSION, message.task, message.args, message.kwargs or None), default=flatten or Flattener())
+        packed = _packed((VERSION, message.task, message.args, message.kwargs or None), flatten or Flattener())
     except Exception as error:  # a dataclass may run any code when it is looked at
         raise EncodeError(f"task {message.task}: {_culprit(message)}") from error
     try:
@@ -50,10 +50,21 @@ def encode_value(value: Any) -> bytes:
         EncodeError: It does not travel.
     """
     try:
-        packed: bytes = msgpack.packb(value, default=Flattener())
+        return _packed(value, Flattener())
     except Exception as error:  # as above
-        raise EncodeError(f"a value of type {type(value).__name__} cannot travel ({_TRAVELS})") from error
+        why = f"{error}; " if isinstance(error, DecodeError) else ""
+        raise EncodeError(f"a value of type {type(value).__name__} cannot travel ({why}{_TRAVELS})") from error
+
+
+def _packed(value: Any, flatten: Flattener) -> bytes:
+    packed: bytes = msgpack.packb(value, default=flatten)
+    if flatten.extended:
+        _unpacked(packed)  # as a key of a map such a value is refused where it arrives, so it must not leave
     return packed
+
+
+def _unpacked(raw: bytes) -> Any:
+    return msgpack.unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=_AS_DATETIME, object_pairs_hook=map_builder(raw))
 
 
 def _culprit(message: Message) -> str:
@@ -62,9 +73,9 @@ def _culprit(message: Message) -> str:
     named += [(f"argument {name}=", value) for name, value in (message.kwargs or {}).items()]
     for name, value in named:
         try:
-            msgpack.packb(value, default=Flattener())
+            _packed(value, Flattener())
         except Exception as error:  # noqa: BLE001 - as above
-            inner = str(error) if type(error) is TypeError else type(error).__name__
+            inner = str(error) if type(error) in (TypeError, DecodeError) else type(error).__name__
             return f"{name} of type {type(value).__name__}: {inner}; {_TRAVELS}"
     return "its arguments cannot travel together"
 
@@ -77,7 +88,7 @@ def decode_value(raw: bytes, max_bytes: int = MAX_BYTES) -> Any:
     """
     try:
         check_limits(raw, max_bytes)
-        return msgpack.unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=_AS_DATETIME)
+        return _unpacked(raw)
     except DecodeError:
         raise
     except Exception as error:  # noqa: BLE001 - msgpack raises half a dozen types; each means the same here

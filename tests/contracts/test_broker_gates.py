@@ -355,3 +355,47 @@ def test_a_dead_message_stands_for_nobody(broker: Broker) -> None:
     once(broker, "a")
     broker.settle("dead", broker.claim_one())
     assert once(broker, "b").owners == {}
+
+
+# Messages that have to run apart.
+
+
+def _crash_twice(broker: Broker, count: int) -> None:
+    for _ in range(2):
+        assert len(broker.claim().deliveries) == count
+        broker.pass_time_busily(LEASE)
+
+
+def _claim_apart(broker: Broker, apart: int) -> list[str]:
+    command = commands.claim(broker.keys, worker="w", limit=9, lease=LEASE, max_crashes=3, apart=apart)
+    return ids_of(broker.do(command).deliveries)
+
+
+def test_a_message_that_waits_to_run_apart_spends_no_rate(broker: Broker) -> None:
+    send(broker, "suspect", needs="F bot Rbot,1")
+    _crash_twice(broker, 1)
+    send(broker, "well", needs="F bot Rbot,1")
+    for _ in range(5):
+        # Each time it comes back it is put aside again, before the gates: the rate is there for the other message.
+        assert "suspect" not in _claim_apart(broker, 0)
+        broker.pass_time(SECOND)
+    assert broker.state_of("well") == "processing"
+    assert _claim_apart(broker, 1) == ["suspect"]
+
+
+def test_a_message_that_waits_to_run_apart_keeps_its_lane(broker: Broker) -> None:
+    send(broker, "suspect", needs="C @a")
+    _crash_twice(broker, 1)
+    send(broker, "next", needs="C @a")
+    for _ in range(3):
+        assert _claim_apart(broker, 0) == []
+        broker.pass_time(SECOND)
+    assert _claim_apart(broker, 1) == ["suspect"]
+
+
+def test_no_more_messages_with_limits_run_apart_than_there_is_room_for(broker: Broker) -> None:
+    send(broker, "a", "b", needs="F llm Sllm,1")
+    _crash_twice(broker, 2)
+    assert len(_claim_apart(broker, 1)) == 1
+    broker.pass_time(SECOND)
+    assert len(_claim_apart(broker, 1)) == 1

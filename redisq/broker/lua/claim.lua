@@ -164,21 +164,30 @@ local function drop_expired(id, raw)
   return true
 end
 
---- put_aside: whether the message has to run apart and there is no room for it: nobody leases it, so no death of a worker
---- is charged to it while it waits. With its place in main the caller is done already; its meta has it. Who lost its lease
---- may still ack.
-local function put_aside(id, raw)
+--- is_suspect: whether a message with that meta has to run apart.
+local function is_suspect(raw)
   local crashes = string.find(raw, 'crashes=', 1, true) and read_meta(raw).crashes or 0
-  if crashes < suspect then
-    return false
-  end
-  if apart > 0 then
-    apart = apart - 1
-    return false
-  end
+  return crashes >= suspect
+end
+
+--- put_aside: a message has to run apart and there is no room for it. Nobody leases it, so no death of a worker is charged to
+--- it while it waits. Its place in main is the caller's to clear; its meta has it. Who lost its lease may still ack.
+local function put_aside(id)
   grown.parked = grown.parked + 1
   redis.call('ZADD', RETRY, int(queue.now + TURN + grown.parked * STEP), id)
   queue.retry = queue.retry + 1
+end
+
+--- may_run: whether there is room for it, now that it passed all gates; if not, it is put aside.
+local function may_run(id, raw)
+  if not is_suspect(raw) then
+    return true
+  end
+  if apart == 0 then
+    put_aside(id)
+    return false
+  end
+  apart = apart - 1
   return true
 end
 
@@ -253,12 +262,28 @@ end
 local fence = int(take_ticks(queue, 1))
 local reply, given = { fence, '' }, { fence }
 if limit > 0 and queue.main > 0 and not queue.paused then
-  local rows, gone
+  -- suspects: id -> whether it has to run apart, of those that were asked for before they passed their gates.
+  local rows, gone, suspects = nil, nil, {}
   if gates then
     gates.tell_old(TOLD)
     rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, function(id)
       local raw = queue.meta > 0 and redis.call('HGET', META, id)
-      return raw and drop_expired(id, raw)
+      if not raw then
+        return nil
+      end
+      if drop_expired(id, raw) then
+        return 'gone'
+      end
+      suspects[id] = is_suspect(raw)
+      if suspects[id] and apart == 0 then
+        put_aside(id)
+        return 'aside'
+      end
+      return nil
+    end, function(id)
+      if suspects[id] then
+        apart = apart - 1
+      end
     end)
   else
     rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
@@ -276,7 +301,7 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   local count = 0
   for i = 1, #ids do
     local id, body, meta = ids[i], bodies[i], metas[i]
-    if meta and (drop_expired(id, meta) or body and put_aside(id, meta)) then
+    if meta and (drop_expired(id, meta) or body and suspects[id] == nil and not may_run(id, meta)) then
       body = nil
       if gates then
         gates.give_up(id, false)

@@ -1,5 +1,6 @@
---- done: tell who waits for a job that its outcome can be read. Only a hint: it is read again each second anyway.
+--- done: publish that the outcome of a job can be read. Only a hint, which its reader does without: it reads again each second
+--- anyway. So a user who may not publish there must not fail the script, which has written already.
 --- @include keys
 local function tell_done(id)
-  redis.call('PUBLISH', PREFIX .. ':done:' .. id, '1')
+  redis.pcall('PUBLISH', PREFIX .. ':done:' .. id, '1')
 end

@@ -53,8 +53,9 @@ local function add_take(queue, gates)
   end
 
   --- gates.take: {(id, place)*} of up to `limit` messages that may run now, after at most `tries` that may not. And the
-  --- ids that are gone: is_gone(id) says whether one is not wanted any more, and has left the queue, but for main.
-  function gates.take(limit, tries, is_gone)
+  --- ids that are not in main any more. judge(id) is asked before a message spends anything: 'gone', it is not wanted, and has
+  --- left the queue, but for main; 'aside', it was put aside, and keeps its lane; nil, it may pass. leased(id): it passed.
+  function gates.take(limit, tries, judge, leased)
     local taken, count, gone = {}, 0, {}
     local rows, at = {}, 1
     -- What was read ahead: flow -> {id, score} of its first message; whether it was taken out of the flow; id -> descriptor.
@@ -104,7 +105,7 @@ local function add_take(queue, gates)
       heads[flow], taken_out[flow] = nil, nil
     end
 
-    --- try: the first message of a flow. 'granted', kind; 'refused', gate, when it opens; 'gone'; 'empty'.
+    --- try: the first message of a flow. 'granted', kind (also when it was put aside); 'refused', gate, when it opens; 'gone'; 'empty'.
     local function try(flow, score, via)
       local id, place = gates.holder(flow), nil
       local started = id
@@ -122,7 +123,8 @@ local function add_take(queue, gates)
         raw = redis.call('HGET', gates.needs, id)
       end
       local descriptor = raw and gates.parsed(raw) or { kind = 'F', flow = flow, rest = '' }
-      if is_gone(id) then
+      local verdict = judge(id)
+      if verdict == 'gone' then
         if started then
           gates.hold(flow, false)
         else
@@ -132,19 +134,26 @@ local function add_take(queue, gates)
         gone[#gone + 1] = id
         return 'gone'
       end
-      local gate, opens = gates.refusal(descriptor, score, via)
-      if gate then
-        put_back(flow)
-        return 'refused', gate, opens
+      if not verdict then
+        local gate, opens = gates.refusal(descriptor, score, via)
+        if gate then
+          put_back(flow)
+          return 'refused', gate, opens
+        end
+        gates.grant()
+        leased(id)
       end
-      gates.grant()
       if not started then
         leave(flow, id)
         if descriptor.kind ~= 'F' then
           gates.hold(flow, id)
         end
       end
-      taken[2 * count + 1], taken[2 * count + 2], count = id, place, count + 1
+      if verdict then
+        gone[#gone + 1], tries = id, tries - 1
+      else
+        taken[2 * count + 1], taken[2 * count + 2], count = id, place, count + 1
+      end
       return 'granted', descriptor.kind
     end
 
