@@ -100,7 +100,7 @@ class RedisQ:
         self.task = TaskDecorator(self._own, lambda: self)
         #: The app that a module made: itself, or what `at` made it from. Child processes find that one.
         self.original = self
-        SHARED.set_current(self)
+        SHARED.offer(self)
 
     def _forget_lock(self) -> None:
         # In a forked child: a thread of the parent may have held it.
@@ -108,6 +108,13 @@ class RedisQ:
 
     def __repr__(self) -> str:
         return f"<redisq app {self.name}>"
+
+    def set_current(self) -> None:
+        """Send the calls of shared tasks (`redisq.task`) through this app from now on, as Celery's method of this name.
+
+        Without it they go through the app that this process made first.
+        """
+        SHARED.set_current(self)
 
     def add_middleware(self, *middleware: Middleware) -> None:
         """Add middleware inside of what there is. A worker takes it when it starts: add it before.
@@ -199,6 +206,8 @@ class RedisQ:
 
     def at(self, *, url: str | None = None, namespace: str | None = None) -> RedisQ:
         """Return an app with the same tasks and settings, on another Redis or in another namespace.
+
+        Shared tasks (`redisq.task`) stay with the current app; `set_current` moves them.
 
         Args:
             url: Where Redis is; None: where it is for this app.

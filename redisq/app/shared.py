@@ -1,7 +1,7 @@
 """Tasks without an app in sight, as Celery's `shared_task`: `from redisq import task`.
 
-They belong to every app of the process. A call goes through the current app: the one that was made last, or that the
-running worker serves.
+They belong to every app of the process. A call goes through the current app: the first one that was made, until
+`app.set_current()` names another. An app that a helper makes beside it, or `app.at()`, never takes their calls.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ class SharedTasks:
     def set_current(self, app: Any) -> None:
         """Make an app the current one. It is not kept alive by that."""
         self._current = ref(app)
+
+    def offer(self, app: Any) -> None:
+        """Make an app the current one if there is none."""
+        if self._current() is None:
+            self.set_current(app)
 
     def current(self) -> Any:
         """Return the current app.

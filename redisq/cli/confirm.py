@@ -8,7 +8,7 @@ from redisq.redact import escape
 
 __all__ = ["confirmed", "yes_option"]
 
-yes_option = click.option("-y", "--yes", is_flag=True, envvar="REDISQ_YES", help="Do not ask.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
 def confirmed(question: str, yes: bool) -> None:

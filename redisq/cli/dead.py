@@ -84,7 +84,7 @@ def show(target: Target, job: str, show_args: bool, as_json: bool) -> None:
 
 @dead.command()
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@click.option("--all", "all_", is_flag=True, envvar="REDISQ_ALL", help="All dead letters that there are now.")
+@click.option("--all", "all_", is_flag=True, help="All dead letters that there are now.")
 @queues_option
 @yes_option
 @json_option
@@ -99,7 +99,7 @@ def replay(target: Target, jobs: tuple[str, ...], all_: bool, yes: bool, as_json
 
 @dead.command()
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
-@click.option("--all", "all_", is_flag=True, envvar="REDISQ_ALL", help="All dead letters that there are now.")
+@click.option("--all", "all_", is_flag=True, help="All dead letters that there are now.")
 @queues_option
 @yes_option
 @json_option

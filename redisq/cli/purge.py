@@ -26,7 +26,7 @@ def _states(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 @click.command()
 @click.argument("queue")
 @click.option(
-    "--state", "states", multiple=True, callback=_states, metavar="STATE,...", envvar="REDISQ_STATE",
+    "--state", "states", multiple=True, callback=_states, metavar="STATE,...",
     help="Only what is in these states: waiting, delayed, retry, dead. Default: waiting,delayed,retry.",
 )  # fmt: skip
 @yes_option

@@ -57,7 +57,7 @@ def workers(target: Target, running: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("names", metavar="[WORKER]...", nargs=-1)
-@click.option("--all", "everyone", is_flag=True, envvar="REDISQ_SHUTDOWN_ALL", help="All workers.")
+@click.option("--all", "everyone", is_flag=True, help="All workers.")
 @json_option
 @target_options
 def shutdown(target: Target, names: tuple[str, ...], everyone: bool, as_json: bool) -> None:

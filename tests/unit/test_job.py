@@ -247,8 +247,22 @@ def test_acknowledged_early_a_call_runs_at_most_once(app: RedisQ, kind: str, cap
     assert "failed, at most once" in caplog.text
 
 
-def test_a_shared_task_goes_through_the_app_that_was_made_last(app: RedisQ, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_an_explicit_act_moves_shared_tasks(app: RedisQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SHARED, "_current", lambda: None)
+    first = RedisQ("first", url="redis://nowhere.invalid")
+    assert SHARED.current() is first
+    second = RedisQ("second", url="redis://nowhere.invalid")
+    elsewhere = first.at(namespace="elsewhere")
+    assert SHARED.current() is first
+    elsewhere.set_current()
+    assert SHARED.current() is elsewhere
+    second.set_current()
+    assert SHARED.current() is second
+
+
+def test_a_shared_task_goes_through_the_current_app(app: RedisQ, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SHARED, "tasks", {})
+    monkeypatch.setattr(SHARED, "_current", lambda: app)
     decorate = type(task)(SHARED.tasks, SHARED.current)
 
     @decorate(result_ttl=60)
