@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -85,11 +86,83 @@ def timeout_from_environment(environ: Mapping[str, str] = os.environ) -> float:
 def masked(url: str) -> str:
     """Return the URL without its password, for logs and errors."""
     # Up to the last @: a password that nobody percent-encoded may have any character.
-    hidden = re.sub(r"(?<=://)([^:/?#@]*):.*@", r"\1:***@", url)
+    hidden = re.sub(r"(?<=://)([^:/?#@]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    # Without an @ a password stands where the port should be.
+    hidden = re.sub(r"(?<=://)([^:/?#@\[]*):(?!\d{1,5}(?:[/?]|$)|\*\*\*@).*", r"\1:***", hidden, flags=re.DOTALL)
     return re.sub(r"(?i)(password=)[^&]*", r"\1***", hidden)
 
 
-@dataclass(frozen=True, slots=True)
+#: What a URL may say behind its `?`: redis-py's options for connections, and its pool's `max_connections`.
+_PARAMETERS = frozenset(
+    (
+        "client_name", "db", "decode_responses", "encoding", "encoding_errors", "health_check_interval", "lib_name", "lib_version",
+        "max_connections", "password", "protocol", "retry_on_error", "retry_on_timeout", "socket_connect_timeout",
+        "socket_keepalive", "socket_read_size", "socket_timeout", "username",
+    )
+)  # fmt: skip
+_TLS_PARAMETERS = frozenset(
+    (
+        "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_ciphers",
+        "ssl_keyfile", "ssl_min_version", "ssl_ocsp_expected_cert", "ssl_password", "ssl_validate_ocsp",
+        "ssl_validate_ocsp_stapled",
+    )
+)  # fmt: skip
+
+
+def _check_url(url: str) -> None:
+    """Accept a URL of a server.
+
+    Raises:
+        ConfigError: It cannot be used. The text says why, and shows no password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme not in ("redis", "rediss", "unix") or not separator:
+        raise ConfigError(f"URL {masked(url)!r}: want redis://host:port/db, rediss://... (TLS), unix:///path or embedded://")
+    problem = _problem(scheme, rest)
+    if problem:
+        raise ConfigError(f"URL {masked(url)!r}: {problem}")
+
+
+def _problem(scheme: str, rest: str) -> str:
+    """Say what is wrong with what follows `scheme://`; empty: nothing. No value is quoted: it may be part of a password."""
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        port = parts.port
+    except ValueError:
+        return "the port is not a number from 0 to 65535, or brackets do not match" + _ESCAPE
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return "there is an @ behind the address" + _ESCAPE
+    if parts.fragment:
+        return "a # begins what no server sees" + _ESCAPE
+    if scheme != "unix":
+        if "," in parts.netloc.rpartition("@")[2]:
+            return "it lists several hosts; want one"
+        if parts.netloc.endswith(":") and port is None:
+            return "the port is missing behind the colon"
+        if not re.fullmatch(r"/?|/[0-9]+", parts.path):
+            return "the path is not the number of a database, as in redis://host:6379/0" + _ESCAPE
+    elif not parts.path:
+        return "the path of the socket is missing; want unix:///path/to/socket"
+    allowed = _PARAMETERS | (_TLS_PARAMETERS if scheme == "rediss" else frozenset())
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in allowed:
+            if not re.fullmatch(r"[a-z_]{1,40}", name):
+                return "there is an unknown parameter behind the ?" + _ESCAPE
+            guess = get_close_matches(name, allowed, 1)
+            return f"unknown parameter {name!r}" + (f"; did you mean {guess[0]!r}?" if guess else "") + _ESCAPE
+        if name == "db" and not value.isdecimal():
+            return "db= is not the number of a database"
+    try:
+        redis.ConnectionPool.from_url(f"{scheme}://{rest}")  # connects to nothing yet
+    except ValueError:
+        return "a parameter has a value of the wrong type"
+    return ""
+
+
+_ESCAPE = "; in a password write / as %2F, # as %23, ? as %3F, @ as %40 and : as %3A"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Server:
     """Where Redis is and how to talk to it.
 
@@ -111,15 +184,15 @@ class Server:
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        scheme = urlsplit(self.url).scheme
-        if scheme == "embedded":
+        if self.url.lower().startswith("embedded:"):
             named_folder(self.url)
-        elif scheme not in ("redis", "rediss", "unix") or not self.url.startswith(f"{scheme}://"):
-            raise ConfigError(
-                f"URL {masked(self.url)!r}: want redis://host:port/db, rediss://... (TLS), unix:///path or embedded://"
-            )
+        else:
+            _check_url(self.url)
         if not self.timeout > 0 or self.max_connections < 1:
             raise ConfigError(f"timeout={self.timeout!r}, max_connections={self.max_connections!r}: want more than 0")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {masked(self.url)}>"
 
     def connector(self, role: str, *, patience: Patience | None = None, observer: Observer | None = None) -> Connector:
         """Return a sync connector; it connects when first used. `role` is for `CLIENT LIST`."""

@@ -179,7 +179,7 @@ def test_passwords_are_masked(url: str, shown: str, options: dict[str, str]) -> 
 def test_a_clone_of_a_connection_to_a_unix_socket_has_its_login() -> None:
     connection = kombu.Connection("redisq+socket://joe:s%2Fcret@/run/s?virtual_host=3")
     for each in (connection, connection.clone(), connection.clone().clone()):
-        client = each.transport.session.connector._client
+        client = each.transport.session.connector._wire.client
         arguments = client.connection_pool.connection_kwargs
         assert {name: arguments[name] for name in ("username", "password", "path", "db")} == {
             "username": "joe", "password": "s/cret", "path": "/run/s", "db": 3,

@@ -197,7 +197,7 @@ def test_calls_whose_replies_are_lost_on_the_way_act_once(client: redis.Redis, p
 
 def test_the_library_below_repeats_nothing_by_itself(client: redis.Redis, proxy: CuttingProxy) -> None:
     connector = Server(f"redis://127.0.0.1:{proxy.port}").connector("test")
-    raw = connector._client
+    raw = connector._wire.client
     raw.ping()
     proxy.lose_next_reply()
     with pytest.raises(redis.ConnectionError):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import traceback
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from redisq import RedisQ
 from redisq.broker import commands
 from redisq.broker.connection import Server, masked, timeout_from_environment, url_from_environment
 from redisq.broker.keys import QueueKeys
@@ -154,3 +159,48 @@ def test_a_client_of_a_unix_socket_works() -> None:
         asyncio.run(look())
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://:hun/ter2@host:6379/0", "%2F"),
+        ("redis://:hun#ter2@host:6379/0", "%23"),
+        ("redis://:hun?ter2@host:6379/0", "%3F"),
+        ("redis://:hun:ter2@host:abc/0", "the port is not a number"),
+        ("redis://user:hunter2", "the port is not a number"),
+        ("redis://:hunter2@host:6379/x", "not the number of a database"),
+        ("redis://:hunter2@host:6379/1/2", "not the number of a database"),
+        ("redis://:hunter2@host:6379?db=x", "db= is not the number"),
+        ("redis://:hunter2@host?foo=1", "unknown parameter 'foo'"),
+        ("redis://:hunter2@host?socket_timeot=1", "did you mean 'socket_timeout'?"),
+        ("redis://:hunter2@host?socket_timeout=soon", "wrong type"),
+        ("redis://:hunter2@host?ssl_cert_reqs=none", "unknown parameter 'ssl_cert_reqs'"),
+        ("redis://:hunter2@a:1,b:2/0", "several hosts|the port is not a number"),
+        ("redis://:hunter2@a,b/0", "several hosts"),
+        ("redis://:hunter2@host:/0", "the port is missing"),
+        ("unix://?password=hunter2", "the path of the socket is missing"),
+        ("http://:hunter2@host", "want redis://"),
+    ],
+)
+def test_a_malformed_url_is_an_error_that_says_why_and_shows_no_password(url: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as raised:
+        RedisQ("bot", url=url)
+    shown = "".join(traceback.format_exception(raised.value))
+    assert "hunter2" not in str(raised.value)
+    assert "ter2" not in shown.replace(url, "")
+
+
+FORMS = ["redis://:{}@host:6379/0", "redis://user:{}@host/1", "rediss://user:{}@host", "unix://:{}@/run/redis.sock"]
+
+
+@given(password=st.text(alphabet="abcxyz/#?@:&=%,[]. \\", min_size=6, max_size=20), form=st.sampled_from(FORMS))
+def test_no_password_of_any_url_is_ever_shown(password: str, form: str) -> None:
+    password = f"sec{password}ret"
+    try:
+        shown = repr(Server(form.format(password)))
+    except ConfigError as error:
+        shown = f"{error} {error!r}"
+    assert password not in shown
+    for part in re.split(r"[/#?@:&=%,\[\]. \\\\]", password):
+        assert len(part) < 3 or part not in shown
