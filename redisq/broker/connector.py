@@ -177,6 +177,11 @@ def _explained(kind: type[BrokerError], advice: str, command: Command[Any], erro
     return explained
 
 
+def _in_database(client: redis.Redis | redis.asyncio.Redis, channel: str) -> str:
+    """Name a channel for the client's database: a server has one set of channels for all of its databases."""
+    return f"{channel}@{client.connection_pool.connection_kwargs.get('db') or 0}"
+
+
 def _unheard(channel: str, error: Exception) -> BrokerError:
     fault = classify(error)
     return fault.error(f"channel {channel}: {_first_line(error)}; {fault.advice or _AWAY}")
@@ -261,14 +266,14 @@ class Connector(_Carrier):
         return listening(self._wire.client, channel)
 
     def ask(self, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:
-        """Ask all who listen on a channel.
+        """Ask all workers of this database that listen on a channel; they answer on `reply_channel`.
 
         Raises:
             AccessDenied: The server's ACL forbids one of the channels.
             BrokerUnavailable: Redis cannot be reached.
         """
         try:
-            return ask(self._wire.client, channel, reply_channel, question, seconds)
+            return ask(self._wire.client, _in_database(self._wire.client, channel), reply_channel, question, seconds)
         except (redis_errors.RedisError, OSError) as error:
             raise _unheard(channel, error) from error
 
@@ -347,25 +352,28 @@ class AsyncConnector(_Carrier):
         return self._listeners.listening(channel)
 
     async def ask(self, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:
-        """Ask all who listen on a channel.
+        """Ask all workers of this database that listen on a channel; they answer on `reply_channel`.
 
         Raises:
             AccessDenied: The server's ACL forbids one of the channels.
             BrokerUnavailable: Redis cannot be reached.
         """
         try:
-            return await aask(self._client, channel, reply_channel, question, seconds)
+            return await aask(self._client, _in_database(self._client, channel), reply_channel, question, seconds)
         except (redis_errors.RedisError, OSError) as error:
             raise _unheard(channel, error) from error
 
     def messages(self, channel: str, subscribed: asyncio.Event, refused: Callable[[BrokerError], object]) -> AsyncIterator[bytes]:
-        """Give what is said on a channel, for ever, while it is `subscribed`; what the server says against it is told."""
+        """Yield what is published on a channel for this database, for ever, while it is `subscribed`.
+
+        Errors that no retry can cure are reported to `refused`.
+        """
 
         def trouble(error: Exception) -> None:
             if not classify(error).retry:
                 refused(_unheard(channel, error))
 
-        return messages(self._client, channel, subscribed, trouble)
+        return messages(self._client, _in_database(self._client, channel), subscribed, trouble)
 
     async def aclose(self) -> None:
         """Close all connections."""

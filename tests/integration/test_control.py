@@ -55,6 +55,22 @@ def test_workers_are_listed_asked_and_stopped(start_worker: Start, app: RedisQ, 
     app.close()
 
 
+def test_workers_of_another_database_are_not_asked_and_not_stopped(start_worker: Start, redis_url: str, raw: redis.Redis) -> None:
+    elsewhere = redis_url.rpartition("/")[0] + "/1" if redis_url.count("/") > 2 else f"{redis_url}/1"
+    here, other = bot.app.at(url=redis_url), bot.app.at(url=elsewhere)
+    one = start_worker("-Q", "slow", "-n", "one").ready()
+    two = start_worker("-Q", "slow", "-n", "two", url=elsewhere).ready()
+    wait_until(lambda: here.control.ping() == ["one"], "the worker of database 0 answers")
+    wait_until(lambda: other.control.ping() == ["two"], "the worker of database 1 answers")
+    assert cli(redis_url, "shutdown", "--all") == "stopping: one\n"
+    assert one.wait() == 0
+    assert other.control.ping() == ["two"]
+    assert other.control.shutdown() == ["two"]
+    assert two.wait() == 0
+    here.close()
+    other.close()
+
+
 async def stop_all(app: RedisQ) -> list[str]:
     stopped = await app.control.ashutdown()
     await app.aclose()
