@@ -134,7 +134,7 @@ local function open_door()
   function door.stand_in(id, body, dedupe, due)
     local own = owners[dedupe.key]
     if not own then
-      local owner = dedupe_owner(dedupe.key)
+      local owner = dedupe_owner(dedupe.key, queue.now)
       return owner and owner ~= id and (dedupe.mode == 'ignore' or hand_over(owner, body, dedupe.mode, due)) and owner or nil
     end
     -- Both came in this call: the last one counts.

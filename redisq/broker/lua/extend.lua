@@ -54,7 +54,8 @@ for i, id in ipairs(ids) do
   end
 end
 if #moved > 0 then
-  redis.call('ZADD', PROCESSING, 'XX', unpack(moved))
+  -- Also where the deadline is gone: somebody deleted the key, or the server evicted it, while the holder is well.
+  redis.call('ZADD', PROCESSING, unpack(moved))
 end
 close_queue(queue)
 return verdicts

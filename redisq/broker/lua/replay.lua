@@ -54,7 +54,7 @@ for i, id in ipairs(ids) do
       gates.admit(id, score, needs[i])
     end
     -- It stands for its dedupe key again, if nobody else does.
-    local owner = meta.dedupe and (owned[meta.dedupe] or dedupe_owner(meta.dedupe) or id)
+    local owner = meta.dedupe and (owned[meta.dedupe] or dedupe_owner(meta.dedupe, queue.now) or id)
     if owner == id then
       owned[meta.dedupe] = id
       kept[#kept + 1], kept[#kept + 2] = id, 'dedupe=' .. meta.dedupe

@@ -2,10 +2,14 @@
 --- @include keys
 --- @include int
 
---- dedupe_owner: the id that a key names, or nil.
-local function dedupe_owner(key)
-  local value = redis.call('GET', PREFIX .. ':dedupe:' .. key)
-  return value and string.match(value, '^(%S+) ')
+--- dedupe_owner: the id of the message that a key stands for, or nil. A message whose body is gone counts only within the
+--- key's window: it was deleted or evicted past the scripts, and would swallow all later messages of its kind for ever.
+local function dedupe_owner(key, now)
+  local owner, till = string.match(redis.call('GET', PREFIX .. ':dedupe:' .. key) or '', '^(%S+) (%d+)$')
+  if owner and tonumber(till) <= now and redis.call('HEXISTS', MESSAGES, owner) == 0 then
+    return nil
+  end
+  return owner
 end
 
 --- dedupe_own: from now on a key names that message.

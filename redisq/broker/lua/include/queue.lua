@@ -13,7 +13,7 @@ local function open_queue()
       return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has layout ' .. found[1] .. ', this redisq knows layout 1')
     end
     if redis.call('EXISTS', MAIN, DELAYED, RETRY, PROCESSING, DLQ, MESSAGES, LEASES, META) > 0 then
-      return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has content but no layout: another program wrote it')
+      return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has content but no layout: its key ' .. CONFIG .. ' was deleted or evicted, or another program wrote the rest')
     end
   end
   local clock, grace, lease = natural(redis.call('GET', CLOCK) or 0), natural(found[3] or 0), natural(found[4] or 0)
