@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "redisq"
 copyright = "the redisq contributors"  # noqa: A001 - the name that Sphinx reads
-version = release = installed("redisq")
+version = release = installed("redisq-tasks")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "redisq_reference"]
 exclude_patterns = ["_build"]

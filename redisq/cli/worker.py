@@ -256,7 +256,7 @@ def _changes() -> AsyncIterator[Any]:
     try:
         import watchfiles
     except ImportError:
-        raise ConfigError("--reload needs watchfiles: pip install 'redisq[reload]'") from None
+        raise ConfigError("--reload needs watchfiles: pip install 'redisq-tasks[reload]'") from None
     return watchfiles.awatch(".", watch_filter=watchfiles.PythonFilter())
 
 
@@ -270,7 +270,7 @@ def _end(code: int) -> None:
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The loop of uvloop, when that is installed (`pip install redisq[speedups]`)."""
+    """The loop of uvloop, when that is installed (`pip install redisq-tasks[speedups]`)."""
     try:
         import uvloop
     except ImportError:

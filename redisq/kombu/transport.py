@@ -78,7 +78,7 @@ class Transport(virtual.Transport):
 
     def driver_version(self) -> str:
         """The version of redisq."""
-        return version("redisq")
+        return version("redisq-tasks")
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
         """Hand out one message.

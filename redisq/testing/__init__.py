@@ -1,4 +1,4 @@
-"""For tests of programs that use redisq: `pip install 'redisq[test]'`.
+"""For tests of programs that use redisq: `pip install 'redisq-tasks[test]'`.
 
     from redisq.testing import sandbox
 

@@ -70,4 +70,4 @@ def _fakeredis() -> ModuleType:
         import_module("lupa")  # without it fakeredis knows no EVAL
         return import_module("fakeredis")
     except ImportError as error:
-        raise ConfigError(f"redisq.testing needs fakeredis with Lua ({error}): pip install 'redisq[test]'") from error
+        raise ConfigError(f"redisq.testing needs fakeredis with Lua ({error}): pip install 'redisq-tasks[test]'") from error

@@ -14,6 +14,7 @@ _SYSTEMD = "needs systemd; the unit is parsed, and its command checked, by test_
 NOT_RUN: dict[str, str] = {
     "pip install ...": _INDEX,
     "docker-compose restart bot-logic": _DOCKER,
+    "docker compose up -d --build bot-logic": _DOCKER,
     "docker-compose logs -f bot-logic": _DOCKER,
     "sudo systemctl restart bot-logic": _SYSTEMD,
     "sudo journalctl -u bot-logic -f": _SYSTEMD,

@@ -118,7 +118,7 @@ def test_queues_of_others_and_newer_layouts_are_errors(operator: Operator, stage
     assert levels(found)["queues"] == "error"
     raw.delete("newer:config")
     raw.zadd("theirs:queue:main", {"x": 1})
-    assert "another program wrote it" in operator.text("doctor", "-Q", "theirs", exit_code=2)
+    assert "another program wrote the rest" in operator.text("doctor", "-Q", "theirs", exit_code=2)
 
 
 def test_the_queues_of_an_app_are_looked_at_before_they_are_used(operator: Operator, bot: str) -> None:

