@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Any, Union, get_args, get_origin
 
@@ -80,11 +82,25 @@ def shape_of(handler: Callable[..., Any], signature: inspect.Signature | None = 
         handler: The function.
         signature: Its parameters that callers give; None: all.
     """
+    return Shape(signature or inspect.signature(handler), _hints_of(handler, getattr(inspect.unwrap(handler), "__globals__", {})))
+
+
+def _hints_of(annotated: Any, names: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the annotations that can be resolved. One that cannot, e.g. of a name for type checkers only, hides no other.
+
+    Args:
+        annotated: A function or a class.
+        names: The globals of its module.
+    """
     try:
-        hints = typing.get_type_hints(handler)
+        return typing.get_type_hints(annotated)
     except Exception:  # noqa: BLE001 - any code may stand in an annotation
-        hints = {}
-    return Shape(signature or inspect.signature(handler), hints)
+        found: dict[str, Any] = {}
+    for part in reversed(getattr(annotated, "__mro__", (annotated,))):
+        for name, hint in getattr(part, "__dict__", {}).get("__annotations__", getattr(part, "__annotations__", {})).items():
+            with suppress(Exception):
+                found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), globalns=dict(names))
+    return found
 
 
 def _builder(hint: Any) -> Build | None:
@@ -147,7 +163,7 @@ def _dataclass(kind: type) -> Build:
         if not isinstance(value, dict):
             raise TypeError(f"want a map for {kind.__name__}")
         if not builds:
-            builds.update({name: _builder(hint) for name, hint in typing.get_type_hints(kind).items()})
+            builds.update({name: _builder(hint) for name, hint in _hints_of(kind, vars(sys.modules[kind.__module__])).items()})
         fields = {}
         for name, item in value.items():
             make = builds.get(name)
