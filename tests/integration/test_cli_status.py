@@ -102,7 +102,7 @@ def test_unknown_and_foreign_queues_are_told_apart(
     stage.waiting("mail")
     raw.zadd("theirs:queue:main", {"x": 1})
     assert "no queue 'nowhere' in this Redis; there is: mail" in operator.error(*command, "-Q", "nowhere")
-    assert "another program wrote it" in operator.error(*command, "-Q", "theirs")
+    assert "another program wrote the rest" in operator.error(*command, "-Q", "theirs")
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_a_worker_that_may_not_claim_is_not_ready_and_says_so_once(
     worker = start_worker("-Q", queues, *health(port)).ready()
     wait_until(lambda: get("/ready") == (200, {"ready": True}), "ready")
     for queue in queues.split(","):
-        raw.set(f"{queue}:queue:main", "another program wrote it")
+        raw.set(f"{queue}:queue:main", "another program wrote the rest")
     wait_until(lambda: get("/ready") == (503, {"ready": False, "why": "Redis refuses all claims: see the log"}), "not ready")
 
     def refused() -> int:
