@@ -208,8 +208,8 @@ class Task(Generic[P, R, T]):
         """
         args, kwargs = message.args, message.kwargs or {}
         try:
-            self.check(args, kwargs)
-            return self.shape.revive(args, kwargs)
+            self._parameters.check(self.name, args, kwargs)
+            return (args, kwargs) if self.shape.plain else self.shape.revive(args, kwargs)
         except (ArgumentsError, TypeError) as error:
             raise WrongArguments(str(error)) from None
         except DecodeError as error:

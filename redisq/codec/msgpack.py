@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgpack
+from msgpack import unpackb as _unpackb
 
 from redisq.codec.limits import MAX_BYTES, check_limits
 from redisq.codec.values import Flattener, build, map_builder
@@ -59,12 +60,8 @@ def encode_value(value: Any) -> bytes:
 def _packed(value: Any, flatten: Flattener) -> bytes:
     packed: bytes = msgpack.packb(value, default=flatten)
     if flatten.extended:
-        _unpacked(packed)  # as a key of a map such a value is refused where it arrives, so it must not leave
+        decode_value(packed, len(packed))  # as a key of a map such a value is refused where it arrives, so it must not leave
     return packed
-
-
-def _unpacked(raw: bytes) -> Any:
-    return msgpack.unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=_AS_DATETIME, object_pairs_hook=map_builder(raw))
 
 
 def _culprit(message: Message) -> str:
@@ -88,7 +85,7 @@ def decode_value(raw: bytes, max_bytes: int = MAX_BYTES) -> Any:
     """
     try:
         check_limits(raw, max_bytes)
-        return _unpacked(raw)
+        return _unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=_AS_DATETIME, object_pairs_hook=map_builder(raw))
     except DecodeError:
         raise
     except Exception as error:  # noqa: BLE001 - msgpack raises half a dozen types; each means the same here

@@ -142,7 +142,8 @@ class Executor:
             message = decode(delivery.body, self._max_bytes)
             task = self._app.find_task(message.task)
             held.task = message.task
-            args, kwargs = context.run(task.arguments, message)
+            # Plain arguments pass as they come: no code of the app makes them.
+            args, kwargs = task.arguments(message) if task.shape.plain else context.run(task.arguments, message)
         except (DecodeError, UnknownTask) as error:
             settlement = unreadable(delivery, error, random)
             level = logging.ERROR if settlement.op == "dead" else logging.WARNING
@@ -201,7 +202,7 @@ class Executor:
 
     def _begin_coroutine(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any], context: Context) -> None:
         run.begin()
-        run.coroutine = self._loop.create_task(self._run(run, args, kwargs), context=context)
+        run.coroutine = self._loop.bare.create_task(self._run(run, args, kwargs), context=context)
 
     @cached_property
     def _home(self) -> Home | None:
