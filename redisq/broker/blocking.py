@@ -48,6 +48,8 @@ class BlockingCall(Generic[T]):
         self._closing = closing
         self._connection: Any = None
         self._socket: Any = None
+        # Kept apart: a socket that was closed no longer knows its number, and the loop has to be told that number.
+        self._fileno = -1
         self._parse: Callable[[Any], T] | None = None
         after_fork(self._forget)
 
@@ -55,6 +57,7 @@ class BlockingCall(Generic[T]):
         # The socket is the parent's: not closed by its protocol, only let go. So are the locks of the pool.
         self._client = reopened(self._client)
         self._connection = self._socket = self._parse = None
+        self._fileno = -1
 
     @property
     def pending(self) -> bool:
@@ -63,7 +66,7 @@ class BlockingCall(Generic[T]):
 
     def fileno(self) -> int:
         """The socket's number; -1 when there is none."""
-        return -1 if self._socket is None else int(self._socket.fileno())
+        return self._fileno
 
     def send(self, command: Command[T]) -> None:
         """Send a command.
@@ -77,7 +80,8 @@ class BlockingCall(Generic[T]):
             if self._socket is None:
                 self._connection.connect()
                 self._socket = self._connection._sock  # redis-py has no other way to it
-                self._opened(self.fileno())
+                self._fileno = int(self._socket.fileno())
+                self._opened(self._fileno)
             self._connection.send_packed_command(self._connection.pack_command(*command.args), check_health=False)
         except _TROUBLE as error:
             self.disconnect()
@@ -100,7 +104,8 @@ class BlockingCall(Generic[T]):
         if parse is None or self._connection is None:
             raise BrokerUnavailable("nothing was asked")
         try:
-            return parse(self._connection.read_response())
+            # Left open after an error: `disconnect` closes it, after it has told the loop.
+            return parse(self._connection.read_response(disconnect_on_error=False))
         except _TROUBLE as error:
             self.disconnect()
             raise self._explained(error) from error
@@ -109,10 +114,9 @@ class BlockingCall(Generic[T]):
         """Give up the answer and the socket."""
         self._parse = None
         if self._socket is not None:
-            fileno = self.fileno()
+            self._closing(self._fileno)
             self._socket = None
-            if fileno >= 0:
-                self._closing(fileno)
+            self._fileno = -1
         if self._connection is not None:
             self._connection.disconnect()
 

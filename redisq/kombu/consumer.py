@@ -295,10 +295,16 @@ class Consumer:
             for queue, body in self._fanout.sort(list(by_queue), heard):
                 self._heard.append((by_queue[queue][0], body))
 
-    def _drop_deaf(self) -> None:
+    def _check_overdue(self) -> None:
+        """Drop connections whose answer is overdue. Read an answer that is there and that the loop did not report."""
         limit = time.monotonic() - BLOCK_SECONDS - _LATE
         for call in (self._wake, self._ears):
-            if call.pending and self._asked[call] < limit and not call.readable(0):
+            if not call.pending or self._asked[call] >= limit:
+                continue
+            if call.readable(0):
+                self._place.opened(call.fileno())
+                self._answered(call)
+            else:
                 call.disconnect()
 
     # Outages
@@ -308,7 +314,7 @@ class Consumer:
         wanting: list[tuple[Subscription, int]] = []
 
         def look() -> None:
-            self._drop_deaf()
+            self._check_overdue()
             wanting.extend(self._wanting())
             began = time.monotonic()
             self._claim(wanting)
@@ -428,6 +434,9 @@ class Consumer:
                     # Nothing was asked: the server closed the connection.
                     call.disconnect()
                 break
+        else:
+            # The loop still watches a number whose socket is gone.
+            self._place.closing(fileno)
         while self._heard and self._hand_out():
             pass
 

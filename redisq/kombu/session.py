@@ -24,6 +24,9 @@ _DEAF = 1.5
 #: How long a consumer's call is repeated before the outage is left to the next round. Twice at least: what a claim took whose
 #: answer got lost would have to wait until its lease ends.
 _SHORT = Patience(0.3, tries=2)
+#: How long a new channel's first call is repeated: an idle connection may have been cut, and connecting anew cures that. A server
+#: that does not answer is not asked twice.
+_AT_ONCE = Patience(0.2)
 
 
 class Session:
@@ -42,7 +45,7 @@ class Session:
         connect = min(server.options["socket_connect_timeout"], _DEAF)
         hasty = replace(server, timeout=min(server.timeout, _DEAF), options={**server.options, "socket_connect_timeout": connect})
         self.connector: Connector = server.connector("kombu")
-        self.once: Connector = server.connector("kombu", patience=Patience(0.0))
+        self.once: Connector = server.connector("kombu", patience=_AT_ONCE)
         self.routing = Routing(self.connector, self.names, self.options)
         self.fanout = Fanout(self.connector, self.names, self.options)
         self.keeper = Keeper(hasty, self.options.lease_us, self.routing.refresh, _log)

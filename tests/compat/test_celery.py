@@ -288,3 +288,27 @@ def test_a_worker_goes_on_when_the_server_is_back(
             break
     wait_until(lambda: "after" in ledger(), "the second ran", 5)
     assert time.monotonic() - back < 3
+
+
+@pytest.mark.parametrize("options", [(), ("--max-tasks-per-child", "1")], ids=["plain", "with-new-children"])
+def test_workers_answer_and_run_tasks_after_all_connections_were_cut(
+    app: Celery, start: Start, own_server: RedisServer, ledger: Callable[[], list[str]], options: tuple[str, ...]
+) -> None:
+    """Remote control must not stay deaf, wherever a cut meets it: 60 revocations are on their way each time."""
+    start(*options)
+    start(*options)
+    with own_server.client() as raw:
+        for number in range(5):
+            delayed = [app.tasks["write"].apply_async(("revoked",), countdown=1 + number % 3) for _ in range(60)]
+            app.control.revoke([each.id for each in delayed])
+            raw.client_kill_filter(_type="normal", skipme=True)
+            raw.client_kill_filter(_type="pubsub")
+            cut = time.monotonic()
+            answered: set[str] = set()
+            while len(answered) < 2:
+                answered |= {name for answer in app.control.ping(timeout=0.5) for name in answer}
+                assert time.monotonic() - cut < 10, f"try {number}: only {answered} answered"
+            for task in range(4):
+                app.tasks["write"].delay(f"{number}-{task}")
+            wait_until(lambda: sum(line.startswith(f"{number}-") for line in ledger()) == 4, "tasks run", 10)  # noqa: B023
+    assert "revoked" not in ledger()

@@ -19,6 +19,8 @@ from tests.integration.processes import wait_until
 from tests.servers import RedisServer
 from tests.wire import CuttingProxy
 
+NEWS = kombu.Exchange("news", type="fanout")
+
 
 def test_consumers_go_on_when_their_connections_are_killed(connect: Connect, raw: redis.Redis) -> None:
     connection = connect()
@@ -34,6 +36,68 @@ def test_consumers_go_on_when_their_connections_are_killed(connect: Connect, raw
                 if "redisq" in client["name"]:
                     raw.client_kill_filter(_id=client["id"])
     assert len(sink.messages) == 10
+
+
+def test_a_channel_can_be_opened_after_idle_connections_were_cut(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect()
+    assert get(connection) is None
+    for _ in range(3):
+        for client in raw.client_list():
+            if "redisq" in client["name"]:
+                raw.client_kill_filter(_id=client["id"])
+        connection.channel().close()
+
+
+def test_a_consumer_reads_an_answer_that_its_event_loop_does_not_report(connect: Connect) -> None:
+    connection, publisher = connect(), connect()
+    sink = Sink(connection, kombu.Queue("q"), kombu.Queue("f", NEWS))
+    hub = Hub()
+    with sink.consumer:
+        connection.register_with_event_loop(hub)
+
+        def comes(body: str) -> None:
+            deadline = time.monotonic() + 10
+            while body not in sink.bodies:
+                assert time.monotonic() < deadline, f"{body} did not come"
+                hub.run_once()
+
+        publisher.Producer(exchange=NEWS).publish("first news")
+        publish(publisher, "first task")
+        comes("first news")
+        comes("first task")
+        for fileno in list(hub.readers):
+            hub.remove(fileno)
+        publisher.Producer(exchange=NEWS).publish("second news")
+        publish(publisher, "second task")
+        comes("second news")
+        comes("second task")
+        publisher.Producer(exchange=NEWS).publish("third news")
+        started = time.monotonic()
+        comes("third news")
+        assert time.monotonic() - started < 1, "the loop watches the socket again"
+    connection.release()
+    hub.close()
+
+
+def test_an_event_loop_watches_no_socket_that_was_closed(connect: Connect, raw: redis.Redis) -> None:
+    connection, publisher = connect(), connect()
+    sink = Sink(connection, kombu.Queue("q"), kombu.Queue("f", NEWS))
+    hub = Hub()
+    with sink.consumer:
+        connection.register_with_event_loop(hub)
+        watched = len(hub.readers)
+        for number in range(6):
+            publish(publisher, number)
+            publisher.Producer(exchange=NEWS).publish(f"news {number}")
+            while len(sink.messages) < 2 * number + 2:
+                hub.run_once()
+            for client in raw.client_list():
+                if client["name"] in ("redisq:kombu-wake", "redisq:kombu-fanout"):
+                    raw.client_kill_filter(_id=client["id"])
+        assert len(hub.readers) <= watched + 2
+    connection.release()
+    assert not hub.readers
+    hub.close()
 
 
 def test_a_consumer_goes_on_when_the_server_is_back(connect: Connect) -> None:
@@ -55,9 +119,6 @@ def test_a_consumer_goes_on_when_the_server_is_back(connect: Connect) -> None:
         started = time.monotonic()
         connection.release()
         assert time.monotonic() - started < 5
-
-
-NEWS = kombu.Exchange("news", type="fanout")
 
 
 @pytest.mark.chaos
