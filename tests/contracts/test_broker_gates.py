@@ -399,3 +399,23 @@ def test_no_more_messages_with_limits_run_apart_than_there_is_room_for(broker: B
     assert len(_claim_apart(broker, 1)) == 1
     broker.pass_time(SECOND)
     assert len(_claim_apart(broker, 1)) == 1
+
+
+# Messages without a body.
+
+
+@pytest.mark.parametrize("needs", ["F bot Rbot,1", "C @a", "C @a Rbot,1 Sllm,1"])
+def test_a_message_without_a_body_spends_no_rate_and_holds_no_lane(broker: Broker, needs: str) -> None:
+    send(broker, "gone", "well", needs=needs)
+    broker.raw.hdel("chat_api:messages", "gone")
+    # A lane takes its turn in the next claim.
+    assert broker.claimed_ids() + broker.claimed_ids() == ["well"]
+    assert (broker.state_of("gone"), broker.state_of("well")) == ("dead", "processing")
+
+
+def test_a_held_lane_is_held_by_a_message_without_a_body_until_it_is_dropped(broker: Broker) -> None:
+    send(broker, "gone", "well", needs="H @a")
+    broker.raw.hdel("chat_api:messages", "gone")
+    assert broker.claimed_ids() + broker.claimed_ids() == []
+    broker.do(commands.remove(broker.keys, ["gone"], counter="dropped", states=["dead"]))
+    assert broker.claimed_ids() == ["well"]

@@ -6,6 +6,7 @@ import pytest
 
 from redisq.broker import commands
 from redisq.broker.commands import Dedupe, Enqueue
+from redisq.broker.keys import GroupKeys
 from redisq.errors import QueueConflict
 from tests.faces import LEASE, SECOND, Broker
 
@@ -62,3 +63,21 @@ def test_a_lost_config_is_an_error_with_cause_and_remedy(broker: Broker) -> None
         broker.claim()
     broker.raw.hset("chat_api:config", "layout", "1")
     assert broker.claimed_ids() == ["a"]
+
+
+def test_a_living_holder_in_a_group_restores_its_deadline_with_its_slot(broker: Broker) -> None:
+    message = Enqueue("a", b"", descriptor="0 F llm Sllm,1", definitions={"llm": "2"}, group=GroupKeys("models").prefix)
+    broker.do(commands.enqueue(broker.keys, [message]))
+    delivery = broker.claim_one()
+    broker.raw.delete("chat_api:queue:processing")
+    assert broker.extend(delivery) == {}
+    assert broker.state_of("a") == "processing"
+    assert broker.ack(delivery) == []
+
+
+@pytest.mark.parametrize("mode", ["ignore", "replace", "extend"])
+def test_a_dedupe_key_whose_message_is_in_no_state_stands_for_nothing(broker: Broker, mode: str) -> None:
+    _send(broker, "first")
+    broker.raw.delete("chat_api:queue:main")
+    assert _send(broker, "second", mode=mode).owners == {}
+    assert _send(broker, "third").owners == {"third": "second"}

@@ -55,6 +55,7 @@ local function to_gates()
   return gates
 end
 local gates = queue.gated and to_gates()
+local some_bodiless = gates and queue.main + queue.delayed + queue.retry + queue.processing + queue.dead > queue.bodies
 
 --- next_due: us until there is something to do, as text; has_work: a claim would find something.
 local function next_due(has_work)
@@ -164,6 +165,12 @@ local function drop_expired(id, raw)
   return true
 end
 
+--- bury_bodiless: somebody deleted the body, or the server evicts keys. Kept, so that an operator sees it.
+local function bury_bodiless(id, raw)
+  bury(id, read_meta(raw), 'body_missing', 'the message has no body in ' .. MESSAGES)
+  redis.call('HDEL', LEASES, id)
+end
+
 --- is_suspect: whether a message with that meta has to run apart.
 local function is_suspect(raw)
   local crashes = string.find(raw, 'crashes=', 1, true) and read_meta(raw).crashes or 0
@@ -268,11 +275,15 @@ if limit > 0 and queue.main > 0 and not queue.paused then
     gates.tell_old(TOLD)
     rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, function(id)
       local raw = queue.meta > 0 and redis.call('HGET', META, id)
+      if raw and drop_expired(id, raw) then
+        return 'gone'
+      end
+      if some_bodiless and redis.call('HEXISTS', MESSAGES, id) == 0 then
+        bury_bodiless(id, raw)
+        return 'dead'
+      end
       if not raw then
         return nil
-      end
-      if drop_expired(id, raw) then
-        return 'gone'
       end
       suspects[id] = is_suspect(raw)
       if suspects[id] and apart == 0 then
@@ -314,9 +325,7 @@ if limit > 0 and queue.main > 0 and not queue.paused then
       count = count + 1
       given[count + 1] = id
     else
-      -- Somebody deleted the body, or the server evicts keys. Kept, so that an operator sees it.
-      bury(id, read_meta(metas[i]), 'body_missing', 'the message has no body in ' .. MESSAGES)
-      redis.call('HDEL', LEASES, id)
+      bury_bodiless(id, metas[i])
       if gates then
         gates.give_up(id, true)
       end

@@ -40,11 +40,12 @@ local verdicts, moved = {}, {}
 for i, id in ipairs(ids) do
   local fence, _, taken_back = read_lease(leases[i])
   if fence == ARGV[2 + 2 * i] and not taken_back then
-    local deadline = tonumber(redis.call('ZSCORE', PROCESSING, id)) or 0
-    if queue.group and deadline <= queue.now and queue.now >= queue.grace and has_slot(id) then
+    local deadline = tonumber(redis.call('ZSCORE', PROCESSING, id) or nil)
+    -- A deadline that is gone did not pass: no other queue took the slot for free.
+    if queue.group and deadline and deadline <= queue.now and queue.now >= queue.grace and has_slot(id) then
       verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'lost'
     else
-      moved[#moved + 1], moved[#moved + 2] = int(math.max(deadline, queue.now + lease)), id
+      moved[#moved + 1], moved[#moved + 2] = int(math.max(deadline or 0, queue.now + lease)), id
       if is_cancelled(leases[i]) then
         verdicts[#verdicts + 1], verdicts[#verdicts + 2] = id, 'cancel'
       end

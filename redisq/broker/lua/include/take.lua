@@ -54,7 +54,8 @@ local function add_take(queue, gates)
 
   --- gates.take: {(id, place)*} of up to `limit` messages that may run now, after at most `tries` that may not. And the
   --- ids that are not in main any more. judge(id) is asked before a message spends anything: 'gone', it is not wanted, and has
-  --- left the queue, but for main; 'aside', it was put aside, and keeps its lane; nil, it may pass. leased(id): it passed.
+  --- left the queue, but for main; 'aside', it was put aside, and keeps its lane; 'dead', it is a dead letter now; nil, it may
+  --- pass. leased(id): it passed.
   function gates.take(limit, tries, judge, leased)
     local taken, count, gone = {}, 0, {}
     local rows, at = {}, 1
@@ -105,7 +106,7 @@ local function add_take(queue, gates)
       heads[flow], taken_out[flow] = nil, nil
     end
 
-    --- try: the first message of a flow. 'granted', kind (also when it was put aside); 'refused', gate, when it opens; 'gone'; 'empty'.
+    --- try: the first message of a flow. 'granted', kind (also when it is aside or dead); 'refused', gate, when it opens; 'gone'; 'empty'.
     local function try(flow, score, via)
       local id, place = gates.holder(flow), nil
       local started = id
@@ -151,6 +152,9 @@ local function add_take(queue, gates)
       end
       if verdict then
         gone[#gone + 1], tries = id, tries - 1
+        if verdict == 'dead' then
+          gates.dead(id, raw)
+        end
       else
         taken[2 * count + 1], taken[2 * count + 2], count = id, place, count + 1
       end
