@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextvars import Context
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from redisq.broker.commands import GATED_BATCH, MAX_BATCH, Command, Enqueued
@@ -46,7 +47,9 @@ class _Call:
         self.answer = answer
 
     def take(self, at: int, result: Any) -> None:
-        """Store the result of one command; the last one wakes the caller."""
+        """Store the result of one command, unless it has one; the last one wakes the caller."""
+        if self.results[at] is not None:
+            return
         self.results[at] = result
         self.open -= 1
         if not self.open and not self.answer.done():
@@ -56,15 +59,46 @@ class _Call:
 class _Part:
     """One command of a call, on its way to Redis."""
 
-    __slots__ = ("at", "call", "command", "limit", "size")
+    __slots__ = ("at", "call", "command", "count", "limit", "size")
 
     def __init__(self, call: _Call, at: int, command: Command[Enqueued]) -> None:
         self.call = call
         self.at = at
         self.command = command
+        self.count = len(command.args) // _VALUES
         self.size = sum(map(len, command.args[1::_VALUES]))
         has_gates = any("|" in options for options in command.args[2::_VALUES])
         self.limit = GATED_BATCH if has_gates else MAX_BATCH
+
+    @property
+    def queue(self) -> str:
+        """The queue that it enqueues into, for texts and to tell queues apart."""
+        return self.command.keys.prefix if self.command.keys else "?"
+
+    def fail(self, what: str) -> None:
+        """There will be no answer, unless there is one. The call keeps the answers of its other commands."""
+        self.call.take(self.at, BrokerUnavailable(f"enqueue on queue {self.queue}: {what}"))
+
+
+class _Batch:
+    """Parts that travel as one command."""
+
+    __slots__ = ("count", "limit", "parts")
+
+    def __init__(self, part: _Part) -> None:
+        self.parts = [part]
+        self.count = part.count
+        self.limit = part.limit
+
+    def admit(self, part: _Part) -> bool:
+        """Add a part of the same queue, if there is room."""
+        limit = min(self.limit, part.limit)
+        if self.count + part.count > limit:
+            return False
+        self.parts.append(part)
+        self.count += part.count
+        self.limit = limit
+        return True
 
 
 class OrderedWriter:
@@ -109,47 +143,63 @@ class OrderedWriter:
         """Fail the calls that are still open."""
         if self._timer:
             self._timer.cancel()
+            self._timer = None
         if self._sender:
             self._sender.cancel()
         for part in (*self._sent, *self._waiting):
-            _fail(part.call, BrokerUnavailable("enqueue: the app was closed while the call was on its way"))
+            part.fail("the app was closed while the call was on its way")
         self._waiting.clear()
 
     def _send_rest(self) -> None:
+        while self._waiting and self._waiting[0].call.answer.done():
+            self._waiting.popleft()
         if self._waiting and not self._busy:
             self._busy = True
             # The trips serve many callers: they run in the context of none.
             self._sender = asyncio.get_running_loop().create_task(self._send(), context=Context())
+            # Not a `finally`: a task that is cancelled before its first step never enters its body.
+            self._sender.add_done_callback(self._sender_ended)
 
     async def _send(self) -> None:
         try:
             while trip := self._next_trip():
-                self._sent = [part for parts in trip for part in parts]
                 await self._carry(trip)
-                self._sent = []
-        finally:
-            self._busy = False
-            self._sender = None
-            self._send_rest()
+        except Exception as error:  # noqa: BLE001 - its callers raise it
+            # Not the fault of Redis. The callers get it, as they would from a call of their own.
+            for part in self._sent:
+                if not part.call.answer.done():
+                    part.call.answer.set_exception(error)
+
+    def _sender_ended(self, _: asyncio.Task[None]) -> None:
+        for part in self._sent:
+            # The trip was cancelled from outside, as by code that ends all tasks of its loop.
+            part.fail(f"cancelled; {_UNKNOWN}")
+        self._sent = []
+        self._busy = False
+        self._sender = None
+        self._send_rest()
 
     def _next_trip(self) -> list[list[_Part]]:
-        """Take what leaves together: neighbours that enqueue into the same queue share a command."""
-        trip: list[list[_Part]] = []
-        size, messages, limit = 0, 0, MAX_BATCH
-        while self._waiting and (not trip or size < TRIP_BYTES):
-            part = self._waiting.popleft()
-            if part.call.answer.done():
-                continue
-            count = len(part.command.args) // _VALUES
-            limit = min(limit, part.limit)
-            if trip and trip[-1][0].command.keys == part.command.keys and messages + count <= limit:
-                trip[-1].append(part)
-                messages += count
-            else:
-                trip.append([part])
-                messages, limit = count, part.limit
-            size += part.size
-        return trip
+        """Take what leaves together: calls that enqueue into the same queue share a command.
+
+        A queue has one command a trip: what is too much for it waits for the next. Redis may refuse a command for the
+        moment, as while it loads, and accept the one behind it: the retry would come too late.
+        """
+        self._sent = []
+        queues: dict[str, _Batch] = {}
+        size = 0
+        while self._waiting and (not queues or size < TRIP_BYTES):
+            part = self._waiting[0]
+            if not part.call.answer.done():
+                batch = queues.get(part.queue)
+                if batch is None:
+                    queues[part.queue] = _Batch(part)
+                elif not batch.admit(part):
+                    break
+                size += part.size
+                self._sent.append(part)
+            self._waiting.popleft()
+        return [batch.parts for batch in queues.values()]
 
     async def _carry(self, trip: list[list[_Part]]) -> None:
         refused: list[_Part] = []
@@ -161,7 +211,7 @@ class OrderedWriter:
                     part.call.take(part.at, own)
             elif isinstance(result, BrokerUnavailable):
                 for part in parts:
-                    part.call.take(part.at, type(result)(*result.args))
+                    part.call.take(part.at, _another(result))
             else:
                 refused += parts
         if refused:
@@ -173,33 +223,37 @@ class OrderedWriter:
         try:
             return await self._connector.execute_many(commands)
         except BrokerError as error:
-            return [error] * len(commands)
+            return [_another(error) for _ in commands]
 
     def _watch(self) -> None:
         if self._patience is not None and not self._timer:
-            self._timer = asyncio.get_running_loop().call_later(self._patience, self._expire)
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._expire, self._patience)
 
-    def _expire(self) -> None:
-        """Let go the callers whose patience is over. The oldest come first."""
+    def _expire(self, patience: float) -> None:
+        """Let go the callers whose patience is over. The oldest come first. They keep the answers that they have."""
         self._timer = None
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for part in (*self._sent, *self._waiting):
+        sent = len(self._sent)
+        for place, part in enumerate(chain(self._sent, self._waiting)):
             call = part.call
-            if call.deadline is not None and call.deadline > now + 0.001 and not call.answer.done():
-                self._timer = loop.call_later(call.deadline - now, self._expire)
+            if call.answer.done():
+                continue
+            if call.deadline is not None and call.deadline > now + 0.001:
+                # Not once a call: a hundred times within the patience, however many wait.
+                self._timer = loop.call_later(max(call.deadline - now, patience / 100), self._expire, patience)
                 return
-            fate = "the call may or may not have been carried out" if part in self._sent else "the call was not sent"
-            _fail(call, BrokerUnavailable(f"enqueue on queue {_queue_of(part)}: no answer within {self._patience:g} s; {fate}"))
+            part.fail(f"no answer within {patience:g} s; {_UNKNOWN if place < sent else 'the call was not sent'}")
 
 
-def _queue_of(part: _Part) -> str:
-    return part.command.keys.prefix if part.command.keys else "?"
+_UNKNOWN = "the call may or may not have been carried out"
 
 
-def _fail(call: _Call, error: BrokerError) -> None:
-    if not call.answer.done():
-        call.answer.set_exception(error)
+def _another(error: BrokerError) -> BrokerError:
+    """Return the same error for one more caller: an error that several raise gathers the tracebacks of all."""
+    another = type(error)(*error.args)
+    another.__cause__ = error.__cause__
+    return another
 
 
 def _joined(parts: list[_Part]) -> Command[Enqueued]:
