@@ -23,6 +23,7 @@ from redis.retry import Retry
 from redisq.broker.blocking import BlockingCall
 from redisq.broker.connector import AsyncConnector, Connector, Observer, Patience
 from redisq.broker.embedded import Embedded, named_folder
+from redisq.broker.own_folder import AsyncOwnSocket, OwnSocket
 from redisq.broker.scripts import Scripts
 from redisq.broker.surroundings import Surroundings, deployment
 from redisq.errors import ConfigError
@@ -196,10 +197,7 @@ class Server:
 
     def connector(self, role: str, *, patience: Patience | None = None, observer: Observer | None = None) -> Connector:
         """Return a sync connector; it connects when first used. `role` is for `CLIENT LIST`."""
-        url = self._reachable_url()
-        options = self._options(url, role, self.timeout)
-        pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-        pool.connection_kwargs.update(_FIXED)
+        pool = self._pool(self._reachable_url(), role, self.timeout)
         return Connector(
             redis.Redis.from_pool(pool),
             self.scripts,
@@ -212,19 +210,14 @@ class Server:
         self, role: str, block: float, *, opened: Callable[[int], None], closing: Callable[[int], None]
     ) -> BlockingCall[Any]:
         """Return a connection for calls that block on the server, up to `block` seconds. See `BlockingCall`."""
-        url = self._reachable_url()
-        pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **self._options(url, role, self.timeout + block))
-        pool.connection_kwargs.update(_FIXED)
+        pool = self._pool(self._reachable_url(), role, self.timeout + block)
         return BlockingCall(redis.Redis.from_pool(pool), opened, closing)
 
     def async_connector(
         self, role: str, *, patience: Patience | None = None, observer: Observer | None = None, block: int = 0
     ) -> AsyncConnector:
         """Return an async connector for the running loop. `block`: seconds that its calls may block on the server."""
-        url = self._reachable_url()
-        options = self._options(url, role, self.timeout + block)
-        pool = redis.asyncio.ConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
-        pool.connection_kwargs.update(_FIXED)
+        pool = self._async_pool(self._reachable_url(), role, self.timeout + block)
         return AsyncConnector(
             redis.asyncio.Redis.from_pool(pool),
             self.scripts,
@@ -233,12 +226,32 @@ class Server:
             max_connections=self._limit(pool.max_connections),
         )
 
+    def _pool(self, url: str, role: str, read_timeout: float) -> redis.ConnectionPool:
+        pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **self._options(url, role, read_timeout))
+        pool.connection_kwargs.update(_FIXED)
+        if self._is_embedded:
+            pool.connection_class = OwnSocket
+        return pool
+
+    def _async_pool(self, url: str, role: str, read_timeout: float) -> redis.asyncio.ConnectionPool:
+        pool = redis.asyncio.ConnectionPool.from_url(
+            url, retry=AsyncRetry(NoBackoff(), 0), **self._options(url, role, read_timeout)
+        )
+        pool.connection_kwargs.update(_FIXED)
+        if self._is_embedded:
+            pool.connection_class = AsyncOwnSocket
+        return pool
+
+    @property
+    def _is_embedded(self) -> bool:
+        return self.url.startswith("embedded:")
+
     def _limit(self, of_pool: int) -> int:
         """The smaller of our own limit and the URL's `max_connections`."""
         return min(self.max_connections, of_pool)
 
     def _reachable_url(self) -> str:
-        url = Embedded.of(self.url).start_or_join() if self.url.startswith("embedded:") else self.url
+        url = Embedded.of(self.url).start_or_join() if self._is_embedded else self.url
         # Without what is fixed: a pool makes more of some options than can be taken back afterwards.
         address, _, query = url.partition("?")
         kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in _FIXED]

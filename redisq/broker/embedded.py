@@ -17,7 +17,6 @@ import os
 import re
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from redisq.broker.embedded_binary import REMEDIES, Binary, find_binary
+from redisq.broker.own_folder import who_else
 from redisq.errors import ConfigError, NoServer
 
 if sys.platform != "win32":
@@ -137,25 +137,32 @@ class Embedded:
         Blocks: a fraction of a millisecond to join, up to half a second to start, once.
 
         Raises:
-            NoServer: It cannot be started, or lives and does not answer.
+            NoServer: It cannot be started, or lives and does not answer, or others could stand in for it.
         """
         if sys.platform == "win32":
             raise NoServer("embedded:// needs Unix sockets; set REDISQ_URL to a Redis that runs, e.g. redis://localhost:6379/0")
         try:
             self._make_folder()
             path = self._socket()
-            if path is None or not _is_ready(_ask(path)):
+            if path is None or who_else(path.parent) or not _is_ready(_ask(path)):
                 path = self._start()
         except OSError as error:
             raise NoServer(f"the embedded server in {self.folder} cannot be started: {error}. Else: {REMEDIES}") from error
         return f"unix://{quote(os.fsencode(path))}"
 
     def status(self) -> Status:
-        """Return what is known of the server. Starts nothing."""
+        """Return what is known of the server. Starts nothing.
+
+        Raises:
+            NoServer: Others than this user could have put the folder's files there.
+        """
         folder = str(self.folder)
         if not self._lives():
             return Status(False, folder)
+        self._check_folder()
         path, pid = self._socket(), self._pid()
+        if path is None or who_else(path.parent):
+            return Status(True, folder, str(path) if path else None, pid)
         client = redis.Redis(unix_socket_path=str(path), protocol=2, socket_timeout=5, retry=Retry(NoBackoff(), 0))
         try:
             with client:
@@ -171,10 +178,11 @@ class Embedded:
         """End the server, wait until it is gone, and say whether it ran. Its data stay, for the next start.
 
         Raises:
-            NoServer: It does not end.
+            NoServer: It does not end, or others than this user could have put the folder's files there.
         """
         if not self._lives():
             return False
+        self._check_folder()
         with self._alone():
             pid = self._pid()
             # The number is that of a living server and of nothing else: the server holds the lock on the file it stands in.
@@ -239,7 +247,7 @@ class Embedded:
 
     def _lives(self) -> bool:
         try:
-            lock = os.open(self._pid_file, os.O_RDONLY)
+            lock = os.open(self._pid_file, os.O_RDONLY | os.O_NONBLOCK)  # never waits, be it a pipe that others put there
         except FileNotFoundError:
             return False
         try:
@@ -259,8 +267,13 @@ class Embedded:
 
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_private(self.folder):
-            raise NoServer(f"{self.folder} is not this user's alone: chmod 700 it, or name a folder that is not there yet")
+        self._check_folder()
+
+    def _check_folder(self) -> None:
+        if others := who_else(self.folder):
+            raise NoServer(
+                f"{self.folder} is not this user's alone: {others}. chmod 700 it, or name a folder of yours that is not there yet"
+            )
 
     def _socket(self) -> Path | None:
         path = self.folder / "redis.sock"
@@ -274,8 +287,18 @@ class Embedded:
     def _place_socket(self) -> Path:
         """The socket's path, which stays the same from start to start: waiting workers find the next server by it."""
         path = self._socket()
-        if path is None or not _is_private(path.parent):
-            path = Path(tempfile.mkdtemp(prefix="redisq-")) / "redis.sock"
+        others = who_else(path.parent) if path else ""
+        if path is None or others:
+            if self._lives():
+                why = others or "its socket is unknown"
+                raise NoServer(
+                    f"the embedded server in {self.folder} (process {self._pid()}) is not joined: {why}."
+                    f" To end it, so that the next start takes another folder for its socket: redisq embedded stop --url {self.url}"
+                )
+            path = Path(tempfile.mkdtemp(prefix="redisq-")).resolve() / "redis.sock"
+            if others := who_else(path.parent):
+                path.parent.rmdir()
+                raise NoServer(f"there is no safe place for the socket of {self.folder}: {others}. Set TMPDIR to a folder of yours")
             self._socket_note.write_bytes(os.fsencode(path))
         return path
 
@@ -310,11 +333,3 @@ def _try_lock(file: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _is_private(folder: Path) -> bool:
-    try:
-        found = folder.lstat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,7 @@ from redisq.broker import embedded
 from redisq.broker.commands import inspect
 from redisq.broker.embedded import Embedded, Status, default_folder
 from redisq.cli.main import main
-from redisq.errors import NoServer
+from redisq.errors import BrokerUnavailable, NoServer
 from tests.integration.processes import ROOT, WorkerProcess, wait_until
 from tests.servers import find_binary
 
@@ -225,6 +228,88 @@ def test_a_folder_that_is_open_to_others_is_refused(server: Embedded) -> None:
     server.folder.mkdir(mode=0o755)
     with pytest.raises(NoServer, match="chmod 700"):
         server.start_or_join()
+
+
+@contextmanager
+def impostor(path: Path) -> Iterator[socket.socket]:
+    """Listen where a server's socket should be. Whoever is deceived stands in the queue of `accept`."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.setblocking(False)
+        yield listener
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+@pytest.mark.parametrize("opened", ["the folder", "its parent", "a link"])
+def test_socket_in_a_folder_that_is_not_ours_alone_is_never_joined(
+    server: Embedded, base: Path, monkeypatch: pytest.MonkeyPatch, opened: str
+) -> None:
+    """A cleaner of /tmp removed the socket's folder, and another user put one of theirs in its place."""
+    monkeypatch.setattr(tempfile, "tempdir", str(base))
+    server = Embedded(base / ("long" * 30))
+    theirs = base / "parent" / "theirs"
+    theirs.mkdir(mode=0o700, parents=True)
+    {"the folder": theirs, "its parent": theirs.parent, "a link": theirs}[opened].chmod(0o700 if opened == "a link" else 0o777)
+    if opened == "a link":
+        theirs.symlink_to(theirs.rename(base / "real"))
+    server.folder.mkdir(mode=0o700)
+    (server.folder / "socket").write_bytes(os.fsencode(theirs / "redis.sock"))
+    try:
+        with impostor(theirs / "redis.sock"):
+            url = server.start_or_join()
+            assert "theirs" not in url, "a new folder is made for the socket"
+            where = Path((server.folder / "socket").read_text())
+            (server.folder / "socket").write_bytes(os.fsencode(theirs / "redis.sock"))
+            with pytest.raises(NoServer, match=r"is not joined: .* To end it, .*: redisq embedded stop --url"):
+                server.start_or_join()
+            assert "does not answer" in command("status", "--url", server.url).output
+            (server.folder / "socket").write_bytes(os.fsencode(where))
+            assert server.start_or_join() == url
+    finally:
+        server.stop()
+
+
+def test_connection_is_not_made_anew_to_a_socket_that_others_put_there(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(base))
+    server = Embedded(base / ("long" * 30))
+    app = RedisQ("bot", url=server.url, timeout=0.5)
+
+    @app.task
+    def hello(number: int) -> None: ...
+
+    async def call() -> None:
+        await hello.adelay(1)
+        hello.delay(2)
+        folder = Path((server.folder / "socket").read_text()).parent
+        server.stop()
+        folder.chmod(0o777)
+        with impostor(folder / "redis.sock"):
+            with pytest.raises(BrokerUnavailable, match=r"is not this user's alone: .* is open to others"):
+                await hello.adelay(3)
+            with pytest.raises(BrokerUnavailable, match=r"is not this user's alone: .* is open to others"):
+                hello.delay(4)
+        await app.aclose()
+
+    try:
+        asyncio.run(call())
+    finally:
+        app.close()
+        server.stop()
+
+
+@pytest.mark.parametrize("asked", ["status", "stop"])
+def test_server_in_a_folder_that_is_open_to_others_is_not_asked_and_not_ended(server: Embedded, app: RedisQ, asked: str) -> None:
+    delay(server)
+    server.folder.chmod(0o777)
+    try:
+        result = command(asked, "--url", server.url)
+        assert result.exit_code == 1
+        assert "is not this user's alone" in result.output, "the process number there may be another's"
+    finally:
+        server.folder.chmod(0o700)
+    assert server.status().running
 
 
 def test_a_link_to_a_folder_is_that_folder(server: Embedded, base: Path) -> None:
