@@ -10,10 +10,9 @@ from redisq.app.job import Job
 from redisq.app.settings import SendOptions, Settings, TaskOptions
 from redisq.broker.commands import GATED_BATCH, MAX_BATCH, Command, Enqueue, Enqueued, enqueue
 from redisq.broker.keys import GroupKeys, QueueKeys
+from redisq.codec.arrival import encode_call
 from redisq.codec.hints import Shape
-from redisq.codec.msgpack import decode, encode
-from redisq.codec.values import Flattener
-from redisq.errors import BrokerError, DecodeError, DuplicateJob, EncodeError, LaneFull, PartlyEnqueued
+from redisq.errors import BrokerError, DuplicateJob, LaneFull, PartlyEnqueued
 from redisq.message import Message, new_ids
 
 __all__ = ["Outbox"]
@@ -50,7 +49,7 @@ class Outbox:
     ) -> None:
         ids = new_ids(len(messages))
         ways = _ways(options, sends, settings)
-        bodies = [_encoded(message, shape, settings.max_bytes) for message in messages]
+        bodies = [encode_call(message, shape, settings.max_bytes) for message in messages]
         if gating:
             stored = [*_gated(ids, bodies, ways, messages, gating, keys.namespace)]
         else:
@@ -145,29 +144,3 @@ def _gated(
         told = told and at % GATED_BATCH != 0
         yield Enqueue(new, body, *way, descriptor, cap, dedupe, gating.definitions if descriptor and not told else None, group)
         told = told or bool(descriptor)
-
-
-def _encoded(message: Message, shape: Shape | None, max_bytes: int) -> bytes:
-    flattener = Flattener()
-    body = encode(message, max_bytes, flattener)
-    if flattener.lossy:
-        _check_return(message, body, shape, max_bytes)
-    return body
-
-
-def _check_return(message: Message, body: bytes, shape: Shape | None, max_bytes: int) -> None:
-    """Refuse an enum or dataclass that the handler's annotations would not bring back."""
-    sent = decode(body, max_bytes)
-    kwargs = message.kwargs or {}
-    advice = "annotate the handler's parameter with its class, or send plain values"
-    if shape is None:
-        raise EncodeError(f"task {message.task}: an enum or dataclass needs the handler's annotations; send plain values by name")
-    try:
-        args, named = shape.revive(sent.args, sent.kwargs or {})
-    except (DecodeError, TypeError) as error:
-        raise EncodeError(f"task {message.task}: {error}; {advice}") from None
-    for name, before, after in shape.compare(message.args, kwargs, args, named):
-        if type(before) is not type(after) or before != after:
-            raise EncodeError(
-                f"task {message.task}: argument {name} of type {type(before).__name__} would arrive otherwise; {advice}"
-            )

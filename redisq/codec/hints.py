@@ -1,32 +1,40 @@
-"""Bring enums, dataclasses and tuples back by the handler's annotations.
+"""Bring values of classes of their own back by the handler's annotations: enums, dataclasses, models, named tuples.
 
 They travel as plain values. The annotations of the function that gets them say what to build, so a message can never
-choose a class; and an argument that they would not bring back is refused where it is sent.
+choose a class; and an argument that they would not bring back is refused where it is sent (`arrival.py`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
 import types
 import typing
+from collections import abc, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
+from types import NoneType
 from typing import Any, Union, get_args, get_origin
+from uuid import UUID
 
+from redisq.codec.models import fields_of, is_model, library_builder, pydantic_builder
 from redisq.errors import DecodeError
 
 __all__ = ["Shape", "shape_of"]
 
 Build = Callable[[Any], Any]
 
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 
 class Shape:
     """The parameters of one handler: what its arguments have to be built from.
 
     Attributes:
+        names: Of the parameters that may be given by their place.
         plain: Nothing has to be built: arguments pass as they come.
         result: Builds what the handler returned out of its plain form.
     """
@@ -34,6 +42,7 @@ class Shape:
     def __init__(self, signature: inspect.Signature, hints: Mapping[str, Any]) -> None:
         self._signature = signature
         self._builds: dict[str, Build] = {}
+        self.names = [name for name, parameter in signature.parameters.items() if parameter.kind in _BY_PLACE]
         for name in signature.parameters:
             build = _builder(hints.get(name, Any))
             if build:
@@ -103,71 +112,217 @@ def _hints_of(annotated: Any, names: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _builder(hint: Any) -> Build | None:
-    """Return what makes a value of the annotation out of its plain form; None when there is nothing to do."""
+#: Types that arrive as they are.
+_PLAIN = (str, bool, int, float, bytes, list, dict, tuple, datetime, date, time, timedelta, Decimal, UUID)
+_LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable)
+_MAPS = (dict, abc.Mapping, abc.MutableMapping)
+#: Annotations that say nothing of the value but what is in their first argument.
+_WRAPPERS = tuple(
+    getattr(typing, name) for name in ("Annotated", "Required", "NotRequired", "Final", "ReadOnly") if hasattr(typing, name)
+)
+
+
+def _builder(hint: Any, within: tuple[Any, ...] = ()) -> Build | None:
+    """Return what makes a value of the annotation out of its plain form; None when there is nothing to do.
+
+    Args:
+        hint: The annotation.
+        within: Type aliases that are being read: one may hold itself.
+    """
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin is typing.Annotated:
-        return _builder(arguments[0])
+    if origin in _WRAPPERS:
+        return _builder(arguments[0], within)
+    if hasattr(hint, "__value__"):  # a type alias
+        return None if hint in within else _builder(hint.__value__, (*within, hint))
+    if isinstance(hint, typing.NewType):
+        return _builder(hint.__supertype__, within)
     if origin in (Union, types.UnionType):
-        return _union(arguments)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return lambda value: value if isinstance(value, hint) else hint(value)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _dataclass(hint)
-    if origin is tuple or hint is tuple:
-        return _tuple(arguments)
-    if origin in (list, Sequence, dict, Mapping):
-        each = _builder(arguments[-1])
-        return each and (_list(each) if len(arguments) == 1 else _dict(each))
+        return _union(arguments, within)
+    kind = origin or hint
+    if not isinstance(kind, type):
+        return None
+    if issubclass(kind, Enum):
+        return lambda value: value if isinstance(value, kind) else kind(value)
+    if build := library_builder(hint, kind):
+        return build
+    if is_model(kind):
+        return _fields(kind)
+    if typing.is_typeddict(kind):
+        return _typed_dict(kind)
+    if kind is tuple:
+        return _tuple(arguments, within)
+    if kind in _LISTS and len(arguments) == 1:
+        return _list(_builder(arguments[0], within))
+    if kind in _MAPS and len(arguments) == 2:
+        return _dict(_builder(arguments[0], within), _builder(arguments[1], within))
+    if issubclass(kind, _PLAIN) and kind not in _PLAIN:
+        return _subclass(kind, arguments, within)
     return None
 
 
-def _list(each: Build) -> Build:
-    return lambda value: [each(item) for item in value]
+def _want(kinds: type | tuple[type, ...], value: Any, name: str) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"want {name}")
 
 
-def _dict(each: Build) -> Build:
-    return lambda value: {key: each(item) for key, item in value.items()}
+def _list(each: Build | None) -> Build | None:
+    if each is None:
+        return None
+
+    def build(value: Any) -> Any:
+        _want((list, tuple), value, "a list")
+        items = [each(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+
+    return build
+
+
+def _dict(key: Build | None, each: Build | None) -> Build | None:
+    if key is None and each is None:
+        return None
+
+    def build(value: Any) -> Any:
+        _want(dict, value, "a map")
+        return {key(name) if key else name: each(item) if each else item for name, item in value.items()}
+
+    return build
 
 
 def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _union(choices: tuple[Any, ...]) -> Build | None:
-    """`X | None` is built as X; of a wider union the plain value passes, for nothing says which was meant."""
-    some = [choice for choice in choices if choice is not type(None)]
-    build = _builder(some[0]) if len(some) == 1 else None
-    return build and (lambda value: None if value is None else build(value))
+def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
+    """Build the first of the choices that the value fits; a value that is of one of the plain choices passes.
+
+    Where nothing says which was meant, the sender compares what would arrive, and refuses it.
+    """
+    some = [choice for choice in choices if choice is not NoneType]
+    models = [choice for choice in some if isinstance(choice, type) and library_builder(choice, choice)]
+    models = [model for model in models if hasattr(model, "model_validate")]
+    # Of its own models pydantic knows best which it is.
+    builds = [pydantic_builder(*models)] if len(models) > 1 else []
+    plain: list[type] = []
+    for choice in some:
+        if len(models) > 1 and choice in models:
+            continue
+        build = _builder(choice, within)
+        if build:
+            builds.append(build)
+        elif (kinds := _kinds(choice)) is None:
+            return None
+        else:
+            plain += kinds
+    if not builds:
+        return None
+
+    def build_one(value: Any) -> Any:
+        if (value is None and len(some) < len(choices)) or type(value) in plain:
+            return value
+        if len(builds) == 1:
+            return builds[0](value)
+        for build in builds:
+            with suppress(Exception):
+                return build(value)
+        raise TypeError("fits none of the classes")
+
+    return build_one
 
 
-def _tuple(arguments: tuple[Any, ...]) -> Build:
+def _kinds(choice: Any) -> tuple[type, ...] | None:
+    """Return the types of the plain values that an annotation allows; None: it allows any."""
+    origin = get_origin(choice)
+    if origin is typing.Literal:
+        return tuple(type(value) for value in get_args(choice))
+    kind = origin or choice
+    if not isinstance(kind, type) or kind is object:
+        return None
+    if kind is float:
+        return (float, int)
+    return tuple(plain for plain in _PLAIN if plain is kind or (kind not in _PLAIN and issubclass(plain, kind)))
+
+
+def _tuple(arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Build:
     if not arguments or arguments[-1] is Ellipsis:
-        each = _builder(arguments[0]) if arguments else None
-        return lambda value: tuple(each(item) for item in value) if each else tuple(value)
-    builds = [_builder(argument) for argument in arguments]
+        each = _builder(arguments[0], within) if arguments else None
 
-    def build(value: Any) -> Any:
+        def build(value: Any) -> Any:
+            _want((list, tuple), value, "a tuple")
+            return tuple(each(item) for item in value) if each else tuple(value)
+
+        return build
+    builds = [_builder(argument, within) for argument in arguments]
+
+    def build_each(value: Any) -> Any:
+        _want((list, tuple), value, "a tuple")
         return tuple(make(item) if make else item for make, item in zip(builds, value, strict=True))
 
-    return build
+    return build_each
 
 
-def _dataclass(kind: type) -> Build:
-    # Hints are read when first needed: a dataclass may hold its own kind.
-    builds: dict[str, Build | None] = {}
+def _builders_of(kind: type) -> Callable[[], Mapping[str, Build]]:
+    """Return how to find what builds a class's fields. It is found when first needed: a class may hold its own kind."""
+    found: dict[str, Build] = {}
+    names: list[Any] = []
+
+    def read() -> Mapping[str, Build]:
+        if not names:
+            names.append(vars(sys.modules.get(kind.__module__, typing)))
+            found.update({name: make for name, hint in _hints_of(kind, names[0]).items() if (make := _builder(hint))})
+        return found
+
+    return read
+
+
+def _fields(kind: type) -> Build:
+    builders = _builders_of(kind)
 
     def build(value: Any) -> Any:
         if isinstance(value, kind):
             return value
-        if not isinstance(value, dict):
-            raise TypeError(f"want a map for {kind.__name__}")
-        if not builds:
-            builds.update({name: _builder(hint) for name, hint in _hints_of(kind, vars(sys.modules[kind.__module__])).items()})
-        fields = {}
-        for name, item in value.items():
-            make = builds.get(name)
-            fields[name] = make(item) if make else item
-        return kind(**fields)
+        _want(dict, value, f"a map for {kind.__name__}")
+        named = {given: name for name, given in fields_of(kind).items()}
+        builds = builders()
+        return kind(**{given: make(item) if (make := builds.get(named.get(given, ""))) else item for given, item in value.items()})
+
+    return build
+
+
+def _typed_dict(kind: type) -> Build:
+    builders = _builders_of(kind)
+
+    def build(value: Any) -> Any:
+        _want(dict, value, f"a map for {kind.__name__}")
+        builds = builders()
+        return {name: make(item) if (make := builds.get(name)) else item for name, item in value.items()}
+
+    return build
+
+
+def _subclass(kind: type, arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
+    """Build a value of a subclass of a plain type by calling the class with the plain value."""
+    if issubclass(kind, defaultdict):
+        return None  # its function does not travel
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return _named_tuple(kind)
+    inner: Build | None = None
+    if issubclass(kind, dict) and len(arguments) == 2:
+        inner = _dict(_builder(arguments[0], within), _builder(arguments[1], within))
+    elif issubclass(kind, list) and len(arguments) == 1:
+        inner = _list(_builder(arguments[0], within))
+    make: Build = kind
+    return lambda value: value if isinstance(value, kind) else make(inner(value) if inner else value)
+
+
+def _named_tuple(kind: Any) -> Build:
+    builders = _builders_of(kind)
+
+    def build(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        _want((list, tuple), value, f"a list for {kind.__name__}")
+        builds = builders()
+        makes = [builds.get(name) for name in kind._fields[: len(value)]]
+        return kind(*[make(item) if make else item for make, item in zip(makes, value, strict=True)])
 
     return build

@@ -33,6 +33,8 @@ _SIZED = {
     0xDA: (2, 0),
     0xDB: (4, 0),
 }
+# Head byte of an extension type -> bytes between it and the type's number, which is 7 for a tuple.
+_TUPLE_AFTER = {0xD4: 0, 0xD5: 0, 0xD6: 0, 0xD7: 0, 0xD8: 0, 0xC7: 1, 0xC8: 2, 0xC9: 4}
 # Head byte -> (bytes of the count that follows, values for each counted).
 _COUNTED = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
@@ -45,6 +47,8 @@ def check_limits(body: bytes, max_bytes: int = MAX_BYTES) -> None:
     """
     if len(body) > max_bytes:
         raise MessageTooLarge(f"{len(body)} bytes, more than {max_bytes}: keep large things elsewhere and send where they are")
+    if len(body) <= MAX_DEPTH:
+        return
     # The usual message holds so few bytes that could begin a list or a map that it cannot be too deep; text that is not
     # ASCII has such bytes too, so more than that only means: look closely.
     if len(body) > MAX_ELEMENTS or len(body.translate(None, _NOT_CONTAINER)) > MAX_DEPTH:
@@ -68,6 +72,10 @@ def _walk(body: bytes) -> None:
             children = head & 0x0F
         elif head <= 0xBF:
             at += head & 0x1F
+        elif head in _TUPLE_AFTER and body[at + _TUPLE_AFTER[head] : at + _TUPLE_AFTER[head] + 1] == b"\x07":
+            # A tuple: what is in it is looked at as if it stood here.
+            at += _TUPLE_AFTER[head] + 1
+            children = 1
         elif head in _FIXED:
             at += _FIXED[head]
         elif head in _SIZED:

@@ -1,19 +1,20 @@
 """Wire format v1: a msgpack array `[1, task, args, kwargs]`; kwargs is nil when there are none.
 
-Plain values travel as msgpack has them: nil, booleans, integers of 64 bits, floats, text, bytes, lists, maps; six more
+Plain values travel as msgpack has them: nil, booleans, integers of 64 bits, floats, text, bytes, lists, maps; seven more
 of the standard library as extension types (`values.py`). Nothing else: no message can make a reader import or build
 anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
 from msgpack import unpackb as _unpackb
 
 from redisq.codec.limits import MAX_BYTES, check_limits
-from redisq.codec.values import Flattener, build, map_builder
+from redisq.codec.values import AS_DATETIME, Flattener, build, map_builder, map_with_plain_keys, refuse_lookalikes
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, NewerMessage
 from redisq.message import Message
 
@@ -21,22 +22,29 @@ __all__ = ["VERSION", "decode", "decode_value", "encode", "encode_value"]
 
 VERSION = 1
 
-# msgpack's own timestamp, extension type -1, which writers in other languages may use.
-_AS_DATETIME = 3
-_TRAVELS = "send plain values, bytes, datetime, date, time, timedelta, Decimal, UUID, Enum or a dataclass"
+_TRAVELS = (
+    "send plain values, bytes, tuples, datetime, date, time, timedelta, Decimal, UUID,"
+    " or what an annotation brings back: Enum, NamedTuple, dataclass, pydantic, msgspec or attrs models"
+)
 
 
-def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | None = None) -> bytes:
+def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | None = None, names: Sequence[str] = ()) -> bytes:
     """Return the message's bytes.
+
+    Args:
+        message: The call.
+        max_bytes: How large it may be.
+        flatten: Makes plain what msgpack does not know; it notes what it met.
+        names: Of the handler's parameters that are given by their place, for errors.
 
     Raises:
         EncodeError: An argument is of a type that does not travel; names the task and the argument.
         MessageTooLarge: Too many bytes, levels or elements.
     """
     try:
-        packed = _packed((VERSION, message.task, message.args, message.kwargs or None), flatten or Flattener())
+        packed = _packed([VERSION, message.task, [*message.args], message.kwargs or None], flatten or Flattener())
     except Exception as error:  # a dataclass may run any code when it is looked at
-        raise EncodeError(f"task {message.task}: {_culprit(message)}") from error
+        raise EncodeError(f"task {message.task}: {_culprit(message, names)}") from error
     try:
         check_limits(packed, max_bytes)
     except MessageTooLarge as error:
@@ -44,29 +52,33 @@ def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | No
     return packed
 
 
-def encode_value(value: Any) -> bytes:
+def encode_value(value: Any, flatten: Flattener | None = None) -> bytes:
     """Return the bytes of one value, e.g. a result.
 
     Raises:
         EncodeError: It does not travel.
     """
     try:
-        return _packed(value, Flattener())
+        return _packed(value, flatten or Flattener())
     except Exception as error:  # as above
-        why = f"{error}; " if isinstance(error, DecodeError) else ""
+        why = f"{error}; " if type(error) in (TypeError, DecodeError) else ""
         raise EncodeError(f"a value of type {type(value).__name__} cannot travel ({why}{_TRAVELS})") from error
 
 
 def _packed(value: Any, flatten: Flattener) -> bytes:
-    packed: bytes = msgpack.packb(value, default=flatten)
-    if flatten.extended:
-        decode_value(packed, len(packed))  # as a key of a map such a value is refused where it arrives, so it must not leave
+    # Of the exact types: what is of a subclass goes through `flatten` as well.
+    packed: bytes = msgpack.packb(value, default=flatten, strict_types=True)
+    refuse_lookalikes(packed, value)
+    if flatten.extended or flatten.lossy:
+        # As a key of a map such a value may be refused where it arrives: then it must not leave.
+        _unpackb(packed, strict_map_key=False, ext_hook=build, timestamp=AS_DATETIME, object_pairs_hook=map_with_plain_keys)
     return packed
 
 
-def _culprit(message: Message) -> str:
+def _culprit(message: Message, names: Sequence[str]) -> str:
     """Say which argument does not travel; its type and place, never its value."""
-    named = [(f"argument {place}", value) for place, value in enumerate(message.args)]
+    places = [*names, *range(len(names), len(message.args))]
+    named = [(f"argument {place}", value) for place, value in zip(places, message.args, strict=False)]
     named += [(f"argument {name}=", value) for name, value in (message.kwargs or {}).items()]
     for name, value in named:
         try:
@@ -85,7 +97,7 @@ def decode_value(raw: bytes, max_bytes: int = MAX_BYTES) -> Any:
     """
     try:
         check_limits(raw, max_bytes)
-        return _unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=_AS_DATETIME, object_pairs_hook=map_builder(raw))
+        return _unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=AS_DATETIME, object_pairs_hook=map_builder(raw))
     except DecodeError:
         raise
     except Exception as error:  # noqa: BLE001 - msgpack raises half a dozen types; each means the same here

@@ -1,27 +1,33 @@
 """Values beyond msgpack's own that travel, as a closed set of extension types.
 
-A reader builds nothing but these six plain values of the standard library; any other extension type is refused. Enums
-and dataclasses travel as their plain values, and the handler's annotations bring them back (`hints.py`): nothing in a
-message names a class.
+A reader builds nothing but these plain values of the standard library; any other extension type is refused. What is of
+another class (an enum, a dataclass, a subclass of `dict`) travels as its plain value, and the handler's annotations bring
+it back (`hints.py`): nothing in a message names a class.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from types import NoneType
 from typing import Any
 from uuid import UUID
 
 import msgpack
 
+from redisq.codec.limits import MAX_DEPTH
+from redisq.codec.models import is_model, plain_form
 from redisq.errors import DecodeError
 
-__all__ = ["EXTENSIONS", "Flattener", "build", "map_builder"]
+__all__ = ["AS_DATETIME", "EXTENSIONS", "Flattener", "build", "map_builder", "map_with_plain_keys", "refuse_lookalikes"]
 
 _MICROSECOND = timedelta(microseconds=1)
+
+#: How msgpack's own timestamp is read, extension type -1, which writers in other languages may use.
+AS_DATETIME = 3
 
 #: Code -> what it is and how its bytes read.
 EXTENSIONS: dict[int, str] = {
@@ -31,6 +37,7 @@ EXTENSIONS: dict[int, str] = {
     4: "timedelta, decimal text of whole microseconds",
     5: "Decimal, decimal text",
     6: "UUID, 16 bytes",
+    7: "tuple, a MessagePack array",
 }
 
 
@@ -38,15 +45,13 @@ class Flattener:
     """Makes values that msgpack packs out of those that it does not know.
 
     Attributes:
-        lossy: An enum or a dataclass was among them: what arrives is its plain value, unless an annotation brings it back.
+        lossy: What arrives of a value among them is plain, unless an annotation brings it back.
         extended: A value of an extension type was among them.
     """
 
-    __slots__ = ("extended", "lossy")
-
-    def __init__(self) -> None:
-        self.lossy = False
-        self.extended = False
+    lossy = False
+    extended = False
+    _depth = 0
 
     def __call__(self, value: Any) -> Any:
         """Return a plain form of the value.
@@ -54,14 +59,65 @@ class Flattener:
         Raises:
             TypeError: It does not travel.
         """
-        if isinstance(value, Enum):
+        kind = type(value)
+        if kind is tuple:
+            return self._tuple(value)
+        if kind not in _EXTENDED:
             self.lossy = True
-            return value.value
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            self.lossy = True
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+            plain = _plain(value)
+            return plain if type(plain) in _PACKED else self(plain)
         self.extended = True
         return _extension(value)
+
+    def _tuple(self, value: tuple[Any, ...]) -> msgpack.ExtType:
+        self.extended = True
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise TypeError(f"nested more than {MAX_DEPTH} levels deep")
+        packed = msgpack.packb([*value], default=self, strict_types=True)
+        self._depth -= 1
+        return msgpack.ExtType(_TUPLE, packed)
+
+
+_TUPLE = 7
+_EXTENDED = frozenset((datetime, date, time, timedelta, Decimal, UUID))
+#: What msgpack packs by itself.
+_PACKED = frozenset((NoneType, bool, int, float, str, bytes, list, dict, msgpack.ExtType))
+
+
+def _plain(value: Any) -> Any:
+    """Return the plain value that stands for one of a class of its own.
+
+    Raises:
+        TypeError: None does.
+    """
+    if isinstance(value, Enum):
+        return value.value
+    if is_model(type(value)):
+        return plain_form(value)
+    kind = type(value)
+    if kind is not int:
+        # Subclasses, without what they do otherwise.
+        for base, plain in _SUBCLASSES.items():
+            if isinstance(value, base):
+                return plain(value)
+        if isinstance(value, tuple(_EXTENDED)):
+            return _extension(value)
+    if kind is int:
+        raise TypeError("integers of more than 64 bits cannot travel")
+    raise TypeError(f"{kind.__name__} cannot travel")
+
+
+#: How a value of a subclass becomes one of the plain type.
+_SUBCLASSES: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    dict: lambda value: dict(dict.items(value)),
+    list: lambda value: [*list.__iter__(value)],
+    tuple: lambda value: [*tuple.__iter__(value)],
+}
 
 
 def _extension(value: Any) -> msgpack.ExtType:
@@ -70,15 +126,49 @@ def _extension(value: Any) -> msgpack.ExtType:
     if isinstance(value, date):
         return msgpack.ExtType(2, value.isoformat().encode())
     if isinstance(value, time):
+        if value.tzinfo is not None and value.utcoffset() is None:
+            raise TypeError("a time in a zone whose offset depends on the date cannot travel: send a datetime")
         return msgpack.ExtType(3, value.isoformat().encode())
     if isinstance(value, timedelta):
         return msgpack.ExtType(4, str(value // _MICROSECOND).encode())
     if isinstance(value, Decimal):
         return msgpack.ExtType(5, str(value).encode())
-    if isinstance(value, UUID):
-        return msgpack.ExtType(6, value.bytes)
-    raise TypeError(f"{type(value).__name__} cannot travel")
+    return msgpack.ExtType(6, value.bytes)
 
+
+# Bytes that can begin what msgpack packs without asking for its type: bin 8/16/32, or a value of an extension type.
+_BINARY = re.compile(rb"[\xc4-\xc9\xd4-\xd8]")
+_NOT_BINARY = bytes(byte for byte in range(256) if not (0xC4 <= byte <= 0xC9 or 0xD4 <= byte <= 0xD8))
+_FEW = 64
+
+
+def refuse_lookalikes(packed: bytes, value: Any) -> None:
+    """Refuse values that msgpack packs, and that arrive as another type: a `bytearray` as bytes.
+
+    Args:
+        packed: The bytes of the value; those of most have none of these in them.
+        value: What was packed.
+
+    Raises:
+        TypeError: One is in the value.
+    """
+    # The search is faster on few bytes.
+    if not (_BINARY.search(packed) if len(packed) <= _FEW else packed.translate(None, _NOT_BINARY)):
+        return
+    found = [value]
+    while found:
+        one = found.pop()
+        kind = type(one)
+        if kind is dict:
+            found += one
+            found += one.values()
+        elif kind is list or kind is tuple:
+            found += one
+        elif kind in _LOOKALIKES:
+            raise TypeError(f"{kind.__name__} cannot travel" + (": send bytes()" if kind in (bytearray, memoryview) else ""))
+
+
+_LOOKALIKES = frozenset((bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp))
 
 # Bytes that can begin a value of an extension type: ext 8/16/32, fixext 1/2/4/8/16.
 _NOT_EXTENSION = bytes(byte for byte in range(256) if not (0xC7 <= byte <= 0xC9 or 0xD4 <= byte <= 0xD8))
@@ -90,10 +180,15 @@ def map_builder(raw: bytes) -> Callable[[list[tuple[Any, Any]]], dict[Any, Any]]
     A sender can choose values of extension types so that all have one hash. A map with n such keys takes n * n comparisons:
     380 kB took a minute. Python hashes text and bytes with a secret of the process, and few numbers of 64 bits share a hash.
     """
-    return _map_with_plain_keys if raw.translate(None, _NOT_EXTENSION) else None
+    return map_with_plain_keys if raw.translate(None, _NOT_EXTENSION) else None
 
 
-def _map_with_plain_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
+def map_with_plain_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return a map.
+
+    Raises:
+        DecodeError: A key is of another type than text, numbers, bytes and None.
+    """
     for key, _ in items:
         if key is not None and type(key) not in (str, int, bytes, float, bool):
             raise DecodeError(f"a map has a key of type {type(key).__name__}: keys are text, numbers or bytes")
@@ -121,6 +216,18 @@ def build(code: int, data: bytes) -> Any:
                 return Decimal(data.decode("ascii"))
             case 6:
                 return UUID(bytes=data)
+            case 7:
+                return _built_tuple(data)
     except (ValueError, ArithmeticError) as error:
         raise DecodeError(f"extension type {code}: {type(error).__name__}") from None
     raise DecodeError(f"extension type {code} is not one of this wire format")
+
+
+def _built_tuple(data: bytes) -> tuple[Any, ...]:
+    """Return a tuple. How deep tuples are nested, and how much is in them, `check_limits` has looked at before."""
+    items = msgpack.unpackb(
+        data, strict_map_key=False, ext_hook=build, timestamp=AS_DATETIME, object_pairs_hook=map_with_plain_keys
+    )
+    if type(items) is not list:
+        raise DecodeError("extension type 7: no array")
+    return tuple(items)

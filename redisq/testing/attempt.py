@@ -151,7 +151,7 @@ class Attempt:
 
     def _success(self, call: Call) -> Settlement:
         try:
-            return after_success(call.task.definition, self._delivery, call.returned, self._app.settings.max_bytes)
+            return after_success(call.task, self._delivery, call.returned, self._app.settings.max_bytes)
         except (EncodeError, MessageTooLarge) as error:
             self.error = error
             return done(self._delivery)

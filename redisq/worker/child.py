@@ -159,7 +159,7 @@ def _serve(
         refused = after_refusal(task, delivery, error, blame, max_bytes, random)
         return [*refused, refused.text] if refused else _failed(task, delivery, error)
     try:
-        return [*after_success(task.definition, delivery, returned, max_bytes), ""]
+        return [*after_success(task, delivery, returned, max_bytes), ""]
     except (EncodeError, MessageTooLarge) as error:
         return [*done(delivery), f"done, its result is not kept: {error}"]
 

@@ -47,7 +47,7 @@ class Judge:
 
     def _success(self, held: Held, task: Task[..., Any], returned: Any) -> Settlement:
         try:
-            return after_success(task.definition, held.delivery, returned, self._max_bytes)
+            return after_success(task, held.delivery, returned, self._max_bytes)
         except (EncodeError, MessageTooLarge) as error:
             # The handler did its work; running it again would not mend this.
             self._log.error("Task %s[%s] is done, its result is not kept: %s", task.name, held.delivery.id, error)

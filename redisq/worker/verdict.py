@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from redisq.app.settings import TaskOptions
+from redisq.app.task import Task
 from redisq.backoff import Backoff
 from redisq.broker.commands import Settlement
+from redisq.codec.arrival import encode_result
 from redisq.codec.limits import check_limits
-from redisq.codec.msgpack import encode_value
 from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry, WrongArguments
 from redisq.message import Delivery
 from redisq.redact import error_text
@@ -38,18 +39,19 @@ _CRASH = Backoff(first=2.0, cap=60.0)
 _PARK = Backoff(first=5.0, cap=300.0)
 
 
-def after_success(options: TaskOptions, delivery: Delivery, returned: Any, max_bytes: int) -> Settlement:
+def after_success(task: Task[..., Any], delivery: Delivery, returned: Any, max_bytes: int) -> Settlement:
     """Done, with the result where the task keeps it.
 
     Raises:
-        EncodeError: The result cannot travel.
+        EncodeError: The result cannot travel, or would arrive as something else.
         MessageTooLarge: It has too many bytes.
     """
-    if options.result_ttl is None:
+    ttl = task.definition.result_ttl
+    if ttl is None:
         return done(delivery)
-    result = encode_value(returned)
+    result = encode_result(task.name, returned, task.shape)
     check_limits(result, max_bytes)
-    return Settlement("result", delivery.id, delivery.fence, _microseconds(options.result_ttl), "none", result)
+    return Settlement("result", delivery.id, delivery.fence, _microseconds(ttl), "none", result)
 
 
 def done(delivery: Delivery) -> Settlement:

@@ -175,11 +175,11 @@ def test_a_task_without_a_queue_goes_to_the_apps_own(app: RedisQ) -> None:
 
 
 def test_an_argument_that_cannot_travel_is_named_and_nothing_is_sent(app: RedisQ) -> None:
-    with pytest.raises(EncodeError, match="task answer: argument 1 of type object: object cannot travel"):
+    with pytest.raises(EncodeError, match="task answer: argument text of type object: object cannot travel"):
         app.tasks["answer"].delay_many([(1, "fine"), (2, object())])
     with pytest.raises(EncodeError, match="argument loud= of type set"):
         app.tasks["answer"].delay(1, "a", loud={1})
-    with pytest.raises(EncodeError, match="argument 0 of type int"):
+    with pytest.raises(EncodeError, match="argument chat_id of type int"):
         app.tasks["answer"].delay(2**64, "too large")
     assert app.connector.execute(commands.inspect(app.keys("chat_api"))).waiting == 0
 

@@ -191,7 +191,7 @@ def test_arguments_and_results_travel(call: Call) -> None:
 @every_caller
 def test_what_cannot_travel_fails(call: Call) -> None:
     with sandbox(app, eager=True):
-        with pytest.raises(EncodeError, match="argument 0 of type object"):
+        with pytest.raises(EncodeError, match="argument text of type object"):
             call("answer", object())
         with pytest.raises(ArgumentsError):
             call("answer", "too", "many")

@@ -1,0 +1,467 @@
+"""An argument arrives as what it is, equal and of the same type, or `delay` refuses it and says what to do."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import attrs
+import freezegun
+import msgpack
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
+
+from redisq import RedisQ
+from redisq.codec.arrival import encode_call, encode_result
+from redisq.codec.hints import shape_of
+from redisq.codec.limits import MAX_BYTES
+from redisq.codec.msgpack import decode, decode_value
+from redisq.codec.same import first_change
+from redisq.errors import DecodeError, EncodeError, MessageTooLarge
+from redisq.message import Message
+from redisq.testing import sandbox
+
+
+class Mood(enum.Enum):
+    GOOD = "good"
+    PAIR = (1, 2)
+
+
+class Text(enum.StrEnum):
+    A = "a"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Flags(enum.IntFlag):
+    ONE = 1
+    TWO = 2
+
+
+class Pair(NamedTuple):
+    one: int
+    mood: Mood = Mood.GOOD
+
+
+class Name(str):
+    __slots__ = ()
+
+
+class Tagged(str):
+    tag = ""
+
+
+class Count(int):
+    pass
+
+
+class Ratio(float):
+    pass
+
+
+class Raw(bytes):
+    pass
+
+
+class Settings(dict[str, Any]):
+    pass
+
+
+class Items(list[Any]):
+    pass
+
+
+class Point(tuple[int, ...]):
+    __slots__ = ()
+
+
+class Stamp(datetime):
+    pass
+
+
+class Key(UUID):
+    pass
+
+
+@dataclass
+class Question:
+    text: str
+    mood: Mood = Mood.GOOD
+    anything: Any = None
+    follow: list[Question] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Unequal:
+    number: int
+
+
+class Model(pydantic.BaseModel):
+    number: int
+    when: datetime | None = None
+    moods: set[Text] = set()
+    inner: Model | None = None
+
+
+class Aliased(pydantic.BaseModel):
+    chat_id: int = pydantic.Field(alias="chatId")
+    one: int = pydantic.Field(validation_alias="eins")
+    two: int = pydantic.Field(2, serialization_alias="zwei")
+
+
+class Strict(pydantic.BaseModel, strict=True):
+    when: datetime
+    pair: tuple[int, str]
+
+
+class Cat(pydantic.BaseModel):
+    kind: Literal["cat"] = "cat"
+    name: str
+
+
+class Dog(pydantic.BaseModel):
+    kind: Literal["dog"] = "dog"
+    name: str
+
+
+class Ids(pydantic.RootModel[list[int]]):
+    pass
+
+
+class Struct(msgspec.Struct):
+    number: int
+    when: datetime | None = None
+    mood: Text = Text.A
+    pair: tuple[int, int] = (1, 2)
+
+
+class Started(msgspec.Struct, tag=True, rename="camel"):
+    chat_id: int
+
+
+class Stopped(msgspec.Struct, tag=True, array_like=True):
+    chat_id: int
+
+
+@attrs.define
+class Attrs:
+    number: int = attrs.field(validator=attrs.validators.instance_of(int))
+    _hidden: Mood = Mood.GOOD
+    again: Attrs | None = None
+
+
+class Update(TypedDict):
+    mood: Mood
+    question: NotRequired[Question]
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Box(Generic[T]):
+    value: T
+
+
+UserId = NewType("UserId", Count)
+OptionalMood = Optional[Mood]  # noqa: UP045 - as older code has it
+
+NAIVE = datetime.fromisoformat("2026-01-02")
+MODEL = Model(number=1, when=datetime(2026, 1, 2, tzinfo=UTC), moods={Text.A}, inner=Model(number=2))
+
+
+def arrive(value: Any, hint: Any = None) -> Any:
+    """Return what a handler gets that has this annotation for its parameter."""
+
+    def handler(value): ...  # type: ignore[no-untyped-def]
+
+    if hint is not None:
+        handler.__annotations__["value"] = hint
+    shape = shape_of(handler)
+    body = encode_call(Message("t", (value,), None), shape, MAX_BYTES)
+    sent = decode(body)
+    by_name, _ = shape.revive(sent.args, sent.kwargs or {})
+    return by_name[0]
+
+
+PLAIN: list[Any] = [
+    None, True, 1, 1.5, float("nan"), "a", "dziękuję", "Hallå", "שלום", b"a", [1], {"a": 1},
+    {1: "a", b"b": None, None: 1.5, False: 2},
+    (), (1, (2, [(3,)])), {"a": (1, {"b": ()})}, [()] * 3, NAIVE, date(2026, 1, 2), time(1, 2, tzinfo=UTC),
+    timedelta(1),     Decimal("1.50"), Decimal("nan"), UUID(int=1), (UUID(int=1), Decimal(1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=repr)
+def test_plain_values_arrive_without_an_annotation(value: Any) -> None:
+    assert first_change(value, arrive(value)) is None
+
+
+#: Values that no annotation-less parameter gets as they are: each with the annotations that bring them back.
+ANNOTATED: list[tuple[Any, list[Any]]] = [
+    (Mood.GOOD, [Mood, Mood | None, OptionalMood, Mood | int, Mood | Level]),
+    (Mood.PAIR, [Mood]),
+    (Text.A, [Text, Text | int]),
+    (Level.HIGH, [Level, Level | Mood, Level | str]),
+    (Flags.ONE | Flags.TWO, [Flags]),
+    ([Text.A], [list[Text], Sequence[Text], list[Text | None]]),
+    ((Text.A, 1), [tuple[Text, int]]),
+    ((Text.A, Text.A), [tuple[Text, ...], Sequence[Text]]),
+    ({Text.A: 1}, [dict[Text, int], Mapping[Text, int]]),
+    ({Mood.GOOD: Level.HIGH}, [dict[Mood, Level]]),
+    (Pair(1), [Pair, Pair | None, Pair | str]),
+    ([Pair(1), Pair(2, Mood.PAIR)], [list[Pair]]),
+    (Name("a"), [Name, Name | None]),
+    (Count(1), [Count, UserId]),
+    (Ratio(1.5), [Ratio]),
+    (Raw(b"a"), [Raw]),
+    (Settings(a=1), [Settings]),
+    (Items([1]), [Items]),
+    (Point((1, 2)), [Point]),
+    (OrderedDict(b=1, a=2), [OrderedDict, OrderedDict[str, int]]),
+    (OrderedDict(a=Text.A), [OrderedDict[str, Text]]),
+    (Counter("aab"), [Counter, Counter[str]]),
+    (Question("a", follow=[Question("b", Mood.PAIR)]), [Question, Question | None, Question | Attrs]),
+    (Unequal(1), [Unequal]),
+    (Box(1), [Box, Box[int]]),
+    (MODEL, [Model, Model | None, Model | Cat, Cat | Model, Model | Text, Question | Model]),
+    ([MODEL, Model(number=3)], [list[Model], Sequence[Model], list[Model | Cat]]),
+    ({"a": MODEL}, [dict[str, Model], Mapping[str, Model | None]]),
+    (Aliased(chatId=1, eins=2), [Aliased]),
+    (Strict(when=NAIVE, pair=(1, "a")), [Strict]),
+    ([Cat(name="a"), Dog(name="b")], [list[Cat | Dog], list[Dog | Cat | None]]),
+    (Ids([1, 2]), [Ids]),
+    (Struct(1, NAIVE, pair=(3, 4)), [Struct, Struct | None, Struct | int]),
+    ([Started(1), Stopped(2)], [list[Started | Stopped]]),
+    (Attrs(1, Mood.PAIR, Attrs(2)), [Attrs, Attrs | None, Attrs | Question]),
+    ({"mood": Mood.GOOD, "question": Question("a")}, [Update, Update | None]),
+    ([{"mood": Mood.GOOD}], [list[Update]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "hint"), [(value, hint) for value, hints in ANNOTATED for hint in hints], ids=repr)
+def test_values_of_other_classes_arrive_by_their_annotation(value: Any, hint: Any) -> None:
+    assert first_change(value, arrive(value, hint)) is None
+
+
+@pytest.mark.parametrize("value", [value for value, _ in ANNOTATED], ids=repr)
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value], lambda value: ({"a": value},)])
+def test_without_an_annotation_they_are_refused(value: Any, wrap: Callable[[Any], Any]) -> None:
+    for hint in (None, Any, object, "NoSuchName", Literal["a"]):
+        with pytest.raises(
+            EncodeError, match=r"task t: argument value of type \w+ would arrive as \w+: (annotate the parameter|send)"
+        ):
+            arrive(wrap(value), hint)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (Text.A, str), (Text.A, str | Text), (Level.HIGH, int), (Level.HIGH, float), (Pair(1), tuple), (Pair(1), tuple[int, Mood]),
+        (OrderedDict(a=1), dict[str, int]), (defaultdict(list, a=[1]), defaultdict[str, list[int]]),
+        (defaultdict(list), None), (bytearray(b"a"), None), (memoryview(b"a"), None), ([bytearray(b"a")], None),
+        (Question("a", anything=bytearray(b"a")), Question), (msgpack.Timestamp(1), None), (msgpack.ExtType(1, b""), None),
+        (deque([1]), None), ({1}, None), (frozenset([1]), None), (1j, None), (object(), None), (2**64, None),
+        (Stamp.fromisoformat("2026-01-02"), Stamp), (Stamp.fromisoformat("2026-01-02"), None),
+        (Key(int=1), UUID), (time(1, tzinfo=ZoneInfo("Europe/Berlin")), None),
+        ({Text.A: 1}, dict[str, int]), ({(1, 2): 1}, dict[tuple[int, int], int]), ({UUID(int=1): 1}, dict[UUID, int]),
+        ({Mood.PAIR: 1}, dict[Mood, int]), ({Pair(1): 1}, dict[Pair, int]), ({memoryview(b"a"): 1}, None),
+        ({date(2026, 1, 2): 1}, None),
+        (Question("a", anything=Text.A), Question), (Question, None), (Model, None), (Model | int, None),
+        (MODEL, dict), (MODEL, Question), (MODEL, Model | dict[str, Any]), (Struct(1), Model), (Attrs(1), Question),
+        (Mood.GOOD, Mood | str), (Model(number=1), int | str),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_values_that_would_change_are_refused_with_the_parameters_name(value: Any, hint: Any) -> None:
+    with pytest.raises(EncodeError, match=r"task t: argument value\b"):
+        arrive(value, hint)
+
+
+def test_what_a_subclass_holds_beside_its_plain_value_is_not_lost_in_silence() -> None:
+    plain = Tagged("a")
+    assert type(arrive(plain, Tagged)) is Tagged
+    plain.tag = "lost"
+    with pytest.raises(EncodeError, match=r"argument value of type Tagged would not arrive as it is: send str\(\)"):
+        arrive(plain, Tagged)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "says"),
+    [
+        (
+            Text.A,
+            None,
+            "argument value of type Text would arrive as str: annotate the parameter value with Text, or send its .value",
+        ),
+        (OrderedDict(a=1), None, "annotate the parameter value with OrderedDict, or send dict() of it"),
+        (defaultdict(list), defaultdict[str, list[int]], "of type defaultdict would arrive as dict: send dict() of it"),
+        (Pair(1), None, "annotate the parameter value with Pair, or send tuple() of it"),
+        (MODEL, None, "annotate the parameter value with Model, or send plain values"),
+        (bytearray(b"a"), None, "bytearray cannot travel: send bytes()"),
+        ({(1, 2): 1}, None, "a map has a key of type tuple: keys are text, numbers or bytes"),
+    ],
+)
+def test_the_error_says_what_to_do(value: Any, hint: Any, says: str) -> None:
+    with pytest.raises(EncodeError) as refused:
+        arrive(value, hint)
+    assert says in str(refused.value)
+
+
+def test_sent_by_name_the_place_is_named() -> None:
+    with pytest.raises(
+        EncodeError, match="argument 1 of type Text would arrive as str, since the handler's annotations are not here"
+    ):
+        encode_call(Message("t", (1, Text.A), None), None, MAX_BYTES)
+    with pytest.raises(EncodeError, match="argument mood of type Mood would arrive as str"):
+        encode_call(Message("t", (), {"mood": Mood.GOOD}), None, MAX_BYTES)
+    assert decode(encode_call(Message("t", ((1, 2),), {"a": "b"}), None, MAX_BYTES)) == Message("t", [(1, 2)], {"a": "b"})
+
+
+def test_plain_forms_sent_by_name_are_built_by_the_librarys_validation() -> None:
+    def handler(model: Model, struct: Struct, attr: Attrs) -> None: ...
+
+    args, _ = shape_of(handler).revive([{"number": 1, "when": "2026-01-02T00:00:00Z"}, {"number": 2}, {"number": 3}], {})
+    assert list(args) == [Model(number=1, when=datetime(2026, 1, 2, tzinfo=UTC)), Struct(2), Attrs(3)]
+
+
+def test_a_frozen_clock_changes_nothing() -> None:
+    with freezegun.freeze_time("2026-01-02"):
+        assert arrive([datetime.now(UTC), date.today()]) == [datetime(2026, 1, 2, tzinfo=UTC), date(2026, 1, 2)]  # noqa: DTZ011
+        encode_call(Message("t", (datetime.now(UTC),), None), None, MAX_BYTES)
+
+
+def test_type_aliases_are_looked_into() -> None:
+    assert type(arrive([Text.A], TypeAliasType("Texts", list[Text]))[0]) is Text
+
+
+# -- any value ----------------------------------------------------------------
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.binary().map(bytearray), st.decimals(),
+    st.datetimes(timezones=st.none() | st.timezones()), st.dates(), st.times(timezones=st.none() | st.timezones()),
+    st.timedeltas(), st.uuids(), st.sampled_from([Mood.GOOD, Mood.PAIR, Text.A, Level.HIGH, Flags.ONE, Pair(1)]),
+    st.sampled_from([MODEL, Struct(1), Attrs(1), Question("a"), Unequal(1)]), st.text().map(Name), st.integers().map(Count),
+    st.floats().map(Ratio), st.binary().map(Raw), st.text().map(Tagged), st.uuids().map(lambda key: Key(int=key.int)),
+)  # fmt: skip
+KEYS = st.one_of(
+    st.text(), st.integers(), st.binary(), st.booleans(), st.none(), st.floats(), st.uuids(), st.dates(), st.tuples(st.integers()),
+    st.sampled_from([Mood.GOOD, Text.A, Level.HIGH, Pair(1)]), st.text().map(Name),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.lists(inner, max_size=4).map(tuple), st.lists(inner, max_size=4).map(Items),
+        st.dictionaries(KEYS, inner, max_size=4), st.dictionaries(KEYS, inner, max_size=4).map(OrderedDict),
+        st.dictionaries(KEYS, inner, max_size=4).map(lambda found: defaultdict(list, found)),
+        st.builds(Question, st.text(), anything=inner), st.builds(Box, inner), st.builds(Pair, inner),
+    ),
+    max_leaves=8,
+)  # fmt: skip
+HINTS = st.sampled_from([None, Any, *[hint for _, hints in ANNOTATED for hint in hints]])
+
+
+@given(VALUES, HINTS)
+def test_any_value_arrives_as_it_is_or_is_refused(value: Any, hint: Any) -> None:
+    try:
+        back = arrive(value, hint)
+    except EncodeError as refused:
+        assert str(refused).startswith("task t: argument ")  # noqa: PT017
+    except DecodeError as error:
+        # A plain value that does not fit the annotation: the worker puts it aside.
+        assert "argument value" in str(error)  # noqa: PT017
+        assert hint not in (None, Any)
+    else:
+        if hint in (None, Any):
+            assert first_change(value, back) is None
+
+
+@given(VALUES)
+def test_any_result_arrives_as_it_is_or_is_refused(value: Any) -> None:
+    def handler(): ...  # type: ignore[no-untyped-def]
+
+    try:
+        body = encode_result("t", value, shape_of(handler))
+    except EncodeError:
+        return
+    assert first_change(value, decode_value(body)) is None
+
+
+# -- from end to end ----------------------------------------------------------
+
+
+def test_handlers_get_models_and_callers_get_their_results() -> None:
+    app = RedisQ("bot")
+
+    @app.task(result_ttl=60)
+    def answer(model: Model, structs: list[Struct], *more: Attrs, **others: Pair) -> dict[str, Model | Cat]:
+        assert type(structs[0]) is Struct
+        assert type(more[0]) is Attrs
+        assert type(others["pair"]) is Pair
+        return {"model": model, "cat": Cat(name="a")}
+
+    with sandbox(app) as box:
+        job = answer.delay(MODEL, [Struct(1)], Attrs(1), pair=Pair(1))
+        assert box.drain().done == 1
+        assert job.get(timeout=0) == {"model": MODEL, "cat": Cat(name="a")}
+
+
+def test_a_result_that_would_change_is_refused() -> None:
+    app = RedisQ("bot")
+
+    @app.task(result_ttl=60)
+    def answer(): ...  # type: ignore[no-untyped-def]
+
+    def result_of(value: Any) -> None:
+        encode_result(answer.name, value, answer.shape)
+
+    with pytest.raises(
+        EncodeError, match="task answer: the result of type Text would arrive as str: annotate the return value with Text"
+    ):
+        result_of(Text.A)
+    with pytest.raises(EncodeError, match="task answer: the result of type Model would arrive as dict"):
+        result_of([MODEL])
+    result_of((1, "a"))
+
+
+# -- tuples on the wire -------------------------------------------------------
+
+
+def test_the_bytes_of_a_tuple() -> None:
+    assert encode_call(Message("t", ((1, "a"),), None), None, MAX_BYTES).hex(" ") == "94 01 a1 74 91 d6 07 92 01 a1 61 c0"
+
+
+def test_tuples_count_as_levels_and_their_items_as_elements() -> None:
+    deep: Any = ()
+    for _ in range(65):
+        deep = (deep,)
+    with pytest.raises((EncodeError, MessageTooLarge), match="nested more than 64"):
+        arrive(deep)
+    raw = b"\x90"
+    for _ in range(64):
+        raw = msgpack.packb(msgpack.ExtType(7, b"\x91" + raw))
+    with pytest.raises(DecodeError, match="MessageTooLarge: nested more than 64"):
+        decode_value(raw)
+    with pytest.raises(MessageTooLarge, match="more than 100000 elements"):
+        arrive([(1, 2, 3)] * 30_000)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x01", b"\x80", b"\x90\x90", b"\x91", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\x81\xd5\x07\x91\x01\x01"]
+)
+def test_tuples_that_do_not_read_are_errors(data: bytes) -> None:
+    with pytest.raises(DecodeError, match=r"extension type|not msgpack|key of type|elements"):
+        decode_value(msgpack.packb([msgpack.ExtType(7, data)]))
