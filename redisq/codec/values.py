@@ -8,7 +8,7 @@ it back (`hints.py`): nothing in a message names a class.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -155,19 +155,24 @@ def refuse_lookalikes(packed: bytes, value: Any) -> None:
     # The search is faster on few bytes.
     if not (_BINARY.search(packed) if len(packed) <= _FEW else packed.translate(None, _NOT_BINARY)):
         return
-    found = [value]
-    while found:
-        one = found.pop()
-        kind = type(one)
-        if kind is dict:
-            found += one
-            found += one.values()
-        elif kind is list or kind is tuple:
-            found += one
+    _look_into((value,))
+
+
+def _look_into(values: Iterable[Any]) -> None:
+    for value in values:
+        kind = type(value)
+        if kind in _SCALARS:
+            continue
+        if kind is list or kind is tuple:
+            _look_into(value)
+        elif kind is dict:
+            _look_into(value)
+            _look_into(value.values())
         elif kind in _LOOKALIKES:
             raise TypeError(f"{kind.__name__} cannot travel" + (": send bytes()" if kind in (bytearray, memoryview) else ""))
 
 
+_SCALARS = frozenset((str, int, NoneType, bool, float, bytes))
 _LOOKALIKES = frozenset((bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp))
 
 # Bytes that can begin a value of an extension type: ext 8/16/32, fixext 1/2/4/8/16.

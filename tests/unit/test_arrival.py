@@ -205,7 +205,7 @@ PLAIN: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", PLAIN, ids=repr)
+@pytest.mark.parametrize("value", PLAIN)
 def test_plain_values_arrive_without_an_annotation(value: Any) -> None:
     assert first_change(value, arrive(value)) is None
 
@@ -252,12 +252,12 @@ ANNOTATED: list[tuple[Any, list[Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "hint"), [(value, hint) for value, hints in ANNOTATED for hint in hints], ids=repr)
+@pytest.mark.parametrize(("value", "hint"), [(value, hint) for value, hints in ANNOTATED for hint in hints])
 def test_values_of_other_classes_arrive_by_their_annotation(value: Any, hint: Any) -> None:
     assert first_change(value, arrive(value, hint)) is None
 
 
-@pytest.mark.parametrize("value", [value for value, _ in ANNOTATED], ids=repr)
+@pytest.mark.parametrize("value", [value for value, _ in ANNOTATED])
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value], lambda value: ({"a": value},)])
 def test_without_an_annotation_they_are_refused(value: Any, wrap: Callable[[Any], Any]) -> None:
     for hint in (None, Any, object, "NoSuchName", Literal["a"]):
@@ -284,7 +284,6 @@ def test_without_an_annotation_they_are_refused(value: Any, wrap: Callable[[Any]
         (MODEL, dict), (MODEL, Question), (MODEL, Model | dict[str, Any]), (Struct(1), Model), (Attrs(1), Question),
         (Mood.GOOD, Mood | str), (Model(number=1), int | str),
     ],
-    ids=repr,
 )  # fmt: skip
 def test_values_that_would_change_are_refused_with_the_parameters_name(value: Any, hint: Any) -> None:
     with pytest.raises(EncodeError, match=r"task t: argument value\b"):

@@ -296,7 +296,7 @@ def test_a_call_by_name_needs_no_code(app: RedisQ) -> None:
     assert sorted(seen, key=lambda call: call[0]) == [(1, "a", None), (2, "b", None), (3, "c", Question("d"))]
     with pytest.raises(
         EncodeError,
-        match="argument 0 of type Mood would arrive as str, since the handler's annotations are not here: send its .value",
+        match=r"argument 0 of type Mood would arrive as str, since the handler's annotations are not here",
     ):
         other.send("answer", (Mood.GOOD,))
     with pytest.raises(ConfigError, match="countdwn"):
