@@ -49,6 +49,7 @@ class Meta(NamedTuple):
         reason: One word on why it waits or died, e.g. `failed`, `exhausted`, `crashed`, `unknown_task`.
         text: The error, in words.
         expires: When it is dropped if it was not leased by then, in microseconds since the epoch; 0: never.
+        requeues: How often a consumer of the kombu transport put it back on purpose.
     """
 
     attempt: int = 1
@@ -57,6 +58,7 @@ class Meta(NamedTuple):
     reason: str = ""
     text: str = ""
     expires: int = 0
+    requeues: int = 0
 
 
 PLAIN = Meta()
@@ -76,6 +78,7 @@ def parse_meta(raw: bytes) -> Meta:
         fields.get("reason", ""),
         text,
         numbers.get("expires", 0),
+        numbers.get("requeues", 0),
     )
 
 

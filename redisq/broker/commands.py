@@ -26,6 +26,7 @@ __all__ = [
     "Found",
     "Outcome",
     "QueueView",
+    "Restored",
     "Row",
     "Settlement",
     "begin",
@@ -155,10 +156,24 @@ class Claimed(NamedTuple):
     Attributes:
         deliveries: What was leased, in order.
         next_due: Seconds until the queue has something to do; 0 for at once, None when nothing is known.
+        dead: The messages that the claim made dead letters. Their meta has the reason; a large body may be left out.
     """
 
     deliveries: list[Delivery]
     next_due: float | None
+    dead: Sequence[Delivery] = ()
+
+
+class Restored(NamedTuple):
+    """The answer of `restore`.
+
+    Attributes:
+        stale: The ids that were refused.
+        dead: The ids of the messages that are dead letters now.
+    """
+
+    stale: list[str]
+    dead: list[str]
 
 
 class Settlement(NamedTuple):
@@ -321,13 +336,14 @@ def delete(keys: QueueKeys, *, if_empty: bool = False) -> Command[int]:
     return Command("delete", keys, (int(if_empty),), _first_number, numbered=True)
 
 
-def restore(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, limit: int = 0) -> Command[list[str]]:
-    """Give back leases, to their place in the queue. With a limit it counts, and a message given back so often is dead.
+def restore(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, limit: int = 0, age: int = 0) -> Command[Restored]:
+    """Give back leases, to their place in the queue. With a limit it counts as a requeue.
 
-    A late ack still counts until somebody else has the message. Gives the stale ids.
+    A message is dead after so many requeues, once `age` microseconds have passed since the first. A late ack still counts
+    until somebody else has the message.
     """
     flat = [value for pair in leases for value in pair]
-    return Command("restore", keys, (limit, *flat), _texts, numbered=True)
+    return Command("restore", keys, (limit, age, *flat), _restored, numbered=True)
 
 
 def wake(keys: QueueKeys) -> Command[None]:
@@ -452,11 +468,21 @@ def _enqueued(reply: Any) -> Enqueued:
 
 def _claimed(reply: Any) -> Claimed:
     fence = int(reply[0])
+    dead: Sequence[Delivery] = ()
+    if len(reply) % 3 == 0:
+        rows = reply[-1]
+        dead = [Delivery(_text(rows[at]), fence, rows[at + 1], parse_meta(rows[at + 2])) for at in range(0, len(rows), 3)]
     deliveries = [
         Delivery(reply[at].decode(), fence, reply[at + 1], parse_meta(reply[at + 2]) if reply[at + 2] else PLAIN)
-        for at in range(2, len(reply), 3)
+        for at in range(2, len(reply) - bool(dead), 3)
     ]
-    return Claimed(deliveries, int(reply[1]) / 1_000_000 if reply[1] else None)
+    return Claimed(deliveries, int(reply[1]) / 1_000_000 if reply[1] else None, dead)
+
+
+def _restored(reply: Any) -> Restored:
+    ids = _texts(reply)
+    at = ids.index(" ") if " " in ids else len(ids)
+    return Restored(ids[:at], ids[at + 1 :])
 
 
 def _verdicts(reply: Any) -> dict[str, str]:

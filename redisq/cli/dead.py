@@ -45,8 +45,8 @@ def dead() -> None:
 def list_(target: Target, limit: int, offset: int, as_json: bool) -> None:
     """List dead letters, one queue after the other, the oldest first.
 
-    With --json: {"total", "dead": [{"id", "queue", "task", "attempt", "crashes", "parks", "reason", "error", "size",
-    "age"}]}. "total" is the number in all these queues, "age" the seconds since it died, "size" is in bytes.
+    With --json: {"total", "dead": [{"id", "queue", "task", "attempt", "crashes", "parks", "requeues", "reason", "error",
+    "size", "age"}]}. "total" is the number in all these queues, "age" the seconds since it died, "size" is in bytes.
     """
     now, page, total = target.ask(dead_letters(target.queues(), offset=offset, limit=limit))
     letters = [

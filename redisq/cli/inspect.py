@@ -30,8 +30,8 @@ def inspect(target: Target, job: str, show_args: bool, as_json: bool) -> None:
     Without -Q, all queues are looked through. The exit code is 1 when none of them has it.
 
     With --json: {"id", "queue", "state", "position", "task", "lane", "lane_position", "lane_holder", "limits", "waits_at",
-    "attempt", "crashes", "parks", "reason", "error", "worker", "due", "age", "lease", "size", "progress", "unreadable",
-    "args_count", "kwargs_count"}, and "args" and "kwargs" with --show-args. "progress" is what the handler said last:
+    "attempt", "crashes", "parks", "requeues", "reason", "error", "worker", "due", "age", "lease", "size", "progress",
+    "unreadable", "args_count", "kwargs_count"}, and "args" and "kwargs" with --show-args. "progress" is what the handler said last:
     {"done", "total", "note", "attempt"}. "due" and "lease" are the seconds until then, "age" those since it waits or is
     dead, "size" is in bytes, "lane_position" is its place in its lane, "lane_holder" the job that was started there and has
     not ended, "waits_at" the limit that holds it, or its lane, back; what does not apply is null. "state" is waiting,

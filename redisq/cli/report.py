@@ -14,9 +14,9 @@ from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import Place, finished, places
 from redisq.cli.output import print_fields, span
 from redisq.cli.target import Target
-from redisq.codec.envelope import unpack
 from redisq.codec.limits import MAX_BYTES
 from redisq.codec.msgpack import decode
+from redisq.codec.summary import of_celery
 from redisq.errors import DecodeError, MessageTooLarge
 from redisq.message import Message, Meta
 from redisq.redact import MAX_TEXT, redacted, shown
@@ -55,6 +55,7 @@ def letter(keys: QueueKeys, id: str, body: bytes, meta: Meta, max_bytes: int = M
         "attempt": meta.attempt,
         "crashes": meta.crashes,
         "parks": meta.parks,
+        "requeues": meta.requeues,
         "reason": shown(meta.reason) or None,
         "error": shown(meta.text, MAX_TEXT) or None,
         "size": len(body),
@@ -134,18 +135,4 @@ def _read(body: bytes, max_bytes: int) -> Message | str:
     try:
         return decode(body, max_bytes)
     except (DecodeError, MessageTooLarge) as error:
-        return _of_celery(body) or str(error)
-
-
-def _of_celery(body: bytes) -> Message | None:
-    """The task that a message of the kombu transport names, with the arguments as Celery wrote them for people."""
-    try:
-        headers = unpack(body).get("headers")
-    except DecodeError:
-        return None
-    task = headers.get("task") if isinstance(headers, dict) else None
-    if not isinstance(headers, dict) or not isinstance(task, str):
-        return None
-    # The body may be in any serializer, and some of them run code: never read here.
-    told = {"args": headers.get("argsrepr"), "kwargs": headers.get("kwargsrepr"), "id": headers.get("id")}
-    return Message(task, (), {name: text for name, text in told.items() if isinstance(text, str)})
+        return of_celery(body) or str(error)

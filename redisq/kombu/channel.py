@@ -332,7 +332,7 @@ class Channel(virtual.Channel):
             mark(raw, held.delivery, tag)
             message = self.Message(raw, channel=self)
         except _UNREADABLE as error:
-            _log.error("Message %s of queue %s cannot be read, it is a dead letter now: %s", held.delivery.id, held.queue, error)
+            _log.error("Message %s of queue %s cannot be read: %s", held.delivery.id, held.queue, error)
             self._session.keeper.end(held, "undecodable")
             return None
         if no_ack:

@@ -25,6 +25,7 @@ from redisq.broker.connection import BLOCK_SECONDS, Server
 from redisq.broker.connector import Connector
 from redisq.broker.forks import after_fork
 from redisq.broker.keys import QueueKeys
+from redisq.codec.summary import dead_letter
 from redisq.errors import BrokerError, BrokerUnavailable
 from redisq.kombu.fanout import Fanout
 from redisq.kombu.held import Held
@@ -223,10 +224,11 @@ class Consumer:
 
     def _call(self, keys: QueueKeys, limit: int) -> Command[Claimed]:
         options = self._options
-        return claim(keys, worker=self._worker, limit=limit, lease=options.lease_us, max_crashes=options.delivery_limit)
+        return claim(keys, worker=self._worker, limit=limit, lease=options.lease_us, max_crashes=options.most_deliveries)
 
     def _claimed(self, subscription: Subscription, limit: int, result: Claimed) -> None:
         keys = self._names.queue(subscription.queue)
+        self._say_dead(subscription.queue, result)
         held = [Held(subscription.queue, keys, delivery) for delivery in result.deliveries]
         if held:
             self._keeper.hold(held)
@@ -246,7 +248,11 @@ class Consumer:
             BrokerError: Redis refused, or is away.
         """
         keys = self._names.queue(queue)
-        while not (answer := self._connector.execute(self._call(keys, 1))).deliveries:
+        while True:
+            answer = self._connector.execute(self._call(keys, 1))
+            self._say_dead(queue, answer)
+            if answer.deliveries:
+                break
             # What was first had expired, and more is there.
             if answer.next_due != 0:
                 return None
@@ -254,6 +260,10 @@ class Consumer:
         held = Held(queue, keys, deliveries[0])
         self._keeper.hold((held,))
         return held
+
+    def _say_dead(self, queue: str, claimed: Claimed) -> None:
+        for each in claimed.dead:
+            self._log.warning("%s", dead_letter(queue, each, each.meta.reason, each.meta.text))
 
     # Blocking calls
 

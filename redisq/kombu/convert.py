@@ -87,7 +87,7 @@ def mark(message: dict[str, Any], delivery: Delivery, tag: str) -> None:
     info = properties.get("delivery_info")
     if not isinstance(info, dict):
         info = properties["delivery_info"] = {}
-    again = delivery.meta.crashes + delivery.meta.parks
+    again = delivery.meta.crashes + delivery.meta.parks + delivery.meta.requeues
     if again:
         info["redelivered"] = True
         info["delivery_count"] = again

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from redisq.broker.commands import MAX_BATCH, Command, Settlement, restore, settle
+from redisq.broker.commands import MAX_BATCH, Command, Restored, Settlement, restore, settle
 from redisq.broker.connection import Server
 from redisq.broker.connector import Connector, Patience
 from redisq.broker.forks import after_fork
 from redisq.broker.keys import QueueKeys
 from redisq.broker.leases import renew
+from redisq.codec.summary import dead_letter
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable
 from redisq.kombu.held import Held
 from redisq.troubles import Troubles
@@ -31,14 +32,26 @@ _AGAIN = 0.5
 _GATHER = 0.005
 #: Seconds that `close` tries to send what is left.
 _LAST_TRY = 1.0
+#: Why a message that was requeued is a dead letter.
+_TOO_OFTEN = "it was requeued too often, see the transport option delivery_limit"
+#: Endings by a settlement that makes no dead letter.
+_NOT_DEAD = ("ack", "release")
 
 
 class Ending(NamedTuple):
-    """How one held message ends: `ack`, `dead` or `restore` (back to its place), which may count against a limit."""
+    """How one held message ends.
+
+    Attributes:
+        held: The message.
+        how: `ack`, `release`, `restore` (back to its place), or the reason of a dead letter.
+        limit: For `restore`: it counts as a requeue, and after so many the message may be a dead letter; 0: it is free.
+        age: For `restore`: microseconds since the first requeue before it may be one.
+    """
 
     held: Held
     how: str
     limit: int = 0
+    age: int = 0
 
 
 class Keeper:
@@ -98,12 +111,12 @@ class Keeper:
                     self._thread = threading.Thread(target=self._run, name="redisq-kombu-keeper", daemon=True)
                     self._thread.start()
 
-    def end(self, held: Held, how: str, limit: int = 0) -> None:
-        """A message ended. Told to Redis within milliseconds, by the thread, or by whoever goes there first."""
+    def end(self, held: Held, how: str, limit: int = 0, age: int = 0) -> None:
+        """A message ended, see `Ending`. Told to Redis within milliseconds, by the thread, or by whoever goes there first."""
         if held.tag in self._foreign:
             return
         with self._lock:
-            self._endings.append(Ending(held, how, limit))
+            self._endings.append(Ending(held, how, limit, age))
             first = len(self._endings) == 1
         if self._closed:
             # Acknowledged after its channel was closed, and so given back: the ack still counts.
@@ -171,9 +184,20 @@ class Keeper:
                 continue
             if isinstance(result, BrokerError):
                 self._log.error("Redis refused to settle %d messages, they run again later: %s", len(some), result)
+            else:
+                self._say_dead(some, result)
             for ending in some:
                 self._held.pop(ending.held.tag, None)
         return left
+
+    def _say_dead(self, endings: Sequence[Ending], result: Sequence[str] | Restored) -> None:
+        for ending in endings:
+            ident = ending.held.delivery.id
+            if isinstance(result, Restored):
+                if ident in result.dead:
+                    self._log.warning("%s", dead_letter(ending.held.queue, ending.held.delivery, "delivery_limit", _TOO_OFTEN))
+            elif ending.how not in _NOT_DEAD and ident not in result:
+                self._log.warning("%s", dead_letter(ending.held.queue, ending.held.delivery, ending.how, ""))
 
     def close(self) -> None:
         """Stop the thread and its renewals; send what is left, within about a second."""
@@ -236,17 +260,17 @@ class Keeper:
 
 
 def _batches(endings: Sequence[Ending]) -> list[tuple[Command[Any], list[Ending]]]:
-    by_call: dict[tuple[QueueKeys, str, int], list[Ending]] = {}
+    by_call: dict[tuple[QueueKeys, str, int, int], list[Ending]] = {}
     for ending in endings:
         kind = "restore" if ending.how == "restore" else "settle"
-        by_call.setdefault((ending.held.keys, kind, ending.limit), []).append(ending)
+        by_call.setdefault((ending.held.keys, kind, ending.limit, ending.age), []).append(ending)
     batches: list[tuple[Command[Any], list[Ending]]] = []
-    for (keys, kind, limit), all_ in by_call.items():
+    for (keys, kind, limit, age), all_ in by_call.items():
         for at in range(0, len(all_), MAX_BATCH):
             some = all_[at : at + MAX_BATCH]
             if kind == "restore":
                 command: Command[Any] = restore(
-                    keys, [(each.held.delivery.id, each.held.delivery.fence) for each in some], limit=limit
+                    keys, [(each.held.delivery.id, each.held.delivery.fence) for each in some], limit=limit, age=age
                 )
             else:
                 command = settle(keys, [_settlement(each) for each in some])

@@ -49,6 +49,9 @@ _OURS = (
 
 #: Seconds. Renewed every third of it.
 _LEASE = 30.0
+#: A message may come back so often, and be requeued for so many seconds, where the program says nothing. `Reject(requeue=True)`
+#: comes back within milliseconds: a count alone would end what waits for a service that is down.
+_DELIVERIES, _REQUEUES = 20, 86400.0
 #: As for redisq's own workers: docs/decisions/0002.
 _SHORTEST = 3.0
 #: 180 days, in seconds: what a step of priority is worth. Strict, in practice.
@@ -63,7 +66,8 @@ class Options:
 
     Attributes:
         lease: A consumer that dies gives its messages back after this; renewed while it lives.
-        delivery_limit: A message that came back so often, unsettled or requeued, becomes a dead letter.
+        delivery_limit: A message whose consumer died so often, or that was requeued so often, becomes a dead letter. None: 20,
+            and requeues make it one only when they have gone on for a day.
         higher_priority_first: 255 before 0. False, as in the stock transport: 0 before 255.
         priority_step: What one step of priority is worth. The default is strict, small ones let low priorities pass in time.
         batch: Messages that one trip to Redis brings at most, where the prefetch count allows it.
@@ -74,7 +78,7 @@ class Options:
     """
 
     lease: float = _LEASE
-    delivery_limit: int = 20
+    delivery_limit: int | None = None
     higher_priority_first: bool = False
     priority_step: float = _STRICT
     batch: int = 100
@@ -87,7 +91,12 @@ class Options:
     def __post_init__(self) -> None:
         if not self.lease >= _SHORTEST:
             raise ConfigError(f"lease={self.lease!r}: want {_SHORTEST:g} s or more")
-        if self.delivery_limit < 1 or not 1 <= self.batch <= 1000 or self.fanout_max_length < 1 or not self.fanout_max_age >= 1:
+        if (
+            (self.delivery_limit is not None and self.delivery_limit < 1)
+            or not 1 <= self.batch <= 1000
+            or self.fanout_max_length < 1
+            or not self.fanout_max_age >= 1
+        ):
             raise ConfigError("delivery_limit, batch (up to 1000), fanout_max_length and fanout_max_age: want 1 or more")
         if self.queue_order_strategy not in ("round_robin", "priority", "sorted"):
             raise ConfigError(f"queue_order_strategy={self.queue_order_strategy!r}: want round_robin, priority or sorted")
@@ -120,6 +129,16 @@ class Options:
             elif name not in _ELSEWHERE and name not in _OURS:
                 _note(f"transport option {name} is unknown to redisq://")
         return cls(**ours)
+
+    @property
+    def most_deliveries(self) -> int:
+        """How often a message may come back."""
+        return _DELIVERIES if self.delivery_limit is None else self.delivery_limit
+
+    @property
+    def requeue_age_us(self) -> int:
+        """Microseconds since its first requeue before a message may be a dead letter for its requeues."""
+        return round(_REQUEUES * 1_000_000) if self.delivery_limit is None else 0
 
     @property
     def lease_us(self) -> int:

@@ -42,14 +42,18 @@ class QoS(virtual.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Put back to its place in its queue, which counts against the delivery limit; or make it a dead letter."""
-        self._end(delivery_tag, "restore" if requeue else "rejected", self.channel.options.delivery_limit if requeue else 0)
+        if requeue:
+            options = self.channel.options
+            self._end(delivery_tag, "restore", options.most_deliveries, options.requeue_age_us)
+        else:
+            self._end(delivery_tag, "rejected")
         # Whoever looks next, from here, has to find it so.
         self._keeper.flush()
 
-    def _end(self, delivery_tag: str, how: str, limit: int = 0) -> None:
+    def _end(self, delivery_tag: str, how: str, limit: int = 0, age: int = 0) -> None:
         held = self._leases.pop(delivery_tag, None)
         if held is not None:
-            self._keeper.end(held, how, limit)
+            self._keeper.end(held, how, limit, age)
         if delivery_tag in self._delivered:
             self._quick_ack(delivery_tag)
 

@@ -21,6 +21,7 @@ from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
 from redisq.cancelling import end_tasks
+from redisq.codec.summary import dead_letter
 from redisq.errors import BrokerError
 from redisq.troubles import Troubles
 from redisq.worker.held import Held
@@ -283,7 +284,11 @@ class Consumer:
             return
         if self._troubles:
             self._troubles.over(CLAIM.format(keys.queue))
-        deliveries, next_due = result
+        deliveries, next_due, dead = result
+        for each in dead:
+            self._log.warning("%s", dead_letter(keys.queue, each, each.meta.reason, each.meta.text))
+            if self._observers.watch_ends:
+                self._observers.buried(keys, each)
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
         self._empty[keys] = len(deliveries) < limit and next_due != 0
@@ -309,6 +314,9 @@ class Consumer:
         self._held.difference_update([ended.held for ended in batch.ended])
         for ended in batch.ended:
             held, then = ended.held, ended.held.then
+            end = ended.settlement
+            if end.op == "dead" and end.id not in result:
+                self._log.warning("%s", dead_letter(batch.keys.queue, held.delivery, end.reason, str(end.text), held.task))
             if then and not held.over and held.delivery.id not in result:
                 held.then, held.leased = None, False
                 self._held.add(held)

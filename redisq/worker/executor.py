@@ -259,7 +259,7 @@ class Executor:
         elif line and settlement.op != "dead":
             self._log.warning("Task %s[%s] %s: %s", run.task.name, run.held.delivery.id, settlement.op, line)
         elif line:
-            self._log.error("Task %s[%s] is a dead letter: %s", run.task.name, run.held.delivery.id, line)
+            self._log.error("Task %s[%s] failed, not tried again: %s", run.task.name, run.held.delivery.id, line)
         self._settle(run, settlement)
 
     async def _run(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

@@ -100,6 +100,6 @@ class Judge:
             )  # fmt: skip
         else:
             self._log.error(
-                "Task %s[%s] failed, attempt %d of %d, now a dead letter: %s%s",
+                "Task %s[%s] failed, attempt %d of %d, not tried again: %s%s",
                 task.name, held.delivery.id, attempt, attempts, error_text(error), where,
             )  # fmt: skip

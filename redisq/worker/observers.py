@@ -10,6 +10,7 @@ from redisq.app.hooks import Hook, Hooks
 from redisq.app.middleware import End
 from redisq.broker.commands import Settlement
 from redisq.broker.keys import QueueKeys
+from redisq.codec.summary import task_of
 from redisq.message import Delivery
 from redisq.worker.held import Held
 from redisq.worker.refusals import refusal_of
@@ -86,6 +87,11 @@ class Observers:
             self._tell("limited", self._hooks.limited, end)
         elif end.op == "dead":
             self._tell("dead", self._hooks.dead, end)
+
+    def buried(self, keys: QueueKeys, delivery: Delivery) -> None:
+        """A claim found this message dead: its worker died too often, or it expired, or its body is gone."""
+        task, meta = task_of(delivery), delivery.meta
+        self._tell("dead", self._hooks.dead, End(delivery.id, keys.queue, task, meta.attempt, "dead", meta.reason, meta.text))
 
     def lost(self, held: Held) -> None:
         """Its lease is another's, or nobody's; told once."""

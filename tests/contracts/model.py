@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from redisq.broker.commands import MAX_BATCH, SUSPECT, Claimed, Enqueue, Enqueued, Found, QueueView, Settlement
+from redisq.broker.commands import MAX_BATCH, SUSPECT, Claimed, Enqueue, Enqueued, Found, QueueView, Restored, Settlement
 from redisq.message import Delivery, Meta
 from redisq.states import State
 from tests.clock import START
@@ -44,6 +44,8 @@ class Entry:
     attempt: int = 1
     crashes: int = 0
     parks: int = 0
+    requeues: int = 0
+    since: int | None = None
     reason: str = ""
     text: str | None = None
     lease: Lease | None = None
@@ -53,12 +55,13 @@ class Entry:
         parts = [f"attempt={self.attempt}"] if self.attempt > 1 else []
         parts += [f"{name}={value}" for name, value in (("crashes", self.crashes), ("parks", self.parks)) if value]
         parts += [f"score={self.place}"] if self.place is not None else []
+        parts += [f"requeues={self.requeues} since={self.since}"] if self.requeues else []
         parts += [f"reason={self.reason}"] if self.reason else []
         parts += [f"text={self.text}"] if self.text is not None else []
         return " ".join(parts)
 
     def meta(self) -> Meta:
-        return Meta(self.attempt, self.crashes, self.parks, self.reason, self.text or "")
+        return Meta(self.attempt, self.crashes, self.parks, self.reason, self.text or "", requeues=self.requeues)
 
     def die(self, now: int, reason: str, text: str) -> None:
         self.state, self.score, self.reason, self.text, self.lease = State.DEAD, now, reason, text, None
@@ -155,10 +158,14 @@ class Model:
         answer = self._recall(caller, number)
         if answer is not None:
             fence = int(answer[0])
-            held = [self.entries[ident] for ident in answer[1:] if ident in self.entries]
+            cut = answer.index(" ") if " " in answer else len(answer)
+            held = [self.entries[ident] for ident in answer[1:cut] if ident in self.entries]
             held = [entry for entry in held if entry.lease and entry.lease.fence == fence and not entry.lease.taken_back]
-            return self._claimed(fence, held, self._next_due(self._grace()))
+            dead = [self.entries[ident] for ident in answer[cut + 1 :] if ident in self.entries]
+            dead = [entry for entry in dead if entry.state is State.DEAD]
+            return self._claimed(fence, held, self._next_due(self._grace()), dead)
         self._open()
+        dead: list[Entry] = []
         self.lease = lease
         for state in (State.DELAYED, State.RETRY):
             for entry in self.among(state)[:SWEEP]:
@@ -169,6 +176,7 @@ class Model:
             for entry in self.among(State.PROCESSING)[:SWEEP]:
                 if entry.score <= self.now:
                     self._take_back(entry, max_crashes, suspect)
+                    dead += [entry] if entry.state is State.DEAD else []
         fence = self._ticks(1)
         given: list[Entry] = []
         aside = 0
@@ -176,6 +184,7 @@ class Model:
             if entry.body is None:
                 self.stats["dlq_messages"] += 1
                 entry.die(self.now, "body_missing", f"the message has no body in {self.prefix}:messages")
+                dead.append(entry)
             elif entry.crashes >= suspect and apart == 0:
                 aside += 1
                 self.stats["parked"] += 1
@@ -188,8 +197,9 @@ class Model:
         next_due = self._next_due(self.grace)
         self.wake |= self._leasable() or (next_due is not None and len(given) == limit)
         self._close()
-        self.ledger[caller] = number, [str(fence), *(entry.id for entry in given)]
-        return self._claimed(fence, given, next_due)
+        buried = [" ", *(entry.id for entry in dead)] if dead else []
+        self.ledger[caller] = number, [str(fence), *(entry.id for entry in given), *buried]
+        return self._claimed(fence, given, next_due, dead)
 
     def _take_back(self, entry: Entry, max_crashes: int, suspect: int) -> None:
         assert entry.lease
@@ -208,9 +218,11 @@ class Model:
             self.stats["released"] += waited
             entry.state, entry.score, entry.lease.taken_back = State.WAITING, entry.place, True
 
-    def _claimed(self, fence: int, entries: list[Entry], next_due: int | None) -> Claimed:
-        deliveries = [Delivery(entry.id, fence, entry.body or b"", entry.meta()) for entry in entries]
-        return Claimed(deliveries, None if next_due is None else next_due / 1_000_000)
+    def _claimed(self, fence: int, entries: list[Entry], next_due: int | None, dead: list[Entry]) -> Claimed:
+        deliveries, buried = (
+            [Delivery(entry.id, fence, entry.body or b"", entry.meta()) for entry in some] for some in (entries, dead)
+        )
+        return Claimed(deliveries, None if next_due is None else next_due / 1_000_000, buried or ())
 
     def _leasable(self) -> bool:
         return bool(self.among(State.WAITING)) and self.paused != "1"
@@ -263,36 +275,41 @@ class Model:
             entry.parks += how.op == "park"
             entry.state, entry.score, entry.place, entry.reason, entry.text = State.RETRY, due, lease.place, how.reason, how.text
 
-    def restore(self, caller: str, number: int, leases: Sequence[tuple[str, int]], limit: int) -> list[str]:
+    def restore(self, caller: str, number: int, leases: Sequence[tuple[str, int]], limit: int, age: int) -> Restored:
         answer = self._recall(caller, number)
         if answer is not None:
-            return answer
+            cut = answer.index(" ") if " " in answer else len(answer)
+            return Restored(answer[:cut], answer[cut + 1 :])
         self._open()
-        stale = []
+        stale: list[str] = []
+        dead: list[str] = []
         for ident, fence in leases:
             entry = self.entries.get(ident)
             lease = entry.lease if entry else None
             if entry and lease and lease.fence == fence and not lease.taken_back:
-                self._restore(entry, lease, limit)
+                self._restore(entry, lease, limit, age)
+                dead += [ident] if entry.state is State.DEAD else []
             else:
                 stale.append(ident)
         self.stats["stale"] += len(stale)
         self._close()
-        self.ledger[caller] = number, stale
-        return stale
+        self.ledger[caller] = number, [*stale, *([" ", *dead] if dead else [])]
+        return Restored(stale, dead)
 
-    def _restore(self, entry: Entry, lease: Lease, limit: int) -> None:
+    def _restore(self, entry: Entry, lease: Lease, limit: int, age: int) -> None:
         if lease.cancelled:
             self.stats["cancelled"] += 1
             del self.entries[entry.id]
             return
         entry.place = lease.place
-        entry.crashes += bool(limit)
+        entry.requeues += bool(limit)
+        if limit and entry.since is None:
+            entry.since = self.now
         entry.parks += not limit
-        self.stats["crashes" if limit else "released"] += 1
-        if limit and entry.crashes >= limit:
+        self.stats["requeued" if limit else "released"] += 1
+        if limit and entry.requeues >= limit and self.now - (entry.since or 0) >= age:
             self.stats["dlq_messages"] += 1
-            entry.die(self.now, "delivery_limit", f"it was given back {entry.crashes} times")
+            entry.die(self.now, "delivery_limit", f"it was requeued {entry.requeues} times")
         else:
             entry.state, entry.score, lease.taken_back, self.wake = State.WAITING, lease.place, True, True
 

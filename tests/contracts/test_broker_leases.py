@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from redisq.broker import commands
+from redisq.broker.commands import Enqueue
 from redisq.message import Delivery
 from tests.faces import LEASE, SECOND, Broker
 
@@ -46,6 +47,28 @@ def test_the_third_crash_makes_a_dead_letter(broker: Broker) -> None:
     assert (found.state, found.meta.reason, found.meta.crashes) == ("dead", "crashed", 3)
     stats = broker.stats()
     assert (stats["crashes"], stats["dlq_messages"]) == (3, 1)
+
+
+def test_a_claim_names_the_dead_letters_that_it_makes_and_names_them_again_when_its_reply_was_lost(broker: Broker) -> None:
+    broker.enqueue("a", "b", "c")
+    broker.claim(limit=1)
+    broker.raw.hdel(f"{broker.keys.prefix}:messages", "b")
+    broker.pass_time_busily(LEASE)
+    for reply_is_lost in (True, False):
+        if reply_is_lost:
+            broker.lose_reply()
+        claimed = broker.claim(max_crashes=1)
+        dead = [(each.id, each.body, each.meta.reason) for each in claimed.dead]
+        assert dead == ([("a", b"body of a", "crashed"), ("b", b"", "body_missing")] if reply_is_lost else [])
+        assert [each.id for each in claimed.deliveries] == (["c"] if reply_is_lost else [])
+
+
+def test_bodies_of_dead_letters_do_not_swell_a_claims_reply(broker: Broker) -> None:
+    large = [Enqueue(each, each.encode() * 200_000) for each in "abc"]
+    broker.do(commands.enqueue(broker.keys, large))
+    broker.claim()
+    broker.pass_time_busily(LEASE)
+    assert [len(each.body) for each in broker.claim(max_crashes=1).dead] == [200_000, 0, 0]
 
 
 def test_what_runs_apart_is_not_the_reason_when_its_worker_dies(broker: Broker) -> None:

@@ -168,7 +168,7 @@ COUNTERS = {
     "claim": ("crashes", "dlq_messages", "expired", "cancelled", "parked", "released"),
     "remove": ("cancelled",),
     "replay": ("replayed",),
-    "restore": ("released", "crashes", "dlq_messages", "cancelled", "stale"),
+    "restore": ("released", "requeued", "dlq_messages", "cancelled", "stale"),
     "settle": (
         "processed_requests", "retry_count", "dlq_messages", "released", "parked", "limited", "crashes", "cancelled",
         "stale", "late_acks", "run_time_us",

@@ -318,17 +318,18 @@ class BrokerMachine(RuleBasedStateMachine):
         worker=workers,
         chosen=st.lists(st.tuples(picks, indexes), min_size=1, max_size=3),
         limit=st.sampled_from([0, 0, 1, 2, 20]),
+        age=st.sampled_from([0, 0, 1, 10_000_000]),
         reply=replies,
     )
-    def restore(self, worker: str, chosen: list[tuple[str, int]], limit: int, reply: str) -> None:
+    def restore(self, worker: str, chosen: list[tuple[str, int]], limit: int, age: int, reply: str) -> None:
         leases = [self._pick(*pick) for pick in chosen]
-        stale, before, after = self._numbered(
+        restored, before, after = self._numbered(
             f"{worker} settles",
-            commands.restore(KEYS, leases, limit=limit),
-            lambda name, number: self.model.restore(name, number, leases, limit),
+            commands.restore(KEYS, leases, limit=limit, age=age),
+            lambda name, number: self.model.restore(name, number, leases, limit, age),
             reply,
         )
-        keyspace.check_restore(before, after, leases, stale)
+        keyspace.check_restore(before, after, leases, restored.stale)
 
     @rule(max_length=st.sampled_from([0, 0, 1, 3]))
     def declare(self, max_length: int) -> None:

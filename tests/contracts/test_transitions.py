@@ -265,7 +265,7 @@ ROWS = [
         claim(),
         {
             "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": f"crashes=3 score=5 {CRASHED}"},
-            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
+            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}\n \na"},
         },
     ),
     row(
@@ -274,7 +274,7 @@ ROWS = [
         claim(apart=1),
         {
             "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": f"crashes=6 score=5 {CRASHED.replace('3', '6')}"},
-            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
+            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}\n \na"},
         },
     ),
     row(
@@ -300,7 +300,7 @@ ROWS = [
         claim(),
         {
             "main": GONE, "dlq": {"a": NOW}, "meta": {"a": "reason=body_missing text=the message has no body in q:messages"},
-            "stats": {"dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
+            "stats": {"dlq_messages": 1}, "calls": {"c": f"1\n{NOW}\n \na"},
         },
     ),
     row(
@@ -797,7 +797,7 @@ ROWS = [
         claim(),
         {
             "main": GONE, "dlq": {"a": NOW}, "meta": {"a": f"expires={NOW} reason=expired text=nobody took it in time"},
-            "stats": {"dlq_messages": 1}, "calls": {"c": f"1\n{NOW}"},
+            "stats": {"dlq_messages": 1}, "calls": {"c": f"1\n{NOW}\n \na"},
         },
     ),
     row(
@@ -814,18 +814,28 @@ ROWS = [
         LEASED,
         commands.restore(KEYS, [("a", 7)], limit=2),
         {
-            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "crashes=1 score=5"},
-            "stats": {"crashes": 1}, **TOKEN, "calls": {"c": "1"},
+            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": f"score=5 requeues=1 since={NOW}"},
+            "stats": {"requeued": 1}, **TOKEN, "calls": {"c": "1"},
         },
     ),
     row(
         "restore", "give back too often", "a dead letter",
-        LEASED | {"meta": {"a": "crashes=1 score=5"}},
-        commands.restore(KEYS, [("a", 7)], limit=2),
+        LEASED | {"meta": {"a": f"score=5 requeues=1 since={NOW - 9}"}},
+        commands.restore(KEYS, [("a", 7)], limit=2, age=9),
         {
             "processing": GONE, "leases": GONE, "dlq": {"a": NOW},
-            "meta": {"a": "crashes=2 score=5 reason=delivery_limit text=it was given back 2 times"},
-            "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": "1"},
+            "meta": {"a": f"score=5 requeues=2 since={NOW - 9} reason=delivery_limit text=it was requeued 2 times"},
+            "stats": {"requeued": 1, "dlq_messages": 1}, "calls": {"c": "1\n \na"},
+        },
+    ),
+    row(
+        "restore", "give back", "too often within a short time: it waits on",
+        LEASED | {"meta": {"a": f"crashes=5 score=5 requeues=9 since={NOW - 9}"}},
+        commands.restore(KEYS, [("a", 7)], limit=2, age=10),
+        {
+            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w"},
+            "meta": {"a": f"crashes=5 score=5 requeues=10 since={NOW - 9}"},
+            "stats": {"requeued": 1}, **TOKEN, "calls": {"c": "1"},
         },
     ),
     *(

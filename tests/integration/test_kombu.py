@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import redis
 from kombu.asynchronous.hub import Hub
 
-from redisq.broker.commands import Enqueue, enqueue, find
+from redisq.broker.commands import Enqueue, claim, enqueue, find
 from redisq.broker.connection import Server
 from redisq.broker.keys import QueueKeys
 from tests.integration.kombu_client import Connect, Sink, get, publish, waiting
@@ -342,6 +343,59 @@ def test_a_message_that_is_requeued_too_often_is_a_dead_letter(connect: Connect,
         get(connection).requeue()
     assert get(connection) is None
     assert b"reason=delivery_limit" in raw.hvals("q:meta")[0]
+
+
+def test_requeues_of_a_short_time_make_no_dead_letter(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect()
+    publish(connection, 1)
+    for _ in range(50):
+        get(connection).requeue()
+    again = get(connection)
+    assert again.delivery_info["delivery_count"] == 50
+    again.requeue()
+    # A day after its first requeue it may be one.
+    (meta,) = raw.hvals("q:meta")
+    since = re.search(rb"since=(\d+)", meta)
+    assert since
+    raw.hset("q:meta", raw.hkeys("q:meta")[0], meta.replace(since[1], b"%d" % (int(since[1]) - 86_400_000_000)))
+    get(connection).requeue()
+    assert raw.zcard("q:queue:dlq") == 1
+
+
+def test_each_dead_letter_is_said_with_its_queue_task_id_and_reason(
+    connect: Connect, redis_url: str, raw: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = connect(delivery_limit=1, dead_letter_expired=True, lease=3)
+    headers = {"task": "app.add", "id": "d1f0-celery"}
+
+    def said(reason: str) -> bool:
+        # The channel's acknowledgements may be carried off by a thread.
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        return any(line.startswith(f"Task app.add[d1f0-celery] of queue a b is a dead letter now ({reason})") for line in lines)
+
+    publish(connection, 1, "a b", headers=headers)
+    get(connection, "a b").reject()
+    wait_until(lambda: said("rejected"), "it was rejected")
+    publish(connection, 1, "a b", headers=headers)
+    get(connection, "a b").requeue()
+    wait_until(lambda: said("delivery_limit"), "it was requeued too often")
+    connection.default_channel.queue_declare("a b")
+    publish(connection, 1, "a b", headers=headers, expiration=0.001)
+    sent = time.monotonic()
+    wait_until(lambda: time.monotonic() > sent + 0.01, "it expired")
+    assert get(connection, "a b") is None
+    assert said("expired")
+    publish(connection, 1, "a b", headers=headers)
+    command = claim(QueueKeys("a%20b"), worker="dead", limit=1, lease=1, max_crashes=1)
+    # Another one took it, and died.
+    with closing(Server(redis_url).connector("test")) as other:
+        other.execute(command)
+    wait_until(lambda: get(connection, "a b") is None and said("crashed"), "its worker died")
+    publish(connection, 1, "a b", headers=headers)
+    raw.delete("a%20b:messages")
+    assert get(connection, "a b") is None
+    (line,) = [record.getMessage() for record in caplog.records if "body_missing" in record.getMessage()]
+    assert line.startswith("Task ?[")
 
 
 def test_a_message_that_nobody_can_read_is_a_dead_letter(connect: Connect, redis_url: str, raw: redis.Redis) -> None:

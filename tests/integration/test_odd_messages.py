@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 import pytest
 import redis
 
-from redisq import RedisQ, Worker
+from redisq import Middleware, RedisQ, Reject, Worker
 from redisq.app.calls import Calls
+from redisq.app.middleware import End
 from redisq.app.settings import NOW, TaskOptions
+from redisq.broker.commands import Enqueue, claim, enqueue
+from redisq.broker.keys import QueueKeys
 from redisq.message import Message
 from tests.integration.processes import wait_until
 
@@ -229,3 +232,50 @@ def test_a_queue_that_is_refused_does_not_slow_the_others(app: RedisQ, raw: redi
     asyncio.run(bot())
     wait_until(lambda: raw.hget("good:stats", "processed_requests") == b"2001", "all settled")
     app.close()
+
+
+class Undertaker(Middleware):
+    """Notes dead letters."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str | None, str]] = set()
+
+    def dead(self, end: End) -> None:
+        self.seen.add((end.task, end.reason))
+
+
+def test_each_dead_letter_is_said_with_its_queue_task_id_and_reason(
+    redis_url: str, raw: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    undertaker = Undertaker()
+    app = RedisQ("odd", url=redis_url, middleware=[undertaker])
+    keys = QueueKeys("odd")
+
+    @app.task(name="fail", max_retries=0)
+    async def fail() -> None:
+        raise ValueError("no")
+
+    @app.task(name="refuse")
+    async def refuse() -> None:
+        raise Reject("never")
+
+    crashed = fail.delay()
+    app.connector.execute(claim(keys, worker="dead", limit=1, lease=1, max_crashes=3))
+    raw.hset("odd:meta", crashed.id, "crashes=5")  # it runs apart from the second on: twice as often
+    lost = fail.delay()
+    raw.hdel("odd:messages", lost.id)
+    app.connector.execute(enqueue(keys, [Enqueue("strange", b"\xc1")]))
+    wanted = {
+        ("fail", crashed.id, "crashed"),
+        ("?", lost.id, "body_missing"),
+        ("?", "strange", "undecodable"),
+        ("fail", fail.delay().id, "exhausted"),
+        ("refuse", refuse.delay().id, "rejected"),
+    }
+    work(app, lambda: raw.zcard("odd:queue:dlq") == len(wanted))
+    said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING" and "dead letter" in each.getMessage()]
+    for task, ident, reason in wanted:
+        beginning = f"Task {task}[{ident}] of queue odd is a dead letter now ({reason}): "
+        assert [line for line in said if line.startswith(beginning)], beginning
+    assert len(said) == len(wanted)
+    assert undertaker.seen == {(None if task == "?" else task, reason) for task, _, reason in wanted}

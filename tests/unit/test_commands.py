@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from redisq.broker import commands, exchanges
-from redisq.broker.commands import Claimed, Command, Dedupe, Enqueue, Enqueued, Found, Outcome, QueueView, Row, Settlement
+from redisq.broker.commands import Claimed, Command, Dedupe, Enqueue, Enqueued, Found, Outcome, QueueView, Restored, Row, Settlement
 from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
 from redisq.message import PLAIN, Delivery, Meta
 
@@ -90,8 +90,8 @@ SENT = {
     "declare without rules": (commands.declare(KEYS), "declare", (0, 0, 0, 0, 0), False),
     "delete": (commands.delete(KEYS), "delete", (0,), True),
     "delete if empty": (commands.delete(KEYS, if_empty=True), "delete", (1,), True),
-    "restore": (commands.restore(KEYS, [("a", 1), ("b", 2)]), "restore", (0, "a", 1, "b", 2), True),
-    "restore that counts": (commands.restore(KEYS, [("a", 1)], limit=20), "restore", (20, "a", 1), True),
+    "restore": (commands.restore(KEYS, [("a", 1), ("b", 2)]), "restore", (0, 0, "a", 1, "b", 2), True),
+    "restore that counts": (commands.restore(KEYS, [("a", 1)], limit=20, age=5), "restore", (20, 5, "a", 1), True),
     "wait": (commands.wait([KEYS, QueueKeys("r")], 1), "", ("BZPOPMIN", "q:wake", "r:wake", 1), False),
 }  # fmt: skip
 
@@ -140,6 +140,13 @@ READ = {
             0,
         ),
     ),
+    "dead letters of a claim": (
+        _claim(),
+        [b"7", b"", b"a", b"A", b"", [b"b", b"B", b"reason=crashed text=no"]],
+        Claimed([Delivery("a", 7, b"A", PLAIN)], None, [Delivery("b", 7, b"B", Meta(reason="crashed", text="no"))]),
+    ),
+    "all given back": (commands.restore(KEYS, []), [], Restored([], [])),
+    "given back, but for stale ones and dead letters": (commands.restore(KEYS, []), [b"a", b" ", b"b"], Restored(["a"], ["b"])),
     "stale ids": (commands.settle(KEYS, []), [b"a"], ["a"]),
     "lost leases": (commands.extend(KEYS, [], lease=1), [b"a", b"lost", b"b", b"lost"], {"a": "lost", "b": "lost"}),
     "a lease of a cancelled one": (commands.extend(KEYS, [], lease=1), [b"a", b"cancel"], {"a": "cancel"}),

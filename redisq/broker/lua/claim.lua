@@ -10,8 +10,9 @@
 --- ARGV[7] max_crashes  integer  a message that lost its lease this often is dead; one that ran apart, twice as often
 --- ARGV[8] apart        integer  lease at most this many of those with crashes >= ARGV[9]; the others are put aside
 --- ARGV[9] suspect      integer  from so many crashes on a message has to run apart
---- Returns: {fence, next_due, (id, body, meta)*}: one fence for all; next_due: us until this queue has something to do,
----   0 for at once, '' when nothing is known; meta: see include/meta.lua, '' for a plain first delivery
+--- Returns: {fence, next_due, (id, body, meta)*, dead?}: one fence for all; next_due: us until this queue has something to do,
+---   0 for at once, '' when nothing is known; meta: see include/meta.lua, '' for a plain first delivery; dead: a list (id, body,
+---   meta)* of the messages that this call made dead letters, absent when there are none, body '' where it would be too much
 --- @include queue
 --- @include ledger
 --- @include stats
@@ -75,10 +76,34 @@ local function next_due(has_work)
   return soonest and int(math.max(soonest - queue.now, 0)) or ''
 end
 
+-- Bodies of dead letters that one reply brings, in bytes; the first is brought in any case.
+local DEAD_BYTES = 256 * 1024
+local dead, dead_rows, dead_bytes = {}, {}, 0
+
+--- tell_dead: name a message that this call made a dead letter, for the caller's log.
+local function tell_dead(id, meta)
+  local body = redis.call('HGET', MESSAGES, id) or ''
+  if dead_bytes > 0 and dead_bytes + #body > DEAD_BYTES then
+    body = ''
+  end
+  dead_bytes = dead_bytes + #body
+  dead[#dead + 1] = id
+  dead_rows[#dead_rows + 1], dead_rows[#dead_rows + 2], dead_rows[#dead_rows + 3] = id, body, meta
+end
+
 -- This call was answered before: the same messages again, as far as they are still this call's.
 if answered then
   local fence, ids = answered[1], {}
   for i = 2, #answered do
+    if answered[i] == ' ' then
+      for j = i + 1, #answered do
+        local meta = redis.call('ZSCORE', DLQ, answered[j]) and redis.call('HGET', META, answered[j])
+        if meta then
+          tell_dead(answered[j], meta)
+        end
+      end
+      break
+    end
     ids[#ids + 1] = answered[i]
   end
   local reply = { fence, next_due(queue.main > 0 and not queue.paused and (not gates or gates.left())) }
@@ -90,6 +115,9 @@ if answered then
         reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = id, bodies[i] or '', metas[i] or ''
       end
     end
+  end
+  if #dead > 0 then
+    reply[#reply + 1] = dead_rows
   end
   return reply
 end
@@ -132,7 +160,9 @@ end
 --- bury: a message that claim itself finds dead.
 local function bury(id, meta, reason, text)
   meta.reason, meta.text = reason, text
-  redis.call('HSET', META, id, write_meta(meta))
+  local written = write_meta(meta)
+  redis.call('HSET', META, id, written)
+  tell_dead(id, written)
   redis.call('ZADD', DLQ, int(queue.now), id)
   grown.dlq_messages = grown.dlq_messages + 1
   queue.meta = queue.meta + 1
@@ -363,5 +393,12 @@ if has_work or (reply[2] ~= '' and #given - 1 == limit) then
 end
 add_stats(stats, grown)
 close_queue(queue)
+if #dead > 0 then
+  reply[#reply + 1] = dead_rows
+  given[#given + 1] = ' '
+  for i = 1, #dead do
+    given[#given + 1] = dead[i]
+  end
+end
 remember(caller, number, given, queue)
 return reply

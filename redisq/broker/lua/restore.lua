@@ -6,9 +6,10 @@
 --- ARGV[1] prefix  string   {p}: keys of one caller are built from it
 --- ARGV[2] caller  string   who calls
 --- ARGV[3] number  integer  the caller's number of this call
---- ARGV[4] limit   integer  it counts as a crash, and a message with so many is dead; 0: it is free
---- ARGV[5..] (id, fence)*   1000 at most
---- Returns: list of the ids that were refused as stale
+--- ARGV[4] limit   integer  it counts as a requeue, and a message with so many may be dead; 0: it is free
+--- ARGV[5] age     integer  us since its first requeue before it may be dead
+--- ARGV[6..] (id, fence)*   1000 at most
+--- Returns: list of the ids that were refused as stale; if some are dead letters now, a blank and their ids follow
 --- @include queue
 --- @include ledger
 --- @include stats
@@ -22,9 +23,9 @@ local answered, refused = recall(caller, number)
 if answered or refused then
   return answered or refused
 end
-local limit, count = natural(ARGV[4]), (#ARGV - 4) / 2
-if not limit or count < 0 or count ~= math.floor(count) or count > 1000 then
-  return refuse('ARGUMENT', 'restore takes limit, (id, fence)*, 1000 at most')
+local limit, age, count = natural(ARGV[4]), duration(ARGV[5]), (#ARGV - 5) / 2
+if not limit or not age or count < 0 or count ~= math.floor(count) or count > 1000 then
+  return refuse('ARGUMENT', 'restore takes limit, age, (id, fence)*, 1000 at most')
 end
 local queue
 queue, refused = open_queue()
@@ -32,7 +33,7 @@ if not queue then
   return refused
 end
 local stats
-stats, refused = read_stats({ 'released', 'crashes', 'dlq_messages', 'cancelled', 'stale' })
+stats, refused = read_stats({ 'released', 'requeued', 'dlq_messages', 'cancelled', 'stale' })
 if not stats then
   return refused
 end
@@ -41,7 +42,7 @@ if count == 0 then
 end
 local ids = {}
 for i = 1, count do
-  ids[i] = ARGV[3 + 2 * i]
+  ids[i] = ARGV[4 + 2 * i]
 end
 local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
 
@@ -53,10 +54,11 @@ end
 local gates = queue.gated and to_gates()
 local needs = gates and gates.of(ids)
 redis.call('DEL', NEVER)
-local grown, stale, seen = { released = 0, crashes = 0, dlq_messages = 0, cancelled = 0, stale = 0 }, {}, {}
+local dead = {}
+local grown, stale, seen = { released = 0, requeued = 0, dlq_messages = 0, cancelled = 0, stale = 0 }, {}, {}
 for i, id in ipairs(ids) do
   local fence, score, taken_back = read_lease(leases[i])
-  if seen[id] or fence ~= ARGV[4 + 2 * i] or taken_back then
+  if seen[id] or fence ~= ARGV[5 + 2 * i] or taken_back then
     stale[#stale + 1] = id
     grown.stale = grown.stale + 1
   else
@@ -69,8 +71,9 @@ for i, id in ipairs(ids) do
       meta.parks = meta.parks + 1
       grown.released = grown.released + 1
     else
-      meta.crashes = meta.crashes + 1
-      grown.crashes = grown.crashes + 1
+      meta.requeues = meta.requeues + 1
+      meta.since = meta.since or queue.now
+      grown.requeued = grown.requeued + 1
     end
     local need = needs and needs[i]
     if need then
@@ -85,8 +88,8 @@ for i, id in ipairs(ids) do
         redis.call('HDEL', key, id)
       end
       tell_done(id)
-    elseif limit > 0 and meta.crashes >= limit then
-      meta.reason, meta.text = 'delivery_limit', 'it was given back ' .. int(meta.crashes) .. ' times'
+    elseif limit > 0 and meta.requeues >= limit and queue.now - meta.since >= age then
+      meta.reason, meta.text = 'delivery_limit', 'it was requeued ' .. int(meta.requeues) .. ' times'
       redis.call('HSET', META, id, write_meta(meta))
       redis.call('ZADD', DLQ, int(queue.now), id)
       dedupe_end(id, metas[i], queue.now)
@@ -95,6 +98,7 @@ for i, id in ipairs(ids) do
       end
       redis.call('HDEL', LEASES, id)
       grown.dlq_messages = grown.dlq_messages + 1
+      dead[#dead + 1] = id
       tell_done(id)
     else
       redis.call('HSET', META, id, write_meta(meta))
@@ -118,5 +122,11 @@ if gates then
 end
 add_stats(stats, grown)
 close_queue(queue)
+if #dead > 0 then
+  stale[#stale + 1] = ' '
+  for i = 1, #dead do
+    stale[#stale + 1] = dead[i]
+  end
+end
 remember(caller, number, stale, queue)
 return stale

@@ -1,11 +1,13 @@
---- meta: what only some messages have. "attempt=2 crashes=1 parks=0 score=... expires=... dedupe=... reason=failed text=..."
+--- meta: what only some messages have. "attempt=2 crashes=1 parks=0 score=... requeues=1 since=...
+--- expires=... dedupe=... reason=failed text=..."
 --- attempt: number of the next run, from 1; crashes: leases that ended by expiry; parks: times put aside (unknown task);
+--- requeues: times that a consumer gave it back on purpose, since: when it first did, us;
 --- score: its place in main; expires: dropped if not leased by then, us; dedupe: the key that it stands for; reason: why it
 --- waits or died; text: the rest, free text. What is absent is the default.
 --- @include int
 
 local function read_meta(raw)
-  local meta = { attempt = 1, crashes = 0, parks = 0 }
+  local meta = { attempt = 1, crashes = 0, parks = 0, requeues = 0 }
   if raw then
     local head, text = string.match(raw, '^(.-) ?text=(.*)$')
     for name, value in string.gmatch(head or raw, '(%l+)=(%S+)') do
@@ -22,6 +24,7 @@ local function write_meta(meta)
   if meta.crashes > 0 then parts[#parts + 1] = 'crashes=' .. int(meta.crashes) end
   if meta.parks > 0 then parts[#parts + 1] = 'parks=' .. int(meta.parks) end
   if meta.score then parts[#parts + 1] = 'score=' .. int(meta.score) end
+  if meta.requeues > 0 then parts[#parts + 1] = 'requeues=' .. int(meta.requeues) .. (meta.since and ' since=' .. int(meta.since) or '') end
   if meta.expires then parts[#parts + 1] = 'expires=' .. int(meta.expires) end
   if meta.dedupe then parts[#parts + 1] = 'dedupe=' .. meta.dedupe end
   if meta.reason then parts[#parts + 1] = 'reason=' .. meta.reason end
