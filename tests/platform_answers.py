@@ -49,6 +49,9 @@ def platform() -> Iterator[Platform]:
         def do_POST(self) -> None:
             self.do_GET()
 
+        def do_PUT(self) -> None:
+            self.do_GET()
+
         def log_message(self, *_: Any) -> None:
             """A test's output is the test's."""
 

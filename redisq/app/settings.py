@@ -69,6 +69,8 @@ class TaskOptions:
         expires: Seconds after the call; a message that waited longer is dropped, and counted; None: never.
         autoretry_for: Errors that are tried again; others make a dead letter at once.
         dont_retry_for: Of those, the exceptions.
+        retry_permanent: Whether errors are retried that no retry cures, such as a 403 "bot was blocked by the user"; see
+            `redisq.gates.permanent`. Else they make a dead letter at once.
         ack: `late`: when the handler has ended (at least once). `early`: before it starts (at most once).
         pool: `process`: it runs in a process of its own, for code that holds the interpreter or may crash it; None: a
             coroutine in the worker's loop, a plain function in one of its threads.
@@ -101,6 +103,7 @@ class TaskOptions:
     expires: float | None = None
     autoretry_for: tuple[type[BaseException], ...] = (Exception, SystemExit, CancelledError)
     dont_retry_for: tuple[type[BaseException], ...] = ()
+    retry_permanent: bool = False
     ack: str = "late"
     result_ttl: float | None = None
     pool: str | None = None

@@ -262,6 +262,7 @@ class Options(TypedDict, total=False):
     expires: float | None
     autoretry_for: tuple[type[BaseException], ...]
     dont_retry_for: tuple[type[BaseException], ...]
+    retry_permanent: bool
     ack: Literal["late", "early"]
     result_ttl: float | None
     pool: Literal["process"] | None

@@ -5,7 +5,9 @@ What proves it, and nothing less does:
 - a status of 429 on the error or its `response` (httpx, aiohttp, requests, slack_sdk, discord.py, openai, anthropic);
 - a status of 503 or 529 *and* a wait that the answer asks for: the platform says when it is back. Without one it is broken,
   which is a failure like others;
-- the class of a library that has one for just this: see `_CLASSES`. `retry_after` on any other class proves nothing.
+- the class of a library that has one for just this: see `_CLASSES`. `retry_after` on any other class proves nothing;
+- a code of AWS that means throttling, whatever the status (botocore), Matrix's `M_LIMIT_EXCEEDED` (an answer of nio, on the
+  error or as its argument), and Google's 403 with the reason `rateLimitExceeded`.
 
 Not a limit: 429 with `insufficient_quota` (OpenAI: the account has no money). It heals by no waiting and has to be seen.
 
@@ -18,13 +20,13 @@ Nothing here reads from the network: of a body only what the client has read alr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from redisq.errors import RateLimited, RedisqError
-from redisq.gates.retry_after import bounded, seconds_asked_for
+from redisq.gates.retry_after import bounded, retry_info, seconds_asked_for
+from redisq.gates.shapes import body_of, classes_of, get, headers_of, status_of
 
 __all__ = ["RateLimit", "Scope", "limited_by"]
 
@@ -36,12 +38,33 @@ _CLASSES: dict[tuple[str, str], Scope | None] = {
     ("aiogram", "TelegramRetryAfter"): None,
     ("telegram", "RetryAfter"): None,
     ("discord", "RateLimited"): "method",
+    ("telethon", "FloodWaitError"): "method",
+    ("telethon", "FloodPremiumWaitError"): "method",
+    ("telethon", "FloodTestPhoneWaitError"): "method",
+    ("telethon", "SlowModeWaitError"): "chat",
+    ("pyrogram", "FloodWait"): "method",
+    ("pyrogram", "FloodPremiumWait"): "method",
+    ("pyrogram", "FloodTestPhoneWait"): "method",
+    ("pyrogram", "SlowmodeWait"): "chat",
+    ("google", "TooManyRequests"): "method",
 }
+#: Where those errors keep the seconds. python-telegram-bot keeps a timedelta, and warns whoever reads the public one.
+_WAITS = ("_retry_after", "retry_after", "seconds", "value")
+#: What AWS calls throttling. Not `LimitExceededException`: with most services a number of things is full, for good.
+_THROTTLED = frozenset(
+    (
+        "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
+        "TooManyRequestsException", "ProvisionedThroughputExceededException", "RequestLimitExceeded",
+        "BandwidthLimitExceeded", "EC2ThrottledException", "SlowDown",
+    )
+)  # fmt: skip
 #: What a platform's 429 is about when its answer does not say.
-_SCOPES: dict[str, Scope] = {"slack_sdk": "method", "discord": "method", "openai": "model", "anthropic": "model"}
+_SCOPES: dict[str, Scope] = {
+    "slack_sdk": "method", "discord": "method", "openai": "model", "anthropic": "model", "google": "method",
+    "googleapiclient": "method",
+}  # fmt: skip
 
 _DEPTH = 5
-_BODY_BYTES = 64 * 1024
 _TEXT = 500
 
 
@@ -77,46 +100,73 @@ def _limited(error: BaseException, depth: int) -> RateLimit | None:
         found = [_limited(each, depth - 1) for each in error.exceptions]
         limits = [each for each in found if each]
         return max(limits, key=lambda limit: limit.seconds or 0) if len(limits) == len(found) else None
-    if (limit := _of_class(error)) or (limit := _of_status(error)):
-        return limit
+    for found_by in (_of_class, _of_status, _of_aws, _of_matrix):
+        if limit := found_by(error):
+            return limit
     return _limited(error.__cause__, depth - 1) if error.__cause__ else None
 
 
 def _of_class(error: BaseException) -> RateLimit | None:
-    for kind in type(error).__mro__:
-        known = (kind.__module__.partition(".")[0], kind.__name__)
+    for known in classes_of(error):
         if known in _CLASSES:
-            # python-telegram-bot keeps a timedelta there, and warns whoever reads the public one.
-            asked = _get(error, "_retry_after")
-            asked = _get(error, "retry_after") if asked is None else asked
+            asked = next((wait for name in _WAITS if (wait := get(error, name)) is not None), None)
+            seconds = bounded(asked) or retry_info(get(error, "details"))
             scope: Scope | None = _CLASSES[known]
-            if scope is None and _get(_get(error, "method"), "chat_id") is not None:
+            if scope is None and get(get(error, "method"), "chat_id") is not None:
                 scope = "chat"
-            return RateLimit(bounded(asked), scope, None, _text(error))
+            return RateLimit(seconds or seconds_asked_for(headers_of(error), body_of(error)), scope, None, _text(error))
     return None
 
 
 def _of_status(error: BaseException) -> RateLimit | None:
-    response = _get(error, "response")
-    statuses = [_get(of, name) for of in (error, response) for name in ("status_code", "status")]
-    status = next((value for value in statuses if type(value) is int), 0)
-    if status not in (429, 503, 529):
+    status = status_of(error)
+    if status not in (403, 429, 503, 529):
         return None
-    headers = _headers(_get(response, "headers")) or _headers(_get(error, "headers"))
-    body = _body(response)
-    if status == 429 and _out_of_quota(error, body):
+    headers, body = headers_of(error), body_of(error)
+    if (status == 429 and _out_of_quota(error, body)) or (status == 403 and not _googles_limit(body)):
         return None
     seconds = seconds_asked_for(headers, body)
-    if status != 429 and seconds is None:
+    if status in (503, 529) and seconds is None:
         return None
     return RateLimit(seconds, _scope(error, headers, body), None, _text(error))
+
+
+def _of_aws(error: BaseException) -> RateLimit | None:
+    answer = get(error, "response")
+    if ("botocore", "ClientError") not in classes_of(error) or not isinstance(answer, Mapping):
+        return None
+    about, said = answer.get("ResponseMetadata"), answer.get("Error")
+    status = about.get("HTTPStatusCode") if isinstance(about, Mapping) else None
+    code = said.get("Code") if isinstance(said, Mapping) else None
+    if status != 429 and not (isinstance(code, str) and code in _THROTTLED):
+        return None
+    headers = about.get("HTTPHeaders") if isinstance(about, Mapping) else None
+    named = {str(name).lower(): str(value) for name, value in headers.items()} if isinstance(headers, Mapping) else {}
+    return RateLimit(seconds_asked_for(named, {}), "method", None, _text(error))
+
+
+def _of_matrix(error: BaseException) -> RateLimit | None:
+    """Find an answer of nio, which raises nothing: the handler raises the answer, or puts it into what it raises."""
+    for answer in (error, get(error, "response"), *error.args[:1]):
+        status = get(get(answer, "transport_response"), "status")
+        if status == 429 or "M_LIMIT_EXCEEDED" in (get(answer, "status_code"), get(answer, "errcode")):
+            asked = get(answer, "retry_after_ms")
+            return RateLimit(seconds_asked_for({}, {"retry_after_ms": asked}), "method", None, _text(error))
+    return None
+
+
+def _googles_limit(body: Mapping[str, Any]) -> bool:
+    """Whether a 403 is what older Google APIs say instead of 429."""
+    error = body.get("error")
+    errors = error.get("errors") if isinstance(error, Mapping) else None
+    reasons = [one.get("reason") for one in errors if isinstance(one, Mapping)] if isinstance(errors, list) else []
+    return any(reason in ("rateLimitExceeded", "userRateLimitExceeded") for reason in reasons)
 
 
 def _scope(error: BaseException, headers: Mapping[str, str], body: Mapping[str, Any]) -> Scope | None:
     if headers.get("x-ratelimit-global") or headers.get("x-ratelimit-scope") == "global" or body.get("global") is True:
         return "bot"
-    for kind in type(error).__mro__:
-        package = kind.__module__.partition(".")[0]
+    for package, _ in classes_of(error):
         if package in _SCOPES:
             return _SCOPES[package]
     # Discord and Slack by a plain HTTP client; OpenAI and who copies it, likewise.
@@ -128,48 +178,11 @@ def _scope(error: BaseException, headers: Mapping[str, str], body: Mapping[str, 
 def _out_of_quota(error: BaseException, body: Mapping[str, Any]) -> bool:
     inner = body.get("error")
     places = (
-        _get(error, "code"),
-        _get(error, "type"),
+        get(error, "code"),
+        get(error, "type"),
         *(inner.get(name) for name in ("code", "type") if isinstance(inner, Mapping)),
     )
     return "insufficient_quota" in places
-
-
-def _body(response: Any) -> Mapping[str, Any]:
-    """The answer's JSON, if it is an object and was read already; slack_sdk has it as `data`, others keep its bytes."""
-    data = _get(response, "data")
-    if isinstance(data, Mapping):
-        return data
-    # Not `.text` or `.json()`: of a streamed answer these would read the rest, in a blocking way.
-    content = _get(response, "_content")
-    if not isinstance(content, bytes) or len(content) > _BODY_BYTES:
-        return {}
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, Mapping) else {}
-
-
-def _headers(headers: Any) -> dict[str, str]:
-    """Headers with names in lower case: some clients give a plain dict, as the server wrote them."""
-    try:
-        pairs = list(headers.items())
-    except Exception:  # noqa: BLE001 - any object may be there
-        return {}
-    found: dict[str, str] = {}
-    for name, value in pairs:
-        first = value[0] if isinstance(value, list | tuple) and value else value
-        found.setdefault(str(name).lower(), str(first).strip())
-    return found
-
-
-def _get(of: Any, name: str) -> Any:
-    """An attribute; None when there is none, or when reading it fails, as properties of foreign classes may."""
-    try:
-        return getattr(of, name, None)
-    except Exception:  # noqa: BLE001
-        return None
 
 
 def _text(error: BaseException) -> str:

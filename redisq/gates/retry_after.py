@@ -7,7 +7,8 @@ Looked for in this order, the first usable one counts:
 3. `x-ratelimit-reset-after` (Discord), in seconds;
 4. `x-ratelimit-reset-*` (OpenAI: `1s`, `6m0s`, `20ms`) and `anthropic-ratelimit-*-reset` (RFC 3339): of those with nothing
    remaining the longest; if all have some left, the longest of all, since one was too little and nothing says which;
-5. `retry_after` in the body, or in its `parameters` (Telegram).
+5. `retry_after` in the body, or in its `parameters` (Telegram); `retry_after_ms` (Matrix); a `RetryInfo` among the details of
+   its error (Google).
 
 A time is measured from the answer's own `Date`, so a wrong clock here does no harm; without one, from the clock here.
 Zero, less, and what cannot be read count as absent: some clouds send -1 or 0 for "unknown", and to come back at once, for
@@ -23,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-__all__ = ["LONGEST", "SHORTEST", "bounded", "seconds_asked_for"]
+__all__ = ["LONGEST", "SHORTEST", "bounded", "retry_info", "seconds_asked_for"]
 
 #: Seconds. A shorter wait is made so long: Redis and workers are not asked more often than this.
 SHORTEST = 0.1
@@ -65,8 +66,32 @@ def seconds_asked_for(headers: Mapping[str, str], body: Mapping[str, Any], now: 
     resets = _resets(headers, sent)
     if resets:
         return resets
-    parameters = body.get("parameters")
-    return bounded(body.get("retry_after")) or bounded(parameters.get("retry_after") if isinstance(parameters, Mapping) else None)
+    parameters, error, asked = body.get("parameters"), body.get("error"), body.get("retry_after_ms")
+    return (
+        bounded(body.get("retry_after"))
+        or bounded(parameters.get("retry_after") if isinstance(parameters, Mapping) else None)
+        or bounded(asked / 1000 if isinstance(asked, int | float) else None)
+        or retry_info(error.get("details") if isinstance(error, Mapping) else None)
+    )
+
+
+def retry_info(details: Any) -> float | None:
+    """Return the bounded seconds of a `google.rpc.RetryInfo` among the details of an error; None: there is none.
+
+    Args:
+        details: JSON objects, or messages of protobuf.
+    """
+    for detail in details if isinstance(details, list | tuple) else ():
+        if isinstance(detail, Mapping):
+            delay = detail.get("retryDelay")
+            seconds = bounded(_duration(delay)) if isinstance(delay, str) else None
+        else:
+            delay = getattr(detail, "retry_delay", None)
+            whole, nanos = getattr(delay, "seconds", None), getattr(delay, "nanos", 0)
+            seconds = bounded(whole + nanos / 1e9) if type(whole) is int and type(nanos) is int else None
+        if seconds is not None:
+            return seconds
+    return None
 
 
 def _resets(headers: Mapping[str, str], sent: datetime) -> float | None:

@@ -12,6 +12,7 @@ from redisq.broker.commands import Settlement
 from redisq.codec.arrival import encode_result
 from redisq.codec.limits import check_limits
 from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry, WrongArguments
+from redisq.gates.permanent import is_permanent
 from redisq.message import Delivery
 from redisq.redact import error_text
 
@@ -81,7 +82,11 @@ def _hopeless(options: TaskOptions, error: BaseException) -> str:
     parts = list(_parts(error))
     never = any(isinstance(each, options.dont_retry_for) for each in (error, *parts))
     retried = isinstance(error, options.autoretry_for) or all(isinstance(each, options.autoretry_for) for each in parts)
-    return "" if retried and not never else "not_retried"
+    if never or not retried:
+        return "not_retried"
+    # Whoever names the class of an error wants it retried.
+    named = tuple(kind for kind in options.autoretry_for if kind not in (BaseException, Exception))
+    return "" if options.retry_permanent or isinstance(error, named) or not is_permanent(error) else "permanent"
 
 
 def decision_in(error: BaseException) -> BaseException:

@@ -9,17 +9,29 @@ from typing import Any
 
 import aiohttp
 import anthropic
+import boto3
 import discord
+import google.api_core.exceptions
+import googleapiclient.http
+import httplib2
 import httpx
+import nio
 import openai
 import pytest
 import requests
 import slack_sdk
 import telegram
+import telethon
 from aiogram import Bot as AiogramBot
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.exceptions import TelegramRetryAfter
+from botocore.config import Config
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import Help, RetryInfo
+from pyrogram.errors import RPCError
+from pyrogram.raw.functions.messages import SendMessage
+from pyrogram.raw.types import RpcError
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 from telegram.error import RetryAfter
@@ -117,6 +129,50 @@ async def use_async_openai(url: str) -> None:
 def use_anthropic(url: str) -> None:
     with anthropic.Anthropic(base_url=url, api_key="test", max_retries=0) as client:
         client.messages.create(model="claude", max_tokens=5, messages=[{"role": "user", "content": "hi"}])
+
+
+def use_google(url: str) -> None:
+    raise google.api_core.exceptions.from_http_response(requests.get(url, timeout=10))
+
+
+def use_google_discovery(url: str) -> None:
+    googleapiclient.http.HttpRequest(httplib2.Http(), lambda _, content: content, url).execute()
+
+
+def use_boto(url: str) -> None:
+    config = Config(retries={"total_max_attempts": 1})
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    client = boto3.client("dynamodb", "eu-central-1", endpoint_url=url, config=config, **keys)
+    try:
+        client.list_tables()
+    finally:
+        client.close()
+
+
+async def use_nio(url: str) -> None:
+    client = nio.AsyncClient(url, "@bot:test", config=nio.AsyncClientConfig(max_limit_exceeded=0))
+    client.access_token = "test"
+    try:
+        answer = await client.room_send("!room:test", "m.room.message", {"body": "hi"}, ignore_unverified_devices=True)
+    finally:
+        await client.close()
+    # nio raises nothing, so a handler has to.
+    raise RuntimeError(answer)
+
+
+def telethon_error(code: int, message: str) -> Exception:
+    """Return what Telethon raises when Telegram answers so."""
+    request = telethon.functions.messages.SendMessageRequest("me", "hi")
+    return telethon.errors.rpc_message_to_error(telethon.tl.types.RpcError(code, message), request)
+
+
+def pyrogram_error(code: int, message: str) -> Exception:
+    """Return what Pyrogram raises when Telegram answers so."""
+    try:
+        RPCError.raise_it(RpcError(error_code=code, error_message=message), SendMessage)
+    except RPCError as error:
+        return error
+    raise AssertionError("it raised nothing")
 
 
 Client = Callable[[str], Any]
@@ -323,3 +379,115 @@ def test_an_error_raised_from_the_clients_is_looked_through(client: Client, serv
     found = limited_by(wrapped)
     assert found is not None
     assert found.seconds == 7
+
+
+@pytest.mark.parametrize("error_of_telegram", [telethon_error, pyrogram_error])
+@pytest.mark.parametrize(
+    ("message", "seconds", "scope"),
+    [("FLOOD_WAIT_35", 35, "method"), ("SLOWMODE_WAIT_10", 10, "chat"), ("FLOOD_WAIT_90000", 3600, "method")],
+)
+def test_flood_waits_of_telegrams_own_protocol(
+    error_of_telegram: Callable[[int, str], Exception], message: str, seconds: float, scope: str
+) -> None:
+    found = limited_by(error_of_telegram(420, message))
+    assert found is not None
+    assert (found.seconds, found.scope) == (seconds, scope)
+
+
+@pytest.mark.parametrize("error_of_telegram", [telethon_error, pyrogram_error])
+@pytest.mark.parametrize(("code", "message"), [(400, "PEER_ID_INVALID"), (403, "CHAT_WRITE_FORBIDDEN"), (401, "SESSION_REVOKED")])
+def test_other_errors_of_telegrams_own_protocol_are_no_limits(
+    error_of_telegram: Callable[[int, str], Exception], code: int, message: str
+) -> None:
+    assert limited_by(error_of_telegram(code, message)) is None
+
+
+MATRIX = {"errcode": "M_LIMIT_EXCEEDED", "error": "Too Many Requests", "retry_after_ms": 2500}
+
+
+@pytest.mark.parametrize("client", [use_httpx, use_requests, use_nio])
+def test_matrix_says_it_in_the_body_in_milliseconds(client: Client, server: Platform) -> None:
+    server.body = MATRIX
+    found = answer_of(client, server)
+    assert found is not None
+    assert found.seconds == 2.5
+    assert "2500" in found.text or client is not use_nio
+
+
+def test_a_429_that_stands_before_a_matrix_server(server: Platform) -> None:
+    server.body = b"slow down"
+    found = answer_of(use_nio, server)
+    assert found is not None
+    assert (found.seconds, found.scope) == (None, "method")
+
+
+def test_another_answer_of_matrix_is_no_limit(server: Platform) -> None:
+    server.status, server.body = 403, {"errcode": "M_FORBIDDEN", "error": "not in the room"}
+    assert answer_of(use_nio, server) is None
+
+
+GOOGLE = {
+    "error": {
+        "code": 429,
+        "message": "Quota exceeded",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [
+            {"@type": "type.googleapis.com/google.rpc.Help", "links": []},
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "37.5s"},
+        ],
+    }
+}
+
+
+@pytest.mark.parametrize("client", [use_google, use_google_discovery, use_httpx])
+def test_google_says_it_among_the_details_of_its_error(client: Client, server: Platform) -> None:
+    server.body = GOOGLE
+    found = answer_of(client, server)
+    assert found is not None
+    assert found.seconds == 37.5
+    assert found.scope == (None if client is use_httpx else "method")
+
+
+@pytest.mark.parametrize("client", [use_google, use_google_discovery, use_boto])
+@pytest.mark.parametrize(("headers", "seconds"), [({"Retry-After": "7"}, 7), ({}, None)])
+def test_a_429_of_a_cloud(client: Client, server: Platform, headers: dict[str, str], seconds: float | None) -> None:
+    server.headers = headers
+    found = answer_of(client, server)
+    assert found is not None
+    assert (found.seconds, found.scope) == (seconds, "method")
+
+
+@pytest.mark.parametrize("kind", [google.api_core.exceptions.ResourceExhausted, google.api_core.exceptions.TooManyRequests])
+def test_google_by_grpc(kind: type[google.api_core.exceptions.GoogleAPICallError]) -> None:
+    details = [Help(), RetryInfo(retry_delay=Duration(seconds=3, nanos=500_000_000))]
+    found = limited_by(kind("quota exceeded", details=details))
+    assert found is not None
+    assert (found.seconds, found.scope) == (3.5, "method")
+    found = limited_by(kind("quota exceeded"))
+    assert found is not None
+    assert found.seconds is None
+
+
+@pytest.mark.parametrize("reason", ["rateLimitExceeded", "userRateLimitExceeded"])
+def test_older_google_apis_say_403(reason: str, server: Platform) -> None:
+    server.status, server.body = 403, {"error": {"code": 403, "errors": [{"domain": "usageLimits", "reason": reason}]}}
+    found = answer_of(use_google_discovery, server)
+    assert found is not None
+    assert found.scope == "method"
+    server.body = {"error": {"code": 403, "errors": [{"domain": "global", "reason": "forbidden"}]}}
+    assert answer_of(use_google_discovery, server) is None
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"])
+def test_aws_throttles_with_a_400(code: str, server: Platform) -> None:
+    server.status, server.body = 400, {"__type": f"com.amazonaws#{code}", "message": "Rate exceeded"}
+    server.headers = {"Retry-After": "4"}
+    found = answer_of(use_boto, server)
+    assert found is not None
+    assert (found.seconds, found.scope) == (4, "method")
+
+
+@pytest.mark.parametrize("code", ["ResourceNotFoundException", "LimitExceededException"])
+def test_other_errors_of_aws_are_no_limits(code: str, server: Platform) -> None:
+    server.status, server.body = 400, {"__type": f"com.amazonaws#{code}", "message": "no"}
+    assert answer_of(use_boto, server) is None
