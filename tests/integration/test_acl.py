@@ -1,9 +1,11 @@
-"""A Redis user who may use no channel can run everything: what is published is only a hint."""
+"""A Redis user with few rights: one who may use no channel, and one with no more than the deployment guide lists."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -12,7 +14,9 @@ from redisq import RedisQ, Worker
 from redisq.broker import commands
 from redisq.broker.connection import Server
 from redisq.broker.keys import QueueKeys
-from tests.faces import Broker
+from redisq.errors import JobFailed
+from tests.clock import scripts
+from tests.faces import LEASE, SECOND, Broker
 from tests.servers import RedisServer
 
 KEYS = QueueKeys("chat_api")
@@ -35,7 +39,7 @@ def raw(server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def broker(server: RedisServer, raw: redis.Redis) -> Iterator[Broker]:
-    connector = Server(URL.format(port=server.port)).connector("test")
+    connector = Server(URL.format(port=server.port), scripts=scripts()).connector("test")
     opened = Broker(connector.execute, connector, raw, KEYS)
     yield opened
     connector.close()
@@ -56,9 +60,42 @@ def test_a_message_is_settled_whole(broker: Broker, raw: redis.Redis, op: str, s
 def test_a_message_is_cancelled_and_dropped_whole(broker: Broker, raw: redis.Redis) -> None:
     broker.enqueue("a", "b")
     broker.enqueue("c", expires="+1")
+    broker.pass_time(SECOND)
     broker.do(commands.remove(KEYS, ["a"], counter="cancelled", states=["waiting"]))
     assert broker.claimed_ids() == ["b"]
     assert (_states(raw, "a"), _states(raw, "b"), _states(raw, "c")) == ([], ["processing"], [])
+
+
+def test_a_message_that_a_claim_buries_is_buried_whole(broker: Broker, raw: redis.Redis) -> None:
+    broker.enqueue("crashes", "bodiless")
+    for _ in range(3):
+        broker.claim(max_crashes=3)
+        broker.pass_time_busily(2 * LEASE)
+    raw.hdel("chat_api:messages", "bodiless")
+    broker.claim(max_crashes=3)
+    assert (_states(raw, "crashes"), _states(raw, "bodiless")) == (["dlq"], ["dlq"])
+
+
+def test_a_message_that_expired_is_kept_whole(broker: Broker, raw: redis.Redis) -> None:
+    broker.do(commands.declare(KEYS, keep_expired=True))
+    broker.enqueue("a", expires="+1")
+    broker.pass_time(SECOND)
+    assert broker.claimed_ids() == []
+    assert _states(raw, "a") == ["dlq"]
+
+
+@pytest.mark.parametrize(("limit", "states"), [(0, ["main"]), (1, ["dlq"])])
+def test_leases_are_given_back_whole(broker: Broker, raw: redis.Redis, limit: int, states: list[str]) -> None:
+    broker.enqueue("a", "b")
+    first, second = broker.claim().deliveries
+    assert broker.do(commands.cancel(KEYS, ["b"])) == ["b"]
+    assert broker.do(commands.restore(KEYS, [("a", first.fence), ("b", second.fence)], limit=limit)).stale == []
+    assert (_states(raw, "a"), _states(raw, "b")) == (states, [])
+
+
+def test_an_idle_worker_is_woken(broker: Broker) -> None:
+    broker.do(commands.wake(KEYS))
+    assert broker.do(commands.wait([KEYS], 1)) == KEYS.wake
 
 
 def test_a_worker_and_its_callers_do_without_channels(server: RedisServer, raw: redis.Redis) -> None:
@@ -79,3 +116,50 @@ def test_a_worker_and_its_callers_do_without_channels(server: RedisServer, raw: 
     asyncio.run(work())
     assert sorted(runs) == list(range(20))
     assert raw.zcard("chat_api:queue:processing") == 0
+
+
+def test_producer_and_worker_do_with_the_rights_of_the_guide(
+    server: RedisServer, raw: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md"
+    found = re.search(r"<!-- file: minimal.acl -->\n```text\nuser bot (.*)\n```", guide.read_text("utf-8"))
+    assert found
+    rules = found[1].replace(">password", ">pw").split()
+    if "&" in found[1] and int(raw.info("server")["redis_version"].split(".")[0]) < 7:
+        rules = [rule for rule in rules if not rule.startswith("&")]
+    raw.execute_command("ACL", "LOG", "RESET")
+    raw.execute_command("ACL", "SETUSER", "modest", "reset", *rules)
+    app = RedisQ("chat_api", url=f"redis://modest:pw@127.0.0.1:{server.port}")
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    @app.task(result_ttl=60, max_retries=1, retry_backoff=0.01, key="{name}", limits=["bot:1000/s", "llm: 2 at once"])
+    async def answer(name: str) -> str:
+        if name == "fails":
+            raise ValueError(name)
+        if name == "waits":
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+        return name
+
+    async def work() -> None:
+        async with Worker(app):
+            jobs = await answer.adelay_many([(f"chat {number}",) for number in range(20)])
+            assert [await job.aget(timeout=20) for job in jobs] == [f"chat {number}" for number in range(20)]
+            once = answer.options(dedupe_key="once", countdown=0.01)
+            assert await (await once.adelay("once")).aget(timeout=20) == "once"
+            with pytest.raises(JobFailed):
+                await (await answer.adelay("fails")).aget(timeout=20)
+            waiting = await answer.adelay("waits")
+            await began.wait()
+            assert await waiting.acancel()
+            await ended.wait()
+        await app.aclose()
+
+    asyncio.run(work())
+    assert [record.message for record in caplog.records if "NOPERM" in record.message or "AccessDenied" in record.message] == []
+    assert raw.zcard("chat_api:queue:processing") == 0
+    assert raw.execute_command("ACL", "LOG") == []
+    raw.execute_command("ACL", "DELUSER", "modest")

@@ -26,7 +26,7 @@ for i = 1, count do
   ids[i] = ARGV[1 + 2 * i]
 end
 local leases = redis.call('HMGET', LEASES, unpack(ids))
-redis.call('DEL', NEVER)
+first_write(queue)
 local verdicts, noted = {}, {}
 for i, id in ipairs(ids) do
   local raw = leases[i]

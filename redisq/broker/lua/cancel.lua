@@ -24,7 +24,7 @@ queue, refused = open_queue()
 if not queue then
   return refused
 end
-redis.call('DEL', NEVER)
+first_write(queue)
 local marked = {}
 for i = 4, #ARGV do
   local id = ARGV[i]

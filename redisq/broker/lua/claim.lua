@@ -128,7 +128,8 @@ if not stats then
   return refused
 end
 local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0, released = 0 }
-redis.call('DEL', NEVER)
+will_end_dedupes(queue)
+first_write(queue)
 if queue.lease ~= lease then
   local config = queue.config
   config[#config + 1], config[#config + 2] = 'lease', int(lease)

@@ -24,7 +24,7 @@ if ARGV[6] == '1' and queue.config[1] ~= 'layout' then
   return queue.main + queue.retry
 end
 local wanted = 'ttl=' .. int(ttl) .. ' message_ttl=' .. int(message_ttl) .. ' max_length=' .. int(max_length) .. ' keep_expired=' .. keep
-redis.call('DEL', NEVER)
+first_write(queue)
 if ttl == 0 and message_ttl == 0 and max_length == 0 and keep == '0' then
   redis.call('HDEL', CONFIG, 'rules')
 else

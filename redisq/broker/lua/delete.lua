@@ -33,6 +33,10 @@ local count = int(queue.main + queue.retry)
 if if_empty == '1' and queue.main + queue.delayed + queue.retry + queue.processing > 0 then
   count = '-1'
 else
+  if queue.meta > 0 then
+    will_touch(queue, PREFIX .. ':dedupe:')
+  end
+  first_write(queue)
   if gates then
     gates.unlink()
   end

@@ -303,6 +303,13 @@ end
 if not before then
   return refuse('CORRUPT', 'field dropped of ' .. STATS .. ' is not a number')
 end
+-- Too many wait: the first of them go, a thousand a call, as they do in other brokers.
+local over = max_length > 0 and math.min(queue.main + #ready / 2 - max_length, 1000) or 0
+if over > 0 then
+  door = door or queue.meta > 0 and open_door()
+  will_touch(queue, PREFIX .. ':dedupe:')
+end
+check_kinds(queue)
 if #bodies > 0 then
   local next_due = #delayed > 0 and redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
   -- The first write: it fails on a field that is not a number, or on a full server, while nothing is changed yet.
@@ -326,11 +333,8 @@ if #bodies > 0 then
     wake_worker()
   end
 end
--- Too many wait: the first of them go, a thousand a call, as they do in other brokers.
-local over = max_length > 0 and math.min(queue.main + #ready / 2 - max_length, 1000) or 0
 if over > 0 then
   local dropped = redis.call('ZRANGE', MAIN, 0, over - 1)
-  door = door or queue.meta > 0 and open_door()
   if door then
     door.drop(dropped)
   end

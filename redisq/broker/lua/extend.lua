@@ -35,7 +35,7 @@ end
 if queue.group then
   redis.call('HLEN', PREFIX .. ':needs')
 end
-redis.call('DEL', NEVER)
+first_write(queue)
 local verdicts, moved = {}, {}
 for i, id in ipairs(ids) do
   local fence, _, taken_back = read_lease(leases[i])

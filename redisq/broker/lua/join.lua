@@ -17,7 +17,7 @@ end
 check_group(PREFIX)
 check_group(queue.group or PREFIX)
 check_group(group ~= '' and group or PREFIX)
-redis.call('DEL', NEVER)
+first_write(queue)
 close_queue(queue)
 join_group(queue, group)
 return 1

@@ -16,7 +16,7 @@ if not queue then
 end
 local gates = open_gates(queue)
 add_limits(queue, gates)
-redis.call('DEL', NEVER)
+first_write(queue)
 close_queue(queue)
 for i = 2, #ARGV do
   local gate = ARGV[i]

@@ -14,7 +14,7 @@ local queue, refused = open_queue()
 if not queue then
   return refused
 end
-redis.call('DEL', NEVER)
+first_write(queue)
 close_queue(queue)
 if paused == '1' then
   redis.call('HSET', CONFIG, 'paused', '1')

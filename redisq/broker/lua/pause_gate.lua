@@ -17,7 +17,7 @@ if not queue then
   return refused
 end
 local gates = open_gates(queue)
-redis.call('DEL', NEVER)
+first_write(queue)
 close_queue(queue)
 if length > 0 then
   gates.pause(gate, queue.now + length)

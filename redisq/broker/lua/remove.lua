@@ -48,7 +48,8 @@ local function to_gates()
 end
 local gates, metas = queue.gated and to_gates(), metas_of(queue, ids)
 local needs = gates and gates.of(ids)
-redis.call('DEL', NEVER)
+will_end_dedupes(queue)
+first_write(queue)
 local removed = {}
 for i, id in ipairs(ids) do
   for _, zset in ipairs(states) do

@@ -61,6 +61,7 @@ for i, id in ipairs(ids) do
     end
   end
 end
+check_kinds(queue)
 if #replayed > 0 then
   redis.call('ZADD', MAIN, unpack(scored))
   redis.call('ZREM', DLQ, unpack(replayed))

@@ -53,7 +53,8 @@ local function to_gates()
 end
 local gates = queue.gated and to_gates()
 local needs = gates and gates.of(ids)
-redis.call('DEL', NEVER)
+will_end_dedupes(queue)
+first_write(queue)
 local dead = {}
 local grown, stale, seen = { released = 0, requeued = 0, dlq_messages = 0, cancelled = 0, stale = 0 }, {}, {}
 for i, id in ipairs(ids) do

@@ -33,7 +33,7 @@ local gates = open_gates(queue)
 add_limits(queue, gates)
 local class = gates.class_of(name)
 local old, tat = gates.limit_of(name, class), gates.tat_of(name)
-redis.call('DEL', NEVER)
+first_write(queue)
 close_queue(queue)
 local field = (whose == 'operator' and '=' or '') .. name
 if definition ~= '' then

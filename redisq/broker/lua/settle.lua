@@ -36,7 +36,7 @@ local others = acks and (#ARGV - 5 - 2 * acks) / 6
 if not run_time or not acks or others < 0 or others ~= math.floor(others) or acks + others > 1000 then
   return refuse('ARGUMENT', 'settle takes run_time, acks, (id, fence)*acks, (op, id, fence, delay, reason, text)*, 1000 at most')
 end
-local ids, fences, ops, pauses = {}, {}, {}, false
+local ids, fences, ops, pauses, results = {}, {}, {}, false, false
 for i = 1, acks do
   ids[i], fences[i] = ARGV[4 + 2 * i], ARGV[5 + 2 * i]
 end
@@ -55,6 +55,7 @@ for i = 1, others do
     end
     pauses = pauses or gate ~= ''
   end
+  results = results or op.name == 'result'
   ids[acks + i], fences[acks + i], ops[acks + i] = ARGV[at + 1], ARGV[at + 2], op
 end
 local queue
@@ -80,7 +81,11 @@ local function to_gates()
 end
 local gates = (queue.gated or pauses) and to_gates()
 local needs = gates and gates.of(ids)
-redis.call('DEL', NEVER)
+will_end_dedupes(queue)
+if results then
+  will_touch(queue, PREFIX .. ':result:')
+end
+first_write(queue)
 local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, limited = 0, crashes = 0, cancelled = 0, stale = 0, late_acks = 0, run_time_us = run_time }
 local stale, settled, done, waiting_again = {}, {}, {}, {}
 local ended, wake = {}, false

@@ -9,6 +9,6 @@ local queue, refused = open_queue()
 if not queue then
   return refused
 end
-redis.call('DEL', NEVER)
+first_write(queue)
 wake_worker()
 return 1

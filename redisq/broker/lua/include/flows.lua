@@ -46,7 +46,7 @@ local function open_flows(queue)
       gates.hold(flow, false)
       turned[flow], listed[#listed + 1] = true, flow
     elseif waits then
-      local first = redis.call('ZRANGE', gates.flow .. flow, 0, 0)[1]
+      local first = on('ZRANGE', gates.flow .. flow, 0, 0)[1]
       redis.call('ZREM', gates.flow .. flow, id)
       if first == id then
         headless[flow], listed[#listed + 1] = true, flow
@@ -85,8 +85,8 @@ local function open_flows(queue)
         return
       end
       -- Without its score when that does not count: to write one as text takes longer than to find it.
-      local first = turned[flow] and redis.call('ZRANGE', gates.flow .. flow, 0, 0)
-        or redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
+      local first = turned[flow] and on('ZRANGE', gates.flow .. flow, 0, 0)
+        or on('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
       local id, score = first[1], first[2]
       if not id then
         ticketless[#ticketless + 1] = '~' .. flow
@@ -114,7 +114,7 @@ local function open_flows(queue)
       if not seen[flow] then
         seen[flow] = true
         if scored[flow] then
-          redis.call('ZADD', gates.flow .. flow, unpack(scored[flow]))
+          on('ZADD', gates.flow .. flow, unpack(scored[flow]))
         end
         look_at(flow)
       end
@@ -129,7 +129,7 @@ local function open_flows(queue)
           local gate = needs[i]
           local first = firsts[gate]
           if first == nil then
-            first = tonumber(redis.call('ZRANGE', gates.waiting .. gate, 0, 0, 'WITHSCORES')[2] or nil) or false
+            first = tonumber(on('ZRANGE', gates.waiting .. gate, 0, 0, 'WITHSCORES')[2] or nil) or false
             firsts[gate] = first
           end
           if first and first < score then

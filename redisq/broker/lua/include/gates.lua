@@ -17,6 +17,19 @@
 -- A gate that opens by hand is looked at again after so many us, should the hand have died before it was done.
 local LOOK_AGAIN = 600000000
 
+--- on: a command on a flow, or on what waits at a gate. A key of another type gives way: it is not known before the first write,
+--- and what was there is lost since another program wrote over it.
+local function on(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if type(reply) == 'table' and reply.err then
+    if string.find(reply.err, '^WRONGTYPE') then
+      redis.call('UNLINK', key)
+    end
+    return redis.call(command, key, ...)
+  end
+  return reply
+end
+
 --- open_gates: the gates of the queue for one call. Reads only; the reads double as type checks, as in open_queue.
 --- What changes is written by gates.close.
 local function open_gates(queue)
@@ -35,6 +48,8 @@ local function open_gates(queue)
   redis.call('ZCARD', gates.opens)
   redis.call('ZCARD', gates.tat)
   redis.call('HLEN', gates.limits)
+  will_touch(queue, gates.flow)
+  will_touch(queue, gates.waiting)
   if queue.group then
     add_group(queue, gates)
   end
@@ -184,7 +199,7 @@ local function open_gates(queue)
 
   --- gates.kick: somebody has to look at a gate where flows wait.
   function gates.kick(gate)
-    local first = redis.call('ZRANGE', gates.waiting .. gate, 0, 0, 'WITHSCORES')
+    local first = on('ZRANGE', gates.waiting .. gate, 0, 0, 'WITHSCORES')
     redis.call('ZREM', gates.opens, gate)
     if first[1] then
       redis.call('ZADD', gates.run, first[2], '!' .. gate)
@@ -235,7 +250,7 @@ local function open_gates(queue)
   function gates.wait_at(gate, opens, flow, score)
     local waiting = gates.waiting .. gate
     redis.call('HSET', gates.blocked, flow, gate)
-    redis.call('ZADD', waiting, score, flow)
+    on('ZADD', waiting, score, flow)
     gates.some_blocked = true
     if opens > 0 and redis.call('ZRANGE', waiting, 0, 0)[1] == flow then
       gates.opens_at(gate, opens)
@@ -248,7 +263,7 @@ local function open_gates(queue)
     if not gate then
       return nil
     end
-    local score = redis.call('ZSCORE', gates.waiting .. gate, flow)
+    local score = on('ZSCORE', gates.waiting .. gate, flow)
     redis.call('HDEL', gates.blocked, flow)
     redis.call('ZREM', gates.waiting .. gate, flow)
     -- Who is first there now may need less.

@@ -71,11 +71,23 @@ local function add_group(queue, gates)
   for i = 1, #rows, 2 do
     if rows[i] ~= PREFIX then
       others[#others + 1] = rows[i]
+      will_touch(queue, rows[i] .. ':never')
       hungry[rows[i]] = tonumber(rows[i + 1]) > queue.now - HUNGRY
     end
   end
   redis.call('ZCARD', turns)
-  local rivals, took, elsewhere = {}, {}, {}
+  local rivals, took, elsewhere, types = {}, {}, {}, {}
+
+  --- is_of: whether a key of another queue is of that type, or does not exist. One that is not is an error of the calls on that
+  --- queue, which say so; those on this queue go on.
+  local function is_of(key, type_)
+    local found = types[key]
+    if not found then
+      found = redis.call('TYPE', key).ok
+      types[key] = found
+    end
+    return found == type_ or found == 'none'
+  end
 
   --- group.slots_of: slots of a gate that the other queues' leases hold, and when the first of these leases ends, us.
   function group.slots_of(gate)
@@ -85,8 +97,14 @@ local function add_group(queue, gates)
     end
     local count, back = 0, 0
     for _, other in ipairs(others) do
-      local held = tonumber(redis.call('HGET', other .. ':slots', gate) or 0) or 0
       local leased, now = other .. ':queue:processing', int(queue.now)
+      local known = is_of(other .. ':slots', 'hash')
+      local held = known and tonumber(redis.call('HGET', other .. ':slots', gate) or 0) or 0
+      if not known or held > 0 and not (is_of(leased, 'zset') and is_of(other .. ':needs', 'hash')) then
+        -- Nobody knows how many slots are in use: as good as all of them.
+        count, back = math.huge, queue.now + HUNGRY
+        break
+      end
       if held > 0 and queue.now >= queue.grace then
         local over = redis.call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, OVERDUE)
         for _, raw in ipairs(#over > 0 and redis.call('HMGET', other .. ':needs', unpack(over)) or {}) do
@@ -109,11 +127,11 @@ local function add_group(queue, gates)
   --- group.kick: a gate is looked at again by the other queues that wait there.
   function group.kick(gate)
     for _, other in ipairs(others) do
-      local first = redis.call('ZRANGE', other .. ':waiting:' .. gate, 0, 0, 'WITHSCORES')
-      if first[1] then
-        redis.call('ZREM', other .. ':gates', gate)
-        redis.call('ZADD', other .. ':run', first[2], '!' .. gate)
-        redis.call('ZADD', other .. ':wake', 0, '1')
+      local waiting, gates_, run, wake = other .. ':waiting:' .. gate, other .. ':gates', other .. ':run', other .. ':wake'
+      if redis.call('TYPE', waiting).ok == 'zset' and is_of(gates_, 'zset') and is_of(run, 'zset') and is_of(wake, 'zset') then
+        redis.call('ZREM', gates_, gate)
+        redis.call('ZADD', run, redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')[2], '!' .. gate)
+        redis.call('ZADD', wake, 0, '1')
       end
     end
   end

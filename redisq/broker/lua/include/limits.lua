@@ -135,7 +135,7 @@ local function add_limits(queue, gates)
       end
       if not at and gates.some_blocked and gate ~= via then
         -- No barging: else cheap calls keep a dear one waiting for ever.
-        local first = redis.call('ZRANGE', gates.waiting .. gate, 0, 0, 'WITHSCORES')
+        local first = on('ZRANGE', gates.waiting .. gate, 0, 0, 'WITHSCORES')
         if first[1] and first[1] ~= descriptor.flow and tonumber(first[2]) < score then
           at = 0
         end

@@ -75,6 +75,29 @@ local function close_queue(queue)
   end
 end
 
+--- will_touch: the script may come to keys with that beginning, whose names it does not know before its first write.
+local function will_touch(queue, beginning)
+  local kinds = queue.kinds or {}
+  kinds[#kinds + 1], queue.kinds = beginning, kinds
+end
+
+--- check_kinds: in place of first_write, for a script that a full server is to refuse.
+local function check_kinds(queue)
+  if queue.kinds then
+    redis.call('EXISTS', unpack(queue.kinds))
+  end
+end
+
+--- first_write: before all other writes, one that changes nothing. It fails where a later one would fail halfway: the user may
+--- not write to keys that the script may come to. See NEVER in include/keys.lua, too.
+local function first_write(queue)
+  if queue.kinds then
+    redis.call('DEL', NEVER, unpack(queue.kinds))
+  else
+    redis.call('DEL', NEVER)
+  end
+end
+
 --- wake_worker: leave the hint that there is something to do.
 local function wake_worker()
   redis.call('ZADD', WAKE, 0, '1')

@@ -76,7 +76,7 @@ local function add_take(queue, gates)
         local id = gates.holder(flow)
         if not id then
           local name = gates.flow .. flow
-          local head = easy and redis.call('ZPOPMIN', name) or redis.call('ZRANGE', name, 0, 0, 'WITHSCORES')
+          local head = easy and on('ZPOPMIN', name) or on('ZRANGE', name, 0, 0, 'WITHSCORES')
           heads[flow], taken_out[flow], id = head, easy, head[1]
         end
         wanted[#wanted + 1] = id
@@ -113,7 +113,7 @@ local function add_take(queue, gates)
       if id then
         place = redis.call('ZSCORE', MAIN, id)
       else
-        local head = heads[flow] or redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
+        local head = heads[flow] or on('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
         id, place = head[1], head[2]
       end
       if not id or not place then
@@ -246,7 +246,7 @@ local function add_take(queue, gates)
 
       -- How many pass is known when one does not: a few more are looked at each time.
       while true do
-        local first = redis.call('ZRANGE', waiting, 0, page - 1, 'WITHSCORES')
+        local first = on('ZRANGE', waiting, 0, page - 1, 'WITHSCORES')
         if #first == 0 or not serve(first) then
           return
         end
