@@ -43,7 +43,6 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.WAITING, "too many wait", State.GONE, "enqueue"),
     Transition(State.WAITING, "lease", State.PROCESSING, "claim"),
     Transition(State.PROCESSING, "lease expired", State.WAITING, "claim"),
-    Transition(State.PROCESSING, "lease expired before it began", State.WAITING, "claim"),
     Transition(State.PROCESSING, "lease expired too often", State.DEAD, "claim"),
     Transition(State.PROCESSING, "lease of a cancelled one expired", State.GONE, "claim"),
     Transition(State.WAITING, "has to run apart, and there is no room", State.RETRY, "claim"),

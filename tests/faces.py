@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -105,10 +105,6 @@ class Broker:
 
     def extend(self, *deliveries: Delivery, lease: int = LEASE) -> dict[str, str]:
         return self.do(commands.extend(self.keys, [(each.id, each.fence) for each in deliveries], lease=lease))
-
-    def begin(self, *deliveries: Delivery, waiting: Sequence[Delivery] = ()) -> dict[str, str]:
-        pairs, others = ([(each.id, each.fence) for each in some] for some in (deliveries, waiting))
-        return self.do(commands.begin(self.keys, pairs, waiting=others))
 
     def find(self, id: str) -> Found | None:
         return self.do(commands.find(self.keys, id))

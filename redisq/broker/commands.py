@@ -27,9 +27,9 @@ __all__ = [
     "Outcome",
     "QueueView",
     "Restored",
+    "Room",
     "Row",
     "Settlement",
-    "begin",
     "browse",
     "cancel",
     "claim",
@@ -150,17 +150,33 @@ class Enqueued(NamedTuple):
     refused: list[str]
 
 
+class Room(NamedTuple):
+    """How many more messages the caller of `claim` can run in one of its pools.
+
+    Attributes:
+        tasks: The names of the tasks that run there. Of the first room it does not count: it is for all other messages.
+        free: So many can be leased.
+        ahead: So many of them would begin soon, and not at once. They are not leased from a queue with gates.
+    """
+
+    tasks: tuple[str, ...]
+    free: int
+    ahead: int = 0
+
+
 class Claimed(NamedTuple):
     """The answer of `claim`.
 
     Attributes:
         deliveries: What was leased, in order.
-        next_due: Seconds until the queue has something to do; 0 for at once, None when nothing is known.
+        next_due: Seconds until the queue has something to do for the caller; 0 for at once, None when nothing is known.
+        short: The numbers of the rooms, from 0, that were too small for a message.
         dead: The messages that the claim made dead letters. Their meta has the reason; a large body may be left out.
     """
 
     deliveries: list[Delivery]
     next_due: float | None
+    short: frozenset[int] = frozenset()
     dead: Sequence[Delivery] = ()
 
 
@@ -263,14 +279,34 @@ def merged(several: Sequence[Command[Any]], limit: int = MAX_BATCH) -> list[Comm
     return [replace(first, args=tuple(args)) for first, args in whole]
 
 
-def claim(keys: QueueKeys, *, worker: str, limit: int, lease: int, max_crashes: int, apart: int | None = None) -> Command[Claimed]:
-    """Lease up to `limit` messages for `lease` microseconds.
+def claim(
+    keys: QueueKeys,
+    *,
+    worker: str,
+    limit: int,
+    lease: int,
+    max_crashes: int,
+    apart: int | None = None,
+    rooms: Sequence[Room] = (),
+    look: int = 0,
+) -> Command[Claimed]:
+    """Lease up to `limit` messages, of 4 MB together unless it is one, for `lease` microseconds.
 
-    `apart`: up to so many that were there at `SUSPECT` crashes, and are run apart: a lease of theirs that expires is the
-    worker's death and not theirs, up to twice `max_crashes`. None: the caller runs nothing apart.
+    Args:
+        keys: The queue.
+        worker: The name that the leases are written to.
+        limit: Messages at most, up to `MAX_BATCH`.
+        lease: Microseconds.
+        max_crashes: A message that lost its lease so often is dead.
+        apart: Lease up to so many that were there at `SUSPECT` crashes, and are run apart: a lease of theirs that expires is the
+            worker's death and not theirs, up to twice `max_crashes`. None: the caller runs nothing apart.
+        rooms: What has no room is left for others. None: there is room for all.
+        look: With rooms: look at up to so many messages, more than `limit`, for those that have room.
     """
     suspects = (MAX_BATCH, _NO_SUSPECT) if apart is None else (apart, SUSPECT)
-    return Command("claim", keys, (worker, limit, lease, max_crashes, *suspects), _claimed, numbered=True)
+    limits = [value for room in rooms for value in (room.free, room.ahead, f"\0{chr(0).join(room.tasks)}\0")]
+    more = (look, *limits) if rooms else ()
+    return Command("claim", keys, (worker, limit, lease, max_crashes, *suspects, *more), _claimed, numbered=True)
 
 
 def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0) -> Command[list[str]]:
@@ -308,17 +344,6 @@ def extend(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, lease: int) ->
     """
     flat = [value for pair in leases for value in pair]
     return Command("extend", keys, (lease, *flat), _verdicts)
-
-
-def begin(
-    keys: QueueKeys, leases: Sequence[tuple[str, int]], *, waiting: Sequence[tuple[str, int]] = ()
-) -> Command[dict[str, str]]:
-    """Note which (id, fence) begin to run now, and which are waiting for a thread or process, uncharged if the worker dies.
-
-    Gives id -> `lost` for those that are not ours, id -> `cancel` for those that are not wanted any more: neither may begin.
-    """
-    flat = [value for pair in (*waiting, *leases) for value in pair]
-    return Command("begin", keys, (len(waiting), *flat), _verdicts)
 
 
 def declare(
@@ -469,14 +494,15 @@ def _enqueued(reply: Any) -> Enqueued:
 def _claimed(reply: Any) -> Claimed:
     fence = int(reply[0])
     dead: Sequence[Delivery] = ()
-    if len(reply) % 3 == 0:
+    if len(reply) % 3 == 1:
         rows = reply[-1]
         dead = [Delivery(_text(rows[at]), fence, rows[at + 1], parse_meta(rows[at + 2])) for at in range(0, len(rows), 3)]
     deliveries = [
         Delivery(reply[at].decode(), fence, reply[at + 1], parse_meta(reply[at + 2]) if reply[at + 2] else PLAIN)
-        for at in range(2, len(reply) - bool(dead), 3)
+        for at in range(3, len(reply) - bool(dead), 3)
     ]
-    return Claimed(deliveries, int(reply[1]) / 1_000_000 if reply[1] else None, dead)
+    short = frozenset(map(int, reply[2].split())) if reply[2] else frozenset[int]()
+    return Claimed(deliveries, int(reply[1]) / 1_000_000 if reply[1] else None, short, dead)
 
 
 def _restored(reply: Any) -> Restored:

@@ -37,7 +37,7 @@ FIXED: tuple[QueueKey, ...] = (
         "leases",
         "leases",
         "hash",
-        "id -> fence, place in main, worker, perhaps waits, began or cancel; marked x when taken back after its deadline",
+        "id -> fence, place in main, worker, perhaps cancel; marked x when taken back after its deadline",
     ),
     QueueKey("meta", "meta", "hash", "id -> attempt, crashes, last error ...; absent for a plain first delivery"),
     QueueKey("clock", "clock", "string", "the last tick given out, us"),

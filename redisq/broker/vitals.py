@@ -52,6 +52,7 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "GET": ("GET", "{never}"),
     "HDEL": ("HDEL", "{never}", "a"),
     "HEXISTS": ("HEXISTS", "{never}", "a"),
+    "HSTRLEN": ("HSTRLEN", "{never}", "a"),
     "HGET": ("HGET", "{never}", "a"),
     "HGETALL": ("HGETALL", "{never}"),
     "HINCRBY": ("EVAL", _HINCRBY, 1, "{never}"),

@@ -1,9 +1,13 @@
-"""Claim within the free slots, carry the settlements, sleep when there is nothing to do.
+"""Claim what there is room for, carry the settlements, sleep when there is nothing to do.
 
-One trip to Redis carries the settlements that have gathered and, behind them in the same write, a claim for the slots
-that they free: the server frees before it leases, so a worker never holds more leases than slots. Up to `MAX_TRIPS`
-trips are unanswered at a time; while all are out, settlements gather (group commit). An idle worker blocks on the
-queues' wake keys, on a connection of its own, with the claim written right behind the blocking read.
+One trip to Redis carries the settlements that have gathered and, behind them in the same write, a claim for the room
+that they free: the server frees before it leases, so a worker never holds more leases than it has room for. Up to
+`MAX_TRIPS` trips are unanswered at a time; while all are out, settlements gather (group commit). An idle worker blocks on
+the queues' wake keys, on a connection of its own, with the claim written right behind the blocking read.
+
+A queue whose first messages have no room here, because all threads are busy, say, is *short*. It is asked again when that
+pool has room; and every `LOOK_AGAIN` seconds for messages of other pools behind those. The worker does not block on its wake
+key meanwhile: the hint is for those who have room.
 
 Of several queues the first that is not known to be empty is asked. But after `IN_ORDER` claims like that, a queue that was
 not asked for a second goes first, once: so none starves, and none is taken for empty for ever.
@@ -14,9 +18,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from redisq.broker.commands import MAX_BATCH, Claimed, Command, Settlement, claim, wait, wake
+from redisq.broker.commands import MAX_BATCH, Claimed, Command, Room, Settlement, claim, wait, wake
 from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
@@ -26,6 +30,7 @@ from redisq.errors import BrokerError
 from redisq.troubles import Troubles
 from redisq.worker.held import Held
 from redisq.worker.observers import Observers
+from redisq.worker.rooms import Rooms
 from redisq.worker.settler import Batch, Settler
 
 __all__ = ["CLAIM", "MAX_TRIPS", "Consumer"]
@@ -36,11 +41,44 @@ MAX_TRIPS = 4
 #: A queue that was not asked for a block goes first, but no more than once after so many claims in order.
 IN_ORDER = 3
 
+#: Messages that a claim looks at in a short queue, and seconds between two such looks.
+LOOK, LOOK_AGAIN = 500, 0.025
+
 #: Seconds to leave Redis alone after it refused a settlement or a claim.
 REST = 1.0
 
 #: What Redis can refuse.
 CLAIM, SETTLE, WAKE, WAIT = "claim from queue {}", "settle on queue {}", "wake queue {}", "wait for work"
+
+
+class Wanted(NamedTuple):
+    """What one claim asks for.
+
+    Attributes:
+        keys: The queue.
+        limit: Messages at most.
+        rooms: How many of them can begin, in which pool.
+        look: Messages to look at, if more than the limit.
+        asked: When the queue was asked before, by the loop's clock.
+    """
+
+    keys: QueueKeys
+    limit: int
+    rooms: list[Room]
+    look: int
+    asked: float
+
+
+class Short(NamedTuple):
+    """What a queue's first messages find no room in.
+
+    Attributes:
+        pools: The pools, by their numbers.
+        at_once: Whether it takes room where they begin at once: they have limits, or were there when a worker died.
+    """
+
+    pools: frozenset[int]
+    at_once: bool
 
 
 class Consumer:
@@ -51,7 +89,7 @@ class Consumer:
         blocking: For the blocking read. Waits out any outage.
         queues: In the order in which they are served.
         worker: The name that leases are written to.
-        slots: Leases at most.
+        rooms: Knows how many messages can begin.
         lease: Microseconds.
         max_crashes: A message whose lease ended so often by expiry is dead.
         in_burst: It is over when the queues are empty: then it does not wait for more.
@@ -70,7 +108,7 @@ class Consumer:
         queues: Sequence[QueueKeys],
         *,
         worker: str,
-        slots: int,
+        rooms: Rooms,
         lease: int,
         max_crashes: int,
         in_burst: bool,
@@ -85,7 +123,7 @@ class Consumer:
         self._blocking = blocking
         self._queues = queues
         self._worker = worker
-        self._slots = slots
+        self._rooms = rooms
         self._lease = lease
         self._max_crashes = max_crashes
         self._in_burst = in_burst
@@ -99,12 +137,18 @@ class Consumer:
         self._loop = loop
         self._settler = Settler()
         self._held: set[Held] = set()
-        self._reserved = 0
+        self._claims = 0
         self._trips = 0
         self._empty: dict[QueueKeys, bool] = dict.fromkeys(queues, False)
         self._asked: dict[QueueKeys, float] = dict.fromkeys(queues, 0.0)
         self._in_order = 0
         self._timers: dict[QueueKeys, asyncio.TimerHandle] = {}
+        self._short: dict[QueueKeys, Short] = {}
+        #: When a short queue was last looked into; when it will be; those that are to be now.
+        self._looked: dict[QueueKeys, float] = dict.fromkeys(queues, 0.0)
+        self._looks: dict[QueueKeys, asyncio.TimerHandle] = {}
+        self._to_look: set[QueueKeys] = set()
+        self._blocks_on: list[QueueKeys] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = False
         self._scheduled = False
@@ -140,8 +184,12 @@ class Consumer:
 
     def leave(self, held: Held) -> None:
         """What was acknowledged first has ended: its slot is free."""
-        self._held.discard(held)
+        self._forget(held)
         self._schedule()
+
+    def _forget(self, held: Held) -> None:
+        self._held.discard(held)
+        self._rooms.drop(held)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -153,13 +201,16 @@ class Consumer:
         self._scheduled = False
         while self._trips < MAX_TRIPS:
             batches = self._settler.take(self._resting) if self._settler else []
-            leaving = sum(len(batch.ended) for batch in batches)
-            keys, limit = self._next_claim(leaving)
-            if not batches and not limit:
+            rooms = self._rooms.offer(
+                len(self._held), [ended.held for batch in batches for ended in batch.ended if ended.held.then is None]
+            )
+            wanted = self._next_claim(rooms)
+            if not batches and wanted is None:
                 break
             self._trips += 1
-            self._reserved += limit
-            self._spawn(self._trip(batches, keys, limit))
+            if wanted:
+                self._reserve(wanted)
+            self._spawn(self._trip(batches, wanted))
         if self._trips or self._held or self._settler or self._waiting:
             self.idle.clear()
         else:
@@ -167,61 +218,94 @@ class Consumer:
         if self._waiting and self._in_burst and not self._looking and not self._trips and not self._held and not self._settler:
             # All that it knew of has ended: what is left is to look once more, and not to wait for a block to end.
             self._looking = True
-            self._spawn(self._nudge(self._queues[0]))
-        if not self._waiting and not self._reserved and not self._stopping and self._free > 0 and self._nothing_to_claim():
-            self._waiting = True
-            self._spawn(self._wait_for_work(min(self._free, MAX_BATCH)))
+            self._spawn(self._nudge(self._blocks_on[0]))
+        if not self._waiting and not self._claims and not self._stopping:
+            self._block()
 
-    def _nothing_to_claim(self) -> bool:
-        """Whether it pays to wait: some queue would be asked, and none has anything."""
-        if not self._resting:
-            return all(self._empty.values())
-        return any(keys not in self._resting for keys in self._queues) and self._first() is None
+    def _block(self) -> None:
+        """Wait for work, if no queue has any, and if there is room for what may come."""
+        queues = [keys for keys in self._queues if self._empty[keys] and keys not in self._resting]
+        rooms = self._rooms.offer(len(self._held))
+        if not queues or self._first(rooms) is not None or not any(room.free for room in rooms):
+            return
+        self._waiting, self._blocks_on = True, queues
+        self._spawn(self._wait_for_work(queues, rooms))
 
-    def _first(self) -> QueueKeys | None:
-        """The first queue to ask; None when there is none."""
-        if not self._resting:
-            return next((keys for keys in self._queues if not self._empty[keys]), None)
-        return next((keys for keys in self._queues if not self._empty[keys] and keys not in self._resting), None)
+    def _limit(self, keys: QueueKeys, rooms: Sequence[Room]) -> int:
+        """How many messages to ask a queue for. In a short one, the first are known to be of the pools that it is short of."""
+        short = self._short.get(keys)
+        if short is None or keys in self._to_look:
+            return min(max(room.free for room in rooms), MAX_BATCH)
+        return min(max(rooms[pool].free - short.at_once * rooms[pool].ahead for pool in short.pools), MAX_BATCH)
 
-    @property
-    def _free(self) -> int:
-        return self._slots - len(self._held) - self._reserved
+    def _first(self, rooms: Sequence[Room]) -> QueueKeys | None:
+        """The first queue that may have something that there is room for; None when there is none."""
+        for keys in self._queues:
+            if not self._empty[keys] and keys not in self._resting and self._limit(keys, rooms):
+                return keys
+        return None
 
-    def _next_claim(self, leaving: int) -> tuple[QueueKeys, int]:
-        """Which queue to claim from, and how many; `leaving` slots are freed by the same trip."""
-        free = self._free + leaving
-        first = self._first()
-        if self._stopping or free <= 0 or first is None:
-            return self._queues[0], 0
-        keys = first if len(self._queues) == 1 else self._fairly(first)
-        # Half of the slots: while one half runs, the other is on its way.
-        return keys, min(free, (self._slots + 1) // 2, MAX_BATCH)
+    def _next_claim(self, rooms: list[Room]) -> Wanted | None:
+        """Which queue to claim from, and how many."""
+        first = None if self._stopping else self._first(rooms)
+        if first is None:
+            return None
+        return self._wanted(first if len(self._queues) == 1 else self._fairly(first, rooms), rooms)
 
-    def _fairly(self, first: QueueKeys) -> QueueKeys:
+    def _wanted(self, keys: QueueKeys, rooms: list[Room]) -> Wanted:
+        look = 0
+        limit = self._limit(keys, rooms)
+        if keys in self._to_look:
+            self._to_look.discard(keys)
+            self._looked[keys] = self._loop.time()
+            look = LOOK
+        asked, self._asked[keys] = self._asked[keys], self._loop.time()
+        return Wanted(keys, limit, rooms, look, asked)
+
+    def _reserve(self, wanted: Wanted) -> None:
+        self._claims += 1
+        self._rooms.reserve(wanted.rooms, wanted.limit)
+
+    def _release(self, wanted: Wanted) -> None:
+        self._claims -= 1
+        self._rooms.release(wanted.rooms, wanted.limit)
+
+    def _fairly(self, first: QueueKeys, rooms: Sequence[Room]) -> QueueKeys:
         """The first in order; at times another, that would starve behind it, or be thought empty for as long as it is full."""
         now = self._loop.time()
         waits = min((keys for keys in self._queues if keys not in self._resting), key=self._asked.__getitem__)
-        if self._in_order >= IN_ORDER and waits is not first and now - self._asked[waits] > BLOCK_SECONDS:
+        is_late = self._in_order >= IN_ORDER and waits is not first and now - self._asked[waits] > BLOCK_SECONDS
+        if is_late and self._limit(waits, rooms):
             self._in_order = 0
             first = waits
         else:
             self._in_order += 1
-        self._asked[first] = now
         return first
 
-    def _claim(self, keys: QueueKeys, limit: int) -> Command[Claimed]:
+    def _claim(self, wanted: Wanted) -> Command[Claimed]:
         # One claim at a time may bring what has to run apart: nothing is leased that would only wait.
         apart = int(self._for_room is None and self._has_room())
-        command = claim(keys, worker=self._worker, limit=limit, lease=self._lease, max_crashes=self._max_crashes, apart=apart)
+        rooms, limit = wanted.rooms, wanted.limit
+        # With one pool and nothing ahead, the limit says it all.
+        says_more = (len(rooms) > 1 and min(room.free for room in rooms) < limit) or any(room.ahead for room in rooms)
+        command = claim(
+            wanted.keys,
+            worker=self._worker,
+            limit=limit,
+            lease=self._lease,
+            max_crashes=self._max_crashes,
+            apart=apart,
+            rooms=rooms if says_more else (),
+            look=wanted.look,
+        )
         if apart:
             self._for_room = command
         return command
 
-    async def _trip(self, batches: list[Batch], keys: QueueKeys, limit: int) -> None:
+    async def _trip(self, batches: list[Batch], wanted: Wanted | None) -> None:
         commands: list[Command[Any]] = [batch.command for batch in batches]
-        if limit:
-            commands.append(self._claim(keys, limit))
+        if wanted:
+            commands.append(self._claim(wanted))
         try:
             results = await self._connector.execute_many(commands)
         except Exception as error:  # noqa: BLE001 - a worker never ends for its bookkeeping: logged, and tried again
@@ -229,70 +313,79 @@ class Consumer:
             results = [BrokerError(f"trip failed: {type(error).__name__}")] * len(commands)
         finally:
             self._trips -= 1
-            self._reserved -= limit
+            if wanted:
+                self._release(wanted)
         try:
             for batch, result in zip(batches, results, strict=False):
                 self._settled(batch, result)
-            if limit:
-                self._claimed(keys, limit, commands[-1], results[-1])
+            if wanted:
+                self._claimed(wanted, commands[-1], results[-1])
         finally:
             self.pump()
 
-    async def _wait_for_work(self, limit: int) -> None:
+    async def _wait_for_work(self, queues: Sequence[QueueKeys], rooms: list[Room]) -> None:
         # With one queue the claim is written behind the blocking read; with several, which one woke is not known yet.
-        alone = self._queues[0] if len(self._queues) == 1 else None
-        commands: list[Command[Any]] = [wait(self._queues, BLOCK_SECONDS)]
+        alone = self._wanted(queues[0], rooms) if len(self._queues) == 1 else None
+        commands: list[Command[Any]] = [wait(queues, BLOCK_SECONDS)]
         if alone:
-            commands.append(self._claim(alone, limit))
-            self._reserved += limit
+            commands.append(self._claim(alone))
+            self._reserve(alone)
         try:
             results = await self._blocking.execute_many(commands)
         except Exception as error:  # noqa: BLE001 - as in a trip
             self._log.exception("Waiting for work failed")
             results = [BrokerError(f"wait failed: {type(error).__name__}")] * len(commands)
         finally:
-            self._waiting = False
+            self._waiting, self._blocks_on = False, []
             if alone:
-                self._reserved -= limit
+                self._release(alone)
         woken = results[0]
         if self._looking and isinstance(woken, str):
             woken = None  # all are to be looked at
         self._looking = False
         try:
             if isinstance(woken, BrokerError):
-                self._refused(self._queues, WAIT, woken)
+                self._refused(queues, WAIT, woken)
             elif self._troubles:
                 self._troubles.over(WAIT)
             if alone:
-                self._claimed(alone, limit, commands[1], results[1])
+                self._claimed(alone, commands[1], results[1])
                 return
             # A hint is only a hint: without one, look at all of them once a block.
-            for keys in self._queues:
+            for keys in queues:
                 if woken is None or woken == keys.wake or isinstance(woken, BrokerError):
                     self._empty[keys] = False
         finally:
             self.pump()
 
-    def _claimed(self, keys: QueueKeys, limit: int, command: Command[Claimed], result: Claimed | BrokerError) -> None:
-        self._start_all(keys, limit, result)
+    def _claimed(self, wanted: Wanted, command: Command[Claimed], result: Claimed | BrokerError) -> None:
+        self._start_all(wanted, result)
         if command is self._for_room:
             self._for_room = None
 
-    def _start_all(self, keys: QueueKeys, limit: int, result: Claimed | BrokerError) -> None:
+    def _start_all(self, wanted: Wanted, result: Claimed | BrokerError) -> None:
+        keys = wanted.keys
         if isinstance(result, BrokerError):
+            if wanted.look:
+                self._to_look.add(keys)
             self._refused([keys], CLAIM.format(keys.queue), result)
             return
         if self._troubles:
             self._troubles.over(CLAIM.format(keys.queue))
-        deliveries, next_due, dead = result
+        deliveries, next_due, short, dead = result
         for each in dead:
             self._log.warning("%s", dead_letter(keys.queue, each, each.meta.reason, each.meta.text))
             if self._observers.watch_ends:
                 self._observers.buried(keys, each)
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
-        self._empty[keys] = len(deliveries) < limit and next_due != 0
+        if short or keys in self._short:
+            self._note_shortage(wanted, short, len(deliveries))
+        self._set_empty(keys, len(deliveries) < wanted.limit and next_due != 0 and not short)
         self._set_timer(keys, next_due)
+        if short and not deliveries:
+            # It was not served, as others had the room. So it still has its turn before it.
+            self._asked[keys], self._in_order = wanted.asked, IN_ORDER
         if self._observers.watch_claims:
             self._observers.claimed(keys, deliveries)
         for delivery in deliveries:
@@ -302,6 +395,37 @@ class Consumer:
                 self.ended(held, Settlement("release", delivery.id, delivery.fence), 0)
             else:
                 self._start(held)
+                self._rooms.take(held)
+
+    def _note_shortage(self, wanted: Wanted, pools: frozenset[int], count: int) -> None:
+        """Remember of which pools a queue is short, and see to it that it is looked into."""
+        keys, is_full = wanted.keys, count >= wanted.limit
+        if pools:
+            self._short[keys] = Short(pools, any(count < wanted.rooms[pool].free for pool in pools))
+            # There may be more of the same behind what a look has found.
+            self._look_in(keys, 0.0 if wanted.look and is_full else self._looked[keys] + LOOK_AGAIN - self._loop.time())
+        elif wanted.look or not is_full:
+            # The others only asked for what it is short of, and got that.
+            del self._short[keys]
+            self._to_look.discard(keys)
+
+    def _look_in(self, keys: QueueKeys, seconds: float) -> None:
+        if seconds <= 0:
+            self._to_look.add(keys)
+        elif keys not in self._looks and keys not in self._to_look:
+            self._looks[keys] = self._loop.call_later(seconds, self._look_into, keys)
+
+    def _look_into(self, keys: QueueKeys) -> None:
+        self._looks.pop(keys, None)
+        if keys in self._short:
+            self._to_look.add(keys)
+            self.pump()
+
+    def _set_empty(self, keys: QueueKeys, is_empty: bool) -> None:
+        self._empty[keys] = is_empty
+        if is_empty and self._waiting and keys not in self._blocks_on:
+            # The block would not hear of what comes here.
+            self._spawn(self._nudge(self._blocks_on[0]))
 
     def _settled(self, batch: Batch, result: list[str] | BrokerError) -> None:
         if isinstance(result, BrokerError):
@@ -321,6 +445,8 @@ class Consumer:
                 held.then, held.leased = None, False
                 self._held.add(held)
                 then()
+            elif held.pool:
+                self._rooms.drop(held)
         if self._observers.watch_ends:
             self._observers.settled(batch.ended, result)
         if self._log.isEnabledFor(logging.DEBUG):
@@ -350,7 +476,7 @@ class Consumer:
 
     def _due(self, keys: QueueKeys) -> None:
         self._timers.pop(keys, None)
-        if self._waiting:
+        if self._waiting and keys in self._blocks_on:
             self._spawn(self._nudge(keys))
         else:
             self._empty[keys] = False
@@ -369,11 +495,11 @@ class Consumer:
     def stop(self) -> None:
         """Claim no more. What a claim on its way brings is given back."""
         self._stopping = True
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *self._looks.values()):
             timer.cancel()
         self._timers.clear()
         if self._waiting:
-            self._spawn(self._nudge(self._queues[0]))
+            self._spawn(self._nudge(self._blocks_on[0]))
         self.pump()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -32,7 +32,7 @@ from redisq.worker.processes import ProcessPool
 from redisq.worker.run import Phase, Run
 from redisq.worker.threads import Item, ThreadPool
 from redisq.worker.timeouts import Timeouts
-from redisq.worker.turns import Coroutine, Loop, Turns
+from redisq.worker.turns import Turns
 from redisq.worker.verdict import NOT_IMPORTABLE, after_crash, done, not_begun, suspected, unreadable
 
 __all__ = ["Executor"]
@@ -82,7 +82,6 @@ class Executor:
         self._threads = threads
         self._processes = processes
         self._quarantine = quarantine
-        self._coroutines = Loop()
         self._turns = turns
         self._consumer = consumer
         self._log = log
@@ -174,6 +173,12 @@ class Executor:
             self._consumer.leave(held)
         self._turns.look()
 
+    def put_off(self, held: Held) -> None:
+        """Give back one that would have to wait, for who has room for it."""
+        self._running.pop(held, None)
+        self._log.debug("Message %s of queue %s goes back: there is no room for it", held.delivery.id, held.keys.queue)
+        self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
+
     def _begin_acknowledged(
         self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], context: Context
     ) -> None:
@@ -194,15 +199,10 @@ class Executor:
         elif not task.is_async:
             handler = partial(call, self._hooks, task, run.context, args, kwargs)
             self._turns.wait(self._threads, Item(run, handler, self._finish_in_thread, context))
-        elif held.delivery.meta.crashes:
-            self._turns.wait(self._coroutines, Coroutine(run, partial(self._begin_coroutine, run, args, kwargs, context)))
         else:
-            self._begin_coroutine(run, args, kwargs, context)
+            run.begin()
+            run.coroutine = self._loop.bare.create_task(self._run(run, args, kwargs), context=context)
         self._timeouts.watch()
-
-    def _begin_coroutine(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any], context: Context) -> None:
-        run.begin()
-        run.coroutine = self._loop.bare.create_task(self._run(run, args, kwargs), context=context)
 
     @cached_property
     def _home(self) -> Home | None:

@@ -23,10 +23,11 @@ class Held:
         leased: False from then on: it only takes a slot.
         over: Its handler has ended.
         task: The task's name, once the message is read.
+        pool: Which of the worker's pools it counts for (`rooms.py`).
         told_lost: The middleware knows that it is lost.
     """
 
-    __slots__ = ("delivery", "keys", "leased", "lost", "over", "settled", "task", "then", "told_lost", "until")
+    __slots__ = ("delivery", "keys", "leased", "lost", "over", "pool", "settled", "task", "then", "told_lost", "until")
 
     def __init__(self, keys: QueueKeys, delivery: Delivery) -> None:
         self.keys = keys
@@ -38,4 +39,5 @@ class Held:
         self.leased = True
         self.over = False
         self.task: str | None = None
+        self.pool = 0
         self.told_lost = False

@@ -110,13 +110,16 @@ class ProcessPool:
         loop: Where answers are read.
         size: Children at most; started when needed.
         max_bytes: The most that a message, or a result, may have.
+
+    Attributes:
+        size: Children at most.
     """
 
     takes_ahead = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, size: int, max_bytes: int) -> None:
         self._loop = loop
-        self._size = size
+        self.size = size
         self._max_bytes = max_bytes
         self._idle: list[Child] = []
         self._children: set[Child] = set()
@@ -126,7 +129,7 @@ class ProcessPool:
     @property
     def room(self) -> int:
         """How many more can begin now."""
-        return self._size - sum(child.asked is not None for child in self._children)
+        return self.size - sum(child.asked is not None for child in self._children)
 
     def request(self, run: Run, place: Place, hooks_at: Home | None, done: Done) -> Asked:
         """Return what `start` takes, so that a child runs the delivery, then `done(run, settlement, line)`.

@@ -48,11 +48,10 @@ class Run:
         cancelled: It was told because somebody cancelled the job.
         dropped: Its lease was lost, or given back: it is not begun any more.
         came: Seconds of the loop's clock when it began to wait for its turn.
-        noted: Redis knows, or may know, that it waits.
     """
 
     __slots__ = (
-        "_context", "apart", "board", "came", "cancelled", "coroutine", "dropped", "held", "noted", "phase", "started", "task",
+        "_context", "apart", "board", "came", "cancelled", "coroutine", "dropped", "held", "phase", "started", "task",
         "thread", "told", "worker",
     )  # fmt: skip
 
@@ -71,7 +70,6 @@ class Run:
         self.cancelled = False
         self.dropped = False
         self.came = 0.0
-        self.noted = False
 
     def begin(self) -> None:
         """Its handler is called now: its time counts, and its lease is extended no longer than that lasts."""

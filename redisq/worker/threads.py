@@ -18,6 +18,12 @@ from redisq.worker.run import Run
 
 __all__ = ["Item", "ThreadPool"]
 
+#: What begins within so many seconds counts as beginning at once.
+SOON = 0.005
+
+#: Seconds over which ends are counted, and after which what was counted says nothing any more.
+SPAN, STALE = 0.01, 0.1
+
 #: Told the run, what its handler returned, and what it raised or None.
 Done = Callable[[Run, Any, BaseException | None], None]
 
@@ -43,24 +49,35 @@ class ThreadPool:
     Args:
         loop: Where ends are reported.
         size: Threads at most; started when needed.
+
+    Attributes:
+        size: The same.
     """
 
     takes_ahead = True
 
     def __init__(self, loop: asyncio.AbstractEventLoop, size: int) -> None:
         self._loop = loop
-        self._size = size
+        self.size = size
         self._threads: list[threading.Thread] = []
         self._work: SimpleQueue[Item | None] = SimpleQueue()
         self._busy = 0
         self._ended: deque[tuple[Item, Any, BaseException | None]] = deque()
         self._woken = False
         self._telling = threading.Lock()
+        #: Handlers that ended since then, and how many ended in a second before that.
+        self._count = 0
+        self._since = loop.time()
+        self._rate = 0.0
 
     @property
     def room(self) -> int:
         """How many more could begin now; less than 0: so many wait."""
-        return self._size - self._busy
+        return self.size - self._busy
+
+    def ahead(self) -> int:
+        """Return how many handlers the threads get through in a few milliseconds; 0, unless they just did."""
+        return int(self._rate * SOON) if self._loop.time() - self._since < STALE else 0
 
     def start(self, item: Item) -> None:
         """Run a handler in a thread. Without room the next thread that is free begins it, without a turn of the loop.
@@ -68,7 +85,7 @@ class ThreadPool:
         Raises:
             RuntimeError: The system gives no more threads. Nothing runs.
         """
-        if self._busy >= len(self._threads) and len(self._threads) < self._size:
+        if self._busy >= len(self._threads) and len(self._threads) < self.size:
             thread = threading.Thread(target=self._run, name=f"redisq-handler-{len(self._threads)}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -126,10 +143,21 @@ class ThreadPool:
     def _report(self) -> None:
         # Before the look, not after: an end that comes in between wakes the loop once more for nothing, none is missed.
         self._woken = False
+        count = 0
         while self._ended:
             item, returned, error = self._ended.popleft()
             self._busy -= 1
+            count += 1
             item.context.run(item.done, item.run, returned, error)
+
+        self._measure(count)
+
+    def _measure(self, count: int) -> None:
+        self._count += count
+        passed = self._loop.time() - self._since
+        if passed >= SPAN:
+            self._rate = self._count / passed
+            self._count, self._since = 0, self._since + passed
 
     def close(self) -> None:
         """Let the idle threads end, and see them end. One that still runs a handler is left behind."""

@@ -36,8 +36,9 @@ from redisq.worker.outage import Outage
 from redisq.worker.processes import ProcessPool
 from redisq.worker.readiness import Readiness
 from redisq.worker.renewer import Renewer
+from redisq.worker.rooms import Place, Rooms
 from redisq.worker.threads import ThreadPool
-from redisq.worker.turns import Tell, Turns
+from redisq.worker.turns import Turns
 from redisq.worker.watchdog import Watchdog
 
 __all__ = ["Worker"]
@@ -106,7 +107,7 @@ class Worker:
         self._queues = [app.keys(queue) for queue in dict.fromkeys(queues or app.queues)]
         for keys in self._queues:
             app.limits_of(keys.queue)
-        self._slots = concurrency if any(task.is_async for task in app.tasks.values()) else threads
+        self._concurrency = concurrency
         self._threads = threads
         self._processes = processes or os.cpu_count() or 1
         self._burst = burst
@@ -166,13 +167,13 @@ class Worker:
         self.exit = Exit.ASKED
         self._stopped.set()
 
-    def _about(self, executor: Executor) -> dict[str, Any]:
+    def _about(self, executor: Executor, rooms: Rooms) -> dict[str, Any]:
         return {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "app": self._app.name,
             "queues": [keys.queue for keys in self._queues],
-            "slots": self._slots,
+            "slots": rooms.slots,
             "running": executor.running,
             "ended": executor.ended,
             "started": self._started,
@@ -224,6 +225,8 @@ class Worker:
             loop = CleanLoop(asyncio.get_running_loop())  # type: ignore[abstract]  # a worker needs no more of it
             settings = self._app.settings
             threads = ThreadPool(loop, self._threads)
+            processes = ProcessPool(loop, self._processes, settings.max_bytes)
+            rooms = self._rooms(threads, processes)
             board, observers = Board(connector, loop, self.log), Observers(self._app.hooks, self._own_signals, loop.context)
             quarantine = ProcessPool(loop, 1, settings.max_bytes)
             consumer = Consumer(
@@ -231,7 +234,7 @@ class Worker:
                 blocking,
                 self._queues,
                 worker=self.name,
-                slots=self._slots,
+                rooms=rooms,
                 lease=settings.lease,
                 max_crashes=settings.max_deliveries,
                 in_burst=self._burst,
@@ -242,9 +245,7 @@ class Worker:
                 log=self.log,
                 loop=loop,
             )
-            processes = ProcessPool(loop, self._processes, settings.max_bytes)
-            tell: Tell = {"lost": lambda held: executor.lose(held), "cancel": lambda held: executor.call_off(held)}
-            turns = Turns(connector, tell, lambda held, why: executor.not_started(held, why), loop, self.log)
+            turns = Turns(lambda held: executor.put_off(held), lambda held, why: executor.not_started(held, why), loop)
             executor = Executor(
                 self._app, loop, threads, processes, quarantine, turns, consumer, self.name, board, observers, self.log
             )  # fmt: skip
@@ -264,21 +265,21 @@ class Worker:
             fitness = Fitness(self._limits, loop, lambda: executor.ended, lambda: executor.leaks, self._recycle)
             if fitness.share:
                 executor.count(fitness.share, fitness.look)
-            about, answers = partial(self._about, executor), self._answers(executor)
+            about, answers = partial(self._about, executor, rooms), self._answers(executor)
             control = Control(connector, self._app.registry, self.name, about, answers, troubles, self.log)
             renewer.start()
             control.start()
             watchdog.start()
             fitness.start()
             try:
-                await self._work(consumer)
+                await self._work(consumer, rooms)
                 await self._drain(consumer, executor, outage)
             finally:
                 await control.stop(0.0 if outage.is_away else min(SIGN_OFF, self._left(0.0)))
                 fitness.stop()
                 watchdog.stop()
                 renewer.stop()
-                await turns.abort()
+                turns.close()
                 threads.close()
                 processes.close()
                 quarantine.close()
@@ -289,6 +290,19 @@ class Worker:
                 health.stop()
             await connector.aclose()
             await blocking.aclose()
+
+    def _rooms(self, threads: ThreadPool, processes: ProcessPool) -> Rooms:
+        tasks = self._app.tasks.values()
+        apart = tuple(task.name for task in tasks if task.definition.pool == "process")
+        plain = tuple(task.name for task in tasks if not task.is_async and task.name not in apart)
+        others = tuple(task.name for task in tasks if task.is_async and task.name not in apart)
+        most = max(0, self._concurrency - self._threads)
+        places = [
+            Place(self._concurrency, others, _none),
+            Place(self._threads, plain, lambda: min(threads.ahead(), most)),
+            Place(processes.size, apart, _none),
+        ]
+        return Rooms([place for place in places if place.tasks])
 
     async def _first_contact(self, connector: AsyncConnector) -> None:
         for keys in self._queues:
@@ -307,12 +321,12 @@ class Worker:
         else:
             task.cancel()
 
-    async def _work(self, consumer: Consumer) -> None:
+    async def _work(self, consumer: Consumer, rooms: Rooms) -> None:
         self.log.info("Initialized Redis connection")
         for keys in self._queues:
             shown = "chat API" if keys.queue == "chat_api" else keys.queue
             self.log.info("Started %s queue processor", shown)
-        self.log.info("Worker %s is ready: %d slots, %s", self.name, self._slots, ", ".join(sorted(self._app.tasks)))
+        self.log.info("Worker %s is ready: %d slots, %s", self.name, rooms.slots, ", ".join(sorted(self._app.tasks)))
         consumer.pump()
         self.ready.set()
         if self._burst:
@@ -361,6 +375,10 @@ class Worker:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
+
+
+def _none() -> int:
+    return 0
 
 
 def _host() -> str:

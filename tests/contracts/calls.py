@@ -37,7 +37,6 @@ CALLS: dict[str, Command[Any]] = {
     "claim": commands.claim(KEYS, worker="w", limit=9, lease=2 * LEASE, max_crashes=3),
     "settle": commands.settle(KEYS, [Settlement("retry", "a", 7, 10)], run_time=5),
     "extend": commands.extend(KEYS, [("a", 7)], lease=LEASE),
-    "begin": commands.begin(KEYS, [("a", 7)], waiting=[("expired", 7)]),
     "wake": commands.wake(KEYS),
     "pause": commands.pause(KEYS, True),
     "inspect": commands.inspect(KEYS),

@@ -23,8 +23,8 @@ ZSETS = {
 #: The counters of those that left (I4).
 WAYS_OUT = ("processed_requests", "expired", "cancelled", "dropped", "purged")
 LEDGER_TTL_MS = 600_000
-#: Ends the record of a lease whose message is not wanted any more; and of one whose message waits for a thread.
-CANCELLED, WAITS = " cancel", " waits"
+#: Ends the record of a lease whose message is not wanted any more.
+CANCELLED = " cancel"
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,6 @@ def check_step(before: Snapshot, after: Snapshot, now: int) -> None:
         earlier = before.leases.get(ident)
         assert not is_cancelled(earlier) or earlier == lease, f"{ident} was cancelled, and it lives on"
         if _head(earlier) == _head(lease) and ident in after.states[State.PROCESSING]:
-            assert " began" not in (earlier or "") or " began" in lease, f"I13: {ident} began, and nothing of that is left"
             moved = after.states[State.PROCESSING][ident] - before.states[State.PROCESSING][ident]
             assert moved >= 0, f"I9: the deadline of {ident} went back by {-moved} us"
         elif not lease.startswith("x"):
@@ -182,12 +181,11 @@ def check_claim(before: Snapshot, after: Snapshot, now: int, limit: int, max_cra
             continue
         assert deadline <= now, f"I10: {ident} was taken from its holder {deadline - now} us early"
         assert grace <= now, f"I12: {ident} was taken back {grace - now} us before the grace ended"
-        waited = before.leases[ident].endswith(WAITS)
-        crashes = parse_meta(before.meta.get(ident, "").encode()).crashes + (not waited)
+        crashes = parse_meta(before.meta.get(ident, "").encode()).crashes + 1
         meta = parse_meta(after.meta[ident].encode())
-        assert meta.crashes == crashes, f"I13: {ident} {'waited, and was charged' if waited else 'was not charged'}"
+        assert meta.crashes == crashes, f"I13: {ident} was not charged"
         most = 2 * max_crashes if runs_apart and crashes > SUSPECT else max_crashes
-        assert (crashes >= most and not waited) == (meta.reason == "crashed"), f"I13: {ident} crashed {crashes} of {most} times"
+        assert (crashes >= most) == (meta.reason == "crashed"), f"I13: {ident} crashed {crashes} of {most} times"
         place = int(before.leases[ident].split()[1])
         if ident not in after.states[State.DEAD]:
             assert (place, ident) in came, f"I16: {ident} lost its place"
@@ -241,17 +239,6 @@ def check_extend(before: Snapshot, after: Snapshot, leases: list[tuple[str, int]
         assert after.states[State.PROCESSING][ident] >= until, f"I9: {ident} was not extended"
     if not held:
         assert before.without() == after.without(), "I8: a refused extend changed something"
-
-
-def check_begin(before: Snapshot, after: Snapshot, leases: list[tuple[str, int]], verdicts: dict[str, str]) -> None:
-    """What is true across a begin of `leases`, some of them perhaps only to wait."""
-    assert before.without() == replace(after.without(), leases=before.leases), "a begin changed more than leases"
-    for ident in before.leases:
-        assert _head(before.leases[ident]) == _head(after.leases[ident]), f"I8: {ident} changed its holder"
-    held = {ident for ident, fence in leases if before.leases.get(ident, "").startswith(f"{fence} ")}
-    wanted = {ident for ident in held if not is_cancelled(before.leases[ident])}
-    assert {ident for ident in before.leases if before.leases[ident] != after.leases[ident]} <= wanted, "I8: without its fence"
-    assert {ident for ident, _ in leases} - set(verdicts) <= wanted, "what is not ours, or not wanted, would begin"
 
 
 def events(snapshot: Snapshot) -> list[int]:

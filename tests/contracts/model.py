@@ -26,10 +26,9 @@ class Lease:
     worker: str
     taken_back: bool = False
     cancelled: bool = False
-    turn: str = ""  # " waits" for a thread or process, or " began" after that
 
     def record(self) -> str:
-        return f"{'x' * self.taken_back}{self.fence} {self.place} {self.worker}{self.turn}{' cancel' * self.cancelled}"
+        return f"{'x' * self.taken_back}{self.fence} {self.place} {self.worker}{' cancel' * self.cancelled}"
 
 
 @dataclass
@@ -204,25 +203,23 @@ class Model:
     def _take_back(self, entry: Entry, max_crashes: int, suspect: int) -> None:
         assert entry.lease
         most = 2 * max_crashes if entry.crashes >= suspect else max_crashes
-        waited = entry.lease.turn == " waits"
-        entry.crashes += not waited
+        entry.crashes += 1
         entry.place = entry.lease.place
-        self.stats["crashes"] += not waited
+        self.stats["crashes"] += 1
         if entry.lease.cancelled:
             self.stats["cancelled"] += 1
             del self.entries[entry.id]
-        elif entry.crashes >= most and not waited:
+        elif entry.crashes >= most:
             self.stats["dlq_messages"] += 1
             entry.die(self.now, "crashed", f"the worker died or lost its lease {entry.crashes} times")
         else:
-            self.stats["released"] += waited
             entry.state, entry.score, entry.lease.taken_back = State.WAITING, entry.place, True
 
     def _claimed(self, fence: int, entries: list[Entry], next_due: int | None, dead: list[Entry]) -> Claimed:
         deliveries, buried = (
             [Delivery(entry.id, fence, entry.body or b"", entry.meta()) for entry in some] for some in (entries, dead)
         )
-        return Claimed(deliveries, None if next_due is None else next_due / 1_000_000, buried or ())
+        return Claimed(deliveries, None if next_due is None else next_due / 1_000_000, dead=buried or ())
 
     def _leasable(self) -> bool:
         return bool(self.among(State.WAITING)) and self.paused != "1"
@@ -326,24 +323,6 @@ class Model:
                     verdicts[ident] = "cancel"
             else:
                 verdicts[ident] = "lost"
-        self._close()
-        return verdicts
-
-    def begin(self, leases: Sequence[tuple[str, int]], waiting: Sequence[tuple[str, int]]) -> dict[str, str]:
-        if not leases and not waiting:
-            return {}
-        self._open()
-        verdicts = {}
-        for at, (ident, fence) in enumerate((*waiting, *leases)):
-            entry = self.entries.get(ident)
-            if not entry or not entry.lease or entry.lease.fence != fence or entry.lease.taken_back:
-                verdicts[ident] = "lost"
-            elif entry.lease.cancelled:
-                verdicts[ident] = "cancel"
-            elif at >= len(waiting):
-                entry.lease.turn = " began"
-            elif not entry.lease.turn:
-                entry.lease.turn = " waits"
         self._close()
         return verdicts
 

@@ -17,7 +17,6 @@ CALLS: dict[str, Callable[[Broker], object]] = {
     "claim": lambda broker: broker.claim(),
     "settle": lambda broker: broker.ack(Delivery("a", 1, b"")),
     "extend": lambda broker: broker.extend(Delivery("a", 1, b"")),
-    "begin": lambda broker: broker.begin(Delivery("a", 1, b"")),
     "inspect": lambda broker: broker.view(),
     "find": lambda broker: broker.find("a"),
     "wake": lambda broker: broker.do(commands.wake(broker.keys)),

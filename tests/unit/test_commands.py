@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 
 from redisq.broker import commands, exchanges
-from redisq.broker.commands import Claimed, Command, Dedupe, Enqueue, Enqueued, Found, Outcome, QueueView, Restored, Row, Settlement
+from redisq.broker.commands import (
+    Claimed,
+    Command,
+    Dedupe,
+    Enqueue,
+    Enqueued,
+    Found,
+    Outcome,
+    QueueView,
+    Restored,
+    Room,
+    Row,
+    Settlement,
+)  # fmt: skip
 from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
 from redisq.message import PLAIN, Delivery, Meta
 
@@ -57,6 +70,14 @@ SENT = {
         "enqueue", ("a", b"A", "|0 F bot Rbot,1||||redisq:group:g"), True,
     ),
     "claim": (_claim(), "claim", ("w", 1, 30, 3, 1000, 1_000_000), True),
+    "claim for two pools": (
+        commands.claim(
+            KEYS, worker="w", limit=9, lease=30, max_crashes=3, rooms=[Room((), 9, 4), Room(("a", "b"), 2)], look=50
+        ),
+        "claim",
+        ("w", 9, 30, 3, 1000, 1_000_000, 50, 9, 4, "\0\0", 2, 0, "\0a\0b\0"),
+        True,
+    ),
     "claim by one who runs suspects apart": (_claim(apart=1), "claim", ("w", 1, 30, 3, 1, 2), True),
     "settle of acks": (
         commands.settle(KEYS, [Settlement("ack", "a", 1), Settlement("ack", "b", 2)], 9), "settle", (9, 2, "a", 1, "b", 2), True,
@@ -67,10 +88,6 @@ SENT = {
     ),
     "settle of nothing": (commands.settle(KEYS, []), "settle", (0, 0), True),
     "extend": (commands.extend(KEYS, [("a", 1), ("b", 2)], lease=30), "extend", (30, "a", 1, "b", 2), False),
-    "begin": (commands.begin(KEYS, [("a", 1)]), "begin", (0, "a", 1), False),
-    "begin of some, others wait": (
-        commands.begin(KEYS, [("a", 1)], waiting=[("b", 2), ("c", 2)]), "begin", (2, "b", 2, "c", 2, "a", 1), False,
-    ),
     "wake": (commands.wake(KEYS), "wake", (), False),
     "pause": (commands.pause(KEYS, True), "pause", (1,), False),
     "resume": (commands.pause(KEYS, False), "pause", (0,), False),
@@ -127,30 +144,30 @@ def test_a_command_sends(command: Command[Any], script: str, args: tuple[Any, ..
 READ = {
     "all stored": (commands.enqueue(KEYS, []), [], Enqueued([], {}, [])),
     "not all stored": (commands.enqueue(KEYS, []), [b"a", b"b=x", b"c="], Enqueued(["a"], {"b": "x"}, ["c"])),
-    "nothing claimed, nothing due": (_claim(), [b"7", b""], Claimed([], None)),
-    "nothing claimed, due later": (_claim(), [b"7", b"1500000"], Claimed([], 1.5)),
+    "nothing claimed, nothing due": (_claim(), [b"7", b"", b""], Claimed([], None)),
+    "nothing claimed, due later": (_claim(), [b"7", b"1500000", b""], Claimed([], 1.5)),
     "two claimed": (
         _claim(),
-        [b"4102444800000000", b"0", b"a", b"A", b"", b"b", b"\xff", b"attempt=2 reason=failed text=no"],
+        [b"4102444800000000", b"0", b"0 2", b"a", b"A", b"", b"b", b"\xff", b"attempt=2 reason=failed text=no"],
         Claimed(
             [
                 Delivery("a", 4102444800000000, b"A", PLAIN),
                 Delivery("b", 4102444800000000, b"\xff", Meta(2, reason="failed", text="no")),
             ],
             0,
+            frozenset({0, 2}),
         ),
     ),
     "dead letters of a claim": (
         _claim(),
-        [b"7", b"", b"a", b"A", b"", [b"b", b"B", b"reason=crashed text=no"]],
-        Claimed([Delivery("a", 7, b"A", PLAIN)], None, [Delivery("b", 7, b"B", Meta(reason="crashed", text="no"))]),
+        [b"7", b"", b"", b"a", b"A", b"", [b"b", b"B", b"reason=crashed text=no"]],
+        Claimed([Delivery("a", 7, b"A", PLAIN)], None, frozenset(), [Delivery("b", 7, b"B", Meta(reason="crashed", text="no"))]),
     ),
     "all given back": (commands.restore(KEYS, []), [], Restored([], [])),
     "given back, but for stale ones and dead letters": (commands.restore(KEYS, []), [b"a", b" ", b"b"], Restored(["a"], ["b"])),
     "stale ids": (commands.settle(KEYS, []), [b"a"], ["a"]),
     "lost leases": (commands.extend(KEYS, [], lease=1), [b"a", b"lost", b"b", b"lost"], {"a": "lost", "b": "lost"}),
     "a lease of a cancelled one": (commands.extend(KEYS, [], lease=1), [b"a", b"cancel"], {"a": "cancel"}),
-    "what is not to begin": (commands.begin(KEYS, []), [b"a", b"cancel", b"b", b"lost"], {"a": "cancel", "b": "lost"}),
     "no lost leases": (commands.extend(KEYS, [], lease=1), [], {}),
     "woken": (commands.wait([KEYS], 1), [b"q:wake", b"1", b"0"], "q:wake"),
     "not woken": (commands.wait([KEYS], 1), None, None),

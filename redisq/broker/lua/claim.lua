@@ -10,9 +10,15 @@
 --- ARGV[7] max_crashes  integer  a message that lost its lease this often is dead; one that ran apart, twice as often
 --- ARGV[8] apart        integer  lease at most this many of those with crashes >= ARGV[9]; the others are put aside
 --- ARGV[9] suspect      integer  from so many crashes on a message has to run apart
---- Returns: {fence, next_due, (id, body, meta)*, dead?}: one fence for all; next_due: us until this queue has something to do,
----   0 for at once, '' when nothing is known; meta: see include/meta.lua, '' for a plain first delivery; dead: a list (id, body,
----   meta)* of the messages that this call made dead letters, absent when there are none, body '' where it would be too much
+--- ARGV[10] look        integer  look at up to so many messages for those that have room. This and the rest may be absent:
+---   then there is room for all
+--- ARGV[11..] (room, ahead, tasks)*  pools of the caller: how many messages it can begin there, how many of these only soon,
+---   and which tasks run there, each name between two zero bytes. The first pool runs all that no other one names. In a
+---   queue with gates nothing is taken ahead: what it may spend there is for what runs now
+--- Returns: {fence, next_due, short, (id, body, meta)*, dead?}: one fence for all; next_due: us until this queue has something
+---   to do for the caller, 0 for at once, '' when nothing is known; short: which pools had no room for a message, by their
+---   numbers from 0; meta: see include/meta.lua, '' for a plain first delivery; dead: a list (id, body, meta)* of the messages
+---   that this call made dead letters, absent when there are none, body '' where it would be too much
 --- @include queue
 --- @include ledger
 --- @include stats
@@ -20,6 +26,7 @@
 --- @include lease
 --- @include done
 --- @include dedupe
+--- @include rooms
 
 -- What has to run apart and finds no room is tried again after so many us, each a little later than the one before it.
 local TURN, STEP = 500000, 10000
@@ -30,16 +37,19 @@ local SWEEP = 100
 -- Where there are gates: leases, refusals, and messages without gates that get a ticket, of one call at most.
 local LEASES_AT_GATES, REFUSALS, TOLD = 100, 50, 200
 
+-- Bodies of one call, in bytes, if it is more than one body: a slow link carries them within its time limit.
+local BYTES = 4194304
+
 local caller, number = ARGV[2], natural(ARGV[3])
 local worker, limit, lease, max_crashes = ARGV[4], natural(ARGV[5]), duration(ARGV[6]), natural(ARGV[7])
-local apart, suspect = natural(ARGV[8]), natural(ARGV[9])
+local apart, suspect, look = natural(ARGV[8]), natural(ARGV[9]), natural(ARGV[10] or 0)
 local answered, refused = recall(caller, number)
 if refused then
   return refused
 end
 if not limit or limit > 1000 or not lease or lease == 0 or not max_crashes or max_crashes == 0
-    or not string.match(worker, '^%S+$') or not apart or not suspect or suspect == 0 then
-  return refuse('ARGUMENT', 'claim takes worker, limit 0 to 1000, lease > 0 us, max_crashes > 0, apart, suspect > 0')
+    or not string.match(worker, '^%S+$') or not apart or not suspect or suspect == 0 or not look then
+  return refuse('ARGUMENT', 'claim takes worker, limit 0 to 1000, lease > 0 us, max_crashes > 0, apart, suspect > 0, look')
 end
 local queue
 queue, refused = open_queue()
@@ -56,7 +66,11 @@ local function to_gates()
   return gates
 end
 local gates = queue.gated and to_gates()
-local some_bodiless = gates and queue.main + queue.delayed + queue.retry + queue.processing + queue.dead > queue.bodies
+local rooms
+rooms, refused = open_rooms(11, gates)
+if refused then
+  return refused
+end
 
 --- next_due: us until there is something to do, as text; has_work: a claim would find something.
 local function next_due(has_work)
@@ -106,7 +120,7 @@ if answered then
     end
     ids[#ids + 1] = answered[i]
   end
-  local reply = { fence, next_due(queue.main > 0 and not queue.paused and (not gates or gates.left())) }
+  local reply = { fence, next_due(queue.main > 0 and not queue.paused and (not gates or gates.left())), '' }
   if #ids > 0 then
     local leases, bodies, metas = redis.call('HMGET', LEASES, unpack(ids)), redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
     for i, id in ipairs(ids) do
@@ -123,11 +137,11 @@ if answered then
 end
 
 local stats
-stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired', 'cancelled', 'parked', 'released' })
+stats, refused = read_stats({ 'crashes', 'dlq_messages', 'expired', 'cancelled', 'parked' })
 if not stats then
   return refused
 end
-local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0, released = 0 }
+local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0 }
 will_end_dedupes(queue)
 first_write(queue)
 if queue.lease ~= lease then
@@ -230,7 +244,6 @@ local function may_run(id, raw)
 end
 
 --- take_back: leases past their deadline. The record stays, marked, so that a late ack of the last holder still counts.
---- One whose handler was not called yet had no part in what befell its worker.
 local function take_back()
   local ids = redis.call('ZRANGEBYSCORE', PROCESSING, '-inf', int(queue.now), 'LIMIT', 0, SWEEP)
   if #ids == 0 then
@@ -238,14 +251,12 @@ local function take_back()
   end
   local leases, metas, raws = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids), gates and gates.of(ids)
   for i, id in ipairs(ids) do
-    local meta, needs, waited = read_meta(metas[i]), raws and raws[i], is_waiting(leases[i])
+    local meta, needs = read_meta(metas[i]), raws and raws[i]
     local fence, score = read_lease(leases[i])
     -- One that ran apart did not kill the worker: that would have said so. It may have hung it, so it has a limit too.
     local most = meta.crashes >= suspect and 2 * max_crashes or max_crashes
-    if not waited then
-      meta.crashes = meta.crashes + 1
-      grown.crashes = grown.crashes + 1
-    end
+    meta.crashes = meta.crashes + 1
+    grown.crashes = grown.crashes + 1
     meta.score = tonumber(score) or queue.now
     if needs then
       gates.free(needs)
@@ -256,7 +267,7 @@ local function take_back()
       if needs then
         gates.forget(id, needs, false)
       end
-    elseif not waited and meta.crashes >= most then
+    elseif meta.crashes >= most then
       if needs then
         gates.dead(id, needs)
       end
@@ -267,9 +278,6 @@ local function take_back()
       queue.meta = queue.meta + 1
       if fence then
         redis.call('HSET', LEASES, id, 'x' .. leases[i])
-      end
-      if waited then
-        grown.released = grown.released + 1
       end
       redis.call('ZADD', MAIN, int(meta.score), id)
       queue.main = queue.main + 1
@@ -298,85 +306,136 @@ if gates then
 end
 
 local fence = int(take_ticks(queue, 1))
-local reply, given = { fence, '' }, { fence }
+local reply, given = { fence, '', '' }, { fence }
+-- full: there were more bodies than one call carries.
+local full = false
 if limit > 0 and queue.main > 0 and not queue.paused then
-  -- suspects: id -> whether it has to run apart, of those that were asked for before they passed their gates.
-  local rows, gone, suspects = nil, nil, {}
+  local leases, deadlines, deadline = {}, {}, int(queue.now + lease)
+  local before, behind = fence .. ' ', ' ' .. worker
+  local count, bytes = 0, 0
+
+  --- lease_it: the message is the caller's now.
+  local function lease_it(id, place, body, meta)
+    local pair, triple = 2 * count, 3 + 3 * count
+    leases[pair + 1], leases[pair + 2] = id, before .. place .. behind
+    deadlines[pair + 1], deadlines[pair + 2] = deadline, id
+    reply[triple + 1], reply[triple + 2], reply[triple + 3] = id, body, meta or ''
+    count = count + 1
+    given[count + 1] = id
+  end
+
   if gates then
     gates.tell_old(TOLD)
-    rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, function(id)
+    -- What judge found out of the message that it was asked for last.
+    local size, pool, is_apart
+    local rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, function(id)
       local raw = queue.meta > 0 and redis.call('HGET', META, id)
       if raw and drop_expired(id, raw) then
         return 'gone'
       end
-      if some_bodiless and redis.call('HEXISTS', MESSAGES, id) == 0 then
+      size = redis.call('HSTRLEN', MESSAGES, id)
+      if size == 0 and redis.call('HEXISTS', MESSAGES, id) == 0 then
         bury_bodiless(id, raw)
         return 'dead'
       end
-      if not raw then
-        return nil
+      if bytes > 0 and bytes + size > BYTES then
+        full = true
+        return 'full'
       end
-      suspects[id] = is_suspect(raw)
-      if suspects[id] and apart == 0 then
+      pool = rooms and rooms.find(redis.call('HGET', MESSAGES, id), raw)
+      if rooms and not pool then
+        return 'later'
+      end
+      is_apart = raw and is_suspect(raw)
+      if is_apart and apart == 0 then
         put_aside(id)
         return 'aside'
       end
       return nil
-    end, function(id)
-      if suspects[id] then
+    end, function()
+      bytes = bytes + size
+      if pool then
+        rooms.take(pool)
+      end
+      if is_apart then
         apart = apart - 1
       end
     end)
-  else
-    rows = redis.call('ZRANGE', MAIN, 0, limit - 1, 'WITHSCORES')
-  end
-  local ids = {}
-  for i = 1, #rows, 2 do
-    ids[#ids + 1] = rows[i]
-  end
-  local bodies, metas = {}, {}
-  if #ids > 0 then
-    bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
-  end
-  local leases, deadlines, deadline = {}, {}, int(queue.now + lease)
-  local before, behind = fence .. ' ', ' ' .. worker
-  local count = 0
-  for i = 1, #ids do
-    local id, body, meta = ids[i], bodies[i], metas[i]
-    if meta and (drop_expired(id, meta) or body and suspects[id] == nil and not may_run(id, meta)) then
-      body = nil
-      if gates then
-        gates.give_up(id, false)
-      end
-    elseif body then
-      local pair, triple = 2 * count, 2 + 3 * count
-      leases[pair + 1], leases[pair + 2] = id, before .. rows[2 * i] .. behind
-      deadlines[pair + 1], deadlines[pair + 2] = deadline, id
-      reply[triple + 1], reply[triple + 2], reply[triple + 3] = id, body, meta or ''
-      count = count + 1
-      given[count + 1] = id
-    else
-      bury_bodiless(id, metas[i])
-      if gates then
-        gates.give_up(id, true)
+    local ids = {}
+    for i = 1, #rows, 2 do
+      ids[#ids + 1] = rows[i]
+    end
+    if #ids > 0 then
+      local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
+      for i, id in ipairs(ids) do
+        lease_it(id, rows[2 * i], bodies[i], metas[i])
+        gone[#gone + 1] = id
       end
     end
+    if #gone > 0 then
+      redis.call('ZREM', MAIN, unpack(gone))
+      queue.main = queue.main - #gone
+    end
+  else
+    look = math.max(look, limit)
+    -- seen: from the front of main; passed: bytes of the bodies that were looked past.
+    local seen, passed, taken, most = 0, 0, {}, limit
+    while count < limit and seen < look and passed < BYTES and not full do
+      local rows = redis.call('ZRANGE', MAIN, seen, math.min(seen + most, look) - 1, 'WITHSCORES')
+      if #rows == 0 then
+        break
+      end
+      if seen == 0 and limit > 1 then
+        -- Large bodies are read few at a time, or each call would read all that it has to leave.
+        most = math.max(1, math.min(limit, math.floor(BYTES / math.max(redis.call('HSTRLEN', MESSAGES, rows[1]), 1))))
+      end
+      local ids = {}
+      for i = 1, math.min(#rows, 2 * most), 2 do
+        ids[#ids + 1] = rows[i]
+      end
+      local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
+      for i = 1, #ids do
+        local id, body, meta = ids[i], bodies[i], metas[i]
+        if count == limit then
+          break
+        end
+        local goes = true
+        if meta and drop_expired(id, meta) then
+          body = nil
+        elseif not body then
+          bury_bodiless(id, meta)
+        elseif bytes > 0 and bytes + #body > BYTES then
+          full = true
+          break
+        else
+          local pool = rooms and rooms.find(body, meta)
+          if rooms and not pool then
+            goes, passed = false, passed + #body
+          elseif not meta or may_run(id, meta) then
+            lease_it(id, rows[2 * i], body, meta)
+            bytes = bytes + #body
+            if pool then
+              rooms.take(pool)
+            end
+          end
+        end
+        seen = seen + 1
+        if goes then
+          taken[#taken + 1] = id
+        end
+      end
+    end
+    if #taken == seen then
+      redis.call('ZREMRANGEBYRANK', MAIN, 0, seen - 1)
+    elseif #taken > 0 then
+      redis.call('ZREM', MAIN, unpack(taken))
+    end
+    queue.main = queue.main - #taken
   end
   if count > 0 then
     redis.call('HSET', LEASES, unpack(leases))
     redis.call('ZADD', PROCESSING, unpack(deadlines))
   end
-  if gates then
-    for i = 1, #gone do
-      ids[#ids + 1] = gone[i]
-    end
-    if #ids > 0 then
-      redis.call('ZREM', MAIN, unpack(ids))
-    end
-  else
-    redis.call('ZREMRANGEBYRANK', MAIN, 0, #ids - 1)
-  end
-  queue.main = queue.main - #ids
 end
 if gates then
   gates.arrange()
@@ -387,7 +446,9 @@ if gates then
 end
 
 local has_work = queue.main > 0 and not queue.paused and (not gates or gates.left())
-reply[2] = next_due(has_work)
+reply[3] = rooms and rooms.shortage() or ''
+-- What is left may be for others only. Then the caller does not come back at once.
+reply[2] = next_due(has_work and (reply[3] == '' or full or #given - 1 == limit))
 -- Work remains; or the caller is full, and does not sleep towards the next due time: an idle one must.
 if has_work or (reply[2] ~= '' and #given - 1 == limit) then
   wake_worker()

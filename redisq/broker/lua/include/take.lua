@@ -2,6 +2,9 @@
 --- @include gates
 --- @include limits
 
+-- What has no room costs so much of a refusal: less is done for it.
+local LATER = 0.25
+
 --- add_take: gates.tell_old, gates.take.
 local function add_take(queue, gates)
   add_limits(queue, gates)
@@ -40,25 +43,15 @@ local function add_take(queue, gates)
     redis.call('HSET', CONFIG, 'gated', gates.untold or '1')
   end
 
-  --- gates.give_up: a message that passed its gates is not leased after all: its slots are free; it keeps its lane, unless
-  --- it is dead.
-  function gates.give_up(id, is_dead)
-    local raw = gates.of({ id })[1]
-    if raw then
-      gates.free(raw)
-      if is_dead then
-        gates.dead(id, raw)
-      end
-    end
-  end
-
   --- gates.take: {(id, place)*} of up to `limit` messages that may run now, after at most `tries` that may not. And the
   --- ids that are not in main any more. judge(id) is asked before a message spends anything: 'gone', it is not wanted, and has
-  --- left the queue, but for main; 'aside', it was put aside, and keeps its lane; 'dead', it is a dead letter now; nil, it may
-  --- pass. leased(id): it passed.
+  --- left the queue, but for main; 'aside', it was put aside, and keeps its lane; 'dead', it is a dead letter now; 'later', it
+  --- stays where it is; 'full', so do all others; nil, it may pass. leased(id): it passed.
   function gates.take(limit, tries, judge, leased)
     local taken, count, gone = {}, 0, {}
     local rows, at = {}, 1
+    -- Tickets of what stays: back in `run` at the end, so that no later turn of this call meets them again.
+    local kept = {}
     -- What was read ahead: flow -> {id, score} of its first message; whether it was taken out of the flow; id -> descriptor.
     local heads, taken_out, needs = {}, {}, {}
 
@@ -106,7 +99,14 @@ local function add_take(queue, gates)
       heads[flow], taken_out[flow] = nil, nil
     end
 
-    --- try: the first message of a flow. 'granted', kind (also when it is aside or dead); 'refused', gate, when it opens; 'gone'; 'empty'.
+    --- keep: a ticket is put back when the others were tried.
+    local function keep(ticket, score, verdict)
+      kept[#kept + 1], kept[#kept + 2] = score, ticket
+      tries = verdict == 'full' and 0 or tries - LATER
+    end
+
+    --- try: the first message of a flow. 'granted', kind (also when it is aside or dead); 'refused', gate, when it opens; 'gone';
+    --- 'later'; 'empty'.
     local function try(flow, score, via)
       local id, place = gates.holder(flow), nil
       local started = id
@@ -134,6 +134,11 @@ local function add_take(queue, gates)
         redis.call('HDEL', gates.needs, id)
         gone[#gone + 1] = id
         return 'gone'
+      end
+      if verdict == 'later' or verdict == 'full' then
+        put_back(flow)
+        keep('~' .. flow, int(score), verdict)
+        return 'later'
       end
       if not verdict then
         local gate, opens = gates.refusal(descriptor, score, via)
@@ -172,6 +177,9 @@ local function add_take(queue, gates)
         if how == 'refused' then
           tries = tries - 1
           gates.wait_at(what, opens, flow, score)
+          return
+        end
+        if how == 'later' then
           return
         end
         if how == 'gone' then
@@ -289,10 +297,22 @@ local function add_take(queue, gates)
         elseif mark then
           serve_gate(names[at])
         else
-          taken[2 * count + 1], taken[2 * count + 2], count = rows[at], score, count + 1
+          local id = rows[at]
+          local verdict = judge(id)
+          if not verdict then
+            leased(id)
+            taken[2 * count + 1], taken[2 * count + 2], count = id, score, count + 1
+          elseif verdict == 'later' or verdict == 'full' then
+            keep(id, score, verdict)
+          else
+            gone[#gone + 1], tries = id, tries - 1
+          end
         end
         at = at + 2
       end
+    end
+    if #kept > 0 then
+      redis.call('ZADD', gates.run, unpack(kept))
     end
     return taken, gone
   end
