@@ -5,9 +5,9 @@ that they free: the server frees before it leases, so a worker never holds more 
 `MAX_TRIPS` trips are unanswered at a time; while all are out, settlements gather (group commit). An idle worker blocks on
 the queues' wake keys, on a connection of its own, with the claim written right behind the blocking read.
 
-A queue whose first messages have no room here, because all threads are busy, say, is *short*. It is asked again when that
-pool has room; and every `LOOK_AGAIN` seconds for messages of other pools behind those. The worker does not block on its wake
-key meanwhile: the hint is for those who have room.
+A queue is *short* when its first messages have no room here: all threads are busy, say. It is asked again when that pool has
+room. Besides, every `LOOK_AGAIN` seconds one of the short queues is looked into, for messages of other pools behind those. The
+worker does not block on its wake key meanwhile: the hint is for those who have room.
 
 Of several queues the first that is not known to be empty is asked. But after `IN_ORDER` claims like that, a queue that was
 not asked for a second goes first, once: so none starves, and none is taken for empty for ever.
@@ -41,7 +41,7 @@ MAX_TRIPS = 4
 #: A queue that was not asked for a block goes first, but no more than once after so many claims in order.
 IN_ORDER = 3
 
-#: Messages that a claim looks at in a short queue, and seconds between two such looks.
+#: Messages that a claim looks at in a short queue, and seconds between two such looks, whatever the number of short queues.
 LOOK, LOOK_AGAIN = 500, 0.025
 
 #: Seconds to leave Redis alone after it refused a settlement or a claim.
@@ -143,11 +143,11 @@ class Consumer:
         self._asked: dict[QueueKeys, float] = dict.fromkeys(queues, 0.0)
         self._in_order = 0
         self._timers: dict[QueueKeys, asyncio.TimerHandle] = {}
+        #: The one that was looked into last comes last.
         self._short: dict[QueueKeys, Short] = {}
-        #: When a short queue was last looked into; when it will be; those that are to be now.
-        self._looked: dict[QueueKeys, float] = dict.fromkeys(queues, 0.0)
-        self._looks: dict[QueueKeys, asyncio.TimerHandle] = {}
-        self._to_look: set[QueueKeys] = set()
+        #: The short queue that is looked into with the next claim; None: not yet time for that.
+        self._looks_into: QueueKeys | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
         self._blocks_on: list[QueueKeys] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = False
@@ -234,7 +234,7 @@ class Consumer:
     def _limit(self, keys: QueueKeys, rooms: Sequence[Room]) -> int:
         """How many messages to ask a queue for. In a short one, the first are known to be of the pools that it is short of."""
         short = self._short.get(keys)
-        if short is None or keys in self._to_look:
+        if short is None or keys is self._looks_into:
             return min(max(room.free for room in rooms), MAX_BATCH)
         return min(max(rooms[pool].free - short.at_once * rooms[pool].ahead for pool in short.pools), MAX_BATCH)
 
@@ -255,9 +255,10 @@ class Consumer:
     def _wanted(self, keys: QueueKeys, rooms: list[Room]) -> Wanted:
         look = 0
         limit = self._limit(keys, rooms)
-        if keys in self._to_look:
-            self._to_look.discard(keys)
-            self._looked[keys] = self._loop.time()
+        if keys is self._looks_into:
+            self._looks_into = None
+            self._short[keys] = self._short.pop(keys)
+            self._plan_look()
             look = LOOK
         asked, self._asked[keys] = self._asked[keys], self._loop.time()
         return Wanted(keys, limit, rooms, look, asked)
@@ -366,8 +367,6 @@ class Consumer:
     def _start_all(self, wanted: Wanted, result: Claimed | BrokerError) -> None:
         keys = wanted.keys
         if isinstance(result, BrokerError):
-            if wanted.look:
-                self._to_look.add(keys)
             self._refused([keys], CLAIM.format(keys.queue), result)
             return
         if self._troubles:
@@ -402,24 +401,25 @@ class Consumer:
         keys, is_full = wanted.keys, count >= wanted.limit
         if pools:
             self._short[keys] = Short(pools, any(count < wanted.rooms[pool].free for pool in pools))
-            # There may be more of the same behind what a look has found.
-            self._look_in(keys, 0.0 if wanted.look and is_full else self._looked[keys] + LOOK_AGAIN - self._loop.time())
+            if wanted.look and is_full and self._looks_into is None:
+                self._looks_into = keys  # there may be more of the same behind what it has found
+            self._plan_look()
         elif wanted.look or not is_full:
             # The others only asked for what it is short of, and got that.
             del self._short[keys]
-            self._to_look.discard(keys)
+            if self._looks_into is keys:
+                self._looks_into = None
+                self._plan_look()
 
-    def _look_in(self, keys: QueueKeys, seconds: float) -> None:
-        if seconds <= 0:
-            self._to_look.add(keys)
-        elif keys not in self._looks and keys not in self._to_look:
-            self._looks[keys] = self._loop.call_later(seconds, self._look_into, keys)
+    def _plan_look(self) -> None:
+        if self._short and self._looks_into is None and self._look_timer is None:
+            self._look_timer = self._loop.call_later(LOOK_AGAIN, self._look)
 
-    def _look_into(self, keys: QueueKeys) -> None:
-        self._looks.pop(keys, None)
-        if keys in self._short:
-            self._to_look.add(keys)
-            self.pump()
+    def _look(self) -> None:
+        self._look_timer = None
+        if self._looks_into is None:
+            self._looks_into = next(iter(self._short), None)
+        self.pump()
 
     def _set_empty(self, keys: QueueKeys, is_empty: bool) -> None:
         self._empty[keys] = is_empty
@@ -495,9 +495,11 @@ class Consumer:
     def stop(self) -> None:
         """Claim no more. What a claim on its way brings is given back."""
         self._stopping = True
-        for timer in (*self._timers.values(), *self._looks.values()):
+        for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if self._look_timer:
+            self._look_timer.cancel()
         if self._waiting:
             self._spawn(self._nudge(self._blocks_on[0]))
         self.pump()
