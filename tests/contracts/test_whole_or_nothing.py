@@ -96,7 +96,6 @@ CALLS: dict[str, tuple[Command[Any], Mapping[str, str]]] = {
     "claim": (_CLAIM, {}),
     "claim, keep what expired": (_CLAIM, RULES),
     "extend": (commands.extend(KEYS, [*PAIRS, ("late", 7)], lease=LEASE), {}),
-    "begin": (commands.begin(KEYS, PAIRS[:1], waiting=PAIRS[1:]), {}),
     "wake": (commands.wake(KEYS), {}),
     "pause": (commands.pause(KEYS, True), {}),
     "resume": (commands.pause(KEYS, False), {}),
