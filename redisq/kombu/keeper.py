@@ -1,13 +1,14 @@
 """Keep what is held: a thread of its own extends the leases, and carries acknowledgements off at once.
 
 kombu's programs block: a callback, a pool of one process, a loop that nobody turns. The thread does not care, and it
-works the same with an event loop and without one, with consumers and after the last was cancelled.
+works the same with an event loop and without one, with consumers and after the last was cancelled. It is a real thread
+with gevent and eventlet too, so it shares no connection with the rest of the program: its sockets are served by an event
+loop of its own there.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from redisq.broker.leases import renew
 from redisq.codec.summary import dead_letter
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable
 from redisq.kombu.held import Held
+from redisq.kombu.threads import Postponed, Threads
 from redisq.troubles import Troubles
 
 __all__ = ["Keeper"]
@@ -68,8 +70,10 @@ class Keeper:
         self._server = server
         self._lease = lease
         self._refresh = refresh
-        self._log = log
-        self._troubles = Troubles(log)
+        self._threads = Threads()
+        self._postponed = Postponed(log) if self._threads.are_patched else None
+        self._log = self._postponed or log
+        self._troubles = Troubles(self._log)
         self._foreign: set[str] = set()
         self._reset()
         after_fork(self._forked)
@@ -80,13 +84,13 @@ class Keeper:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._sending = threading.Lock()
-        self._wanted = threading.Event()
+        self._lock = self._threads.lock()
+        self._sending = self._threads.long_lock()
+        self._wanted = self._threads.bell()
         self._held: dict[str, Held] = {}
         self._endings: list[Ending] = []
         self._endings_left = False
-        self._thread: threading.Thread | None = None
+        self._join: Callable[[float], object] | None = None
         self._connector: Connector | None = None
         self._closed = False
         self._refresh_at = 0.0
@@ -95,21 +99,21 @@ class Keeper:
         """There is something new to prolong. Starts the thread."""
         self._refresh_at = 0.0
         self.start()
-        self._wanted.set()
+        self._wanted.ring()
 
     def hold(self, held: Sequence[Held]) -> None:
         """Renew these leases until they end."""
+        self._deliver_log()
         for each in held:
             self._held[each.tag] = each
         self.start()
 
     def start(self) -> None:
         """Start the thread, if it does not run."""
-        if self._thread is None:
+        if self._join is None:
             with self._lock:
-                if self._thread is None and not self._closed:
-                    self._thread = threading.Thread(target=self._run, name="redisq-kombu-keeper", daemon=True)
-                    self._thread.start()
+                if self._join is None and not self._closed:
+                    self._join = self._threads.start(self._run, "redisq-kombu-keeper")
 
     def end(self, held: Held, how: str, limit: int = 0, age: int = 0) -> None:
         """A message ended, see `Ending`. Told to Redis within milliseconds, by the thread, or by whoever goes there first."""
@@ -123,7 +127,7 @@ class Keeper:
             self.flush()
             self._carrier().close()
         elif first:
-            self._wanted.set()
+            self._wanted.ring()
 
     def forget(self, keys: QueueKeys) -> None:
         """The queue is deleted: nothing of it is held, or to be settled, any more."""
@@ -134,12 +138,15 @@ class Keeper:
 
     def flush(self) -> bool:
         """Send all endings. False: Redis did not take them; the thread tries again."""
+        return self._flush(self._carrier)
+
+    def _flush(self, carrier: Callable[[], Connector]) -> bool:
         with self._sending:
             count = len(self._endings)
             if not count:
                 return True
             try:
-                self._send(self._carrier(), ())
+                self._send(carrier(), ())
             except BrokerError as error:
                 self._log.warning("Could not settle %d messages, trying again: %s", count, error)
                 return False
@@ -151,6 +158,7 @@ class Keeper:
         Raises:
             BrokerUnavailable: As the connector does; what has ended is sent later.
         """
+        self._deliver_log()
         if not self._sending.acquire(blocking=False):
             # It is on its way already.
             return connector.execute_many(commands)
@@ -203,21 +211,37 @@ class Keeper:
         """Stop the thread and its renewals; send what is left, within about a second."""
         with self._lock:
             self._closed = True
-            thread = self._thread
-        self._wanted.set()
-        if thread and thread is not threading.current_thread():
-            thread.join(_LAST_TRY)
+            join = self._join
+        self._wanted.ring()
+        if join:
+            join(_LAST_TRY)
         self.flush()
         self._held.clear()
         if self._connector:
             self._connector.close()
+        self._deliver_log()
+
+    def _deliver_log(self) -> None:
+        if self._postponed:
+            self._postponed.deliver()
 
     def _carrier(self) -> Connector:
+        """The connector of those who call: the thread has its own."""
         if self._connector is None:
-            self._connector = self._server.connector("kombu-keeper", patience=Patience(_LAST_TRY))
+            self._connector = self._new_connector()
         return self._connector
 
+    def _new_connector(self) -> Connector:
+        return self._server.connector("kombu-keeper", patience=Patience(_LAST_TRY))
+
     def _run(self) -> None:
+        connector = self._new_connector()
+        try:
+            self._keep(connector)
+        finally:
+            connector.close()
+
+    def _keep(self, connector: Connector) -> None:
         interval = self._lease / 3_000_000
         renew_at = time.monotonic() + interval
         while not self._closed:
@@ -228,14 +252,14 @@ class Keeper:
             if self._closed:
                 return
             try:
-                if not self.flush() and not self._closed:
+                if not self._flush(lambda: connector) and not self._closed:
                     time.sleep(_AGAIN)
-                    self._wanted.set()
+                    self._wanted.ring()
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + interval
-                    self._renew()
+                    self._renew(connector)
                 if time.monotonic() >= self._refresh_at:
-                    self._prolong()
+                    self._prolong(connector)
             except BrokerError as error:
                 self._log.warning("Keeping what is in use failed, trying again: %s", error)
                 time.sleep(_AGAIN)
@@ -243,17 +267,17 @@ class Keeper:
                 self._log.exception("Keeping leases failed")
                 time.sleep(_AGAIN)
 
-    def _prolong(self) -> None:
+    def _prolong(self, connector: Connector) -> None:
         # Set first: `refresh_now` may be called meanwhile.
         self._refresh_at = float("inf")
         again = _AGAIN
         try:
-            again = self._refresh(self._carrier())
+            again = self._refresh(connector)
         finally:
             self._refresh_at = min(self._refresh_at, time.monotonic() + again)
 
-    def _renew(self) -> None:
-        for held, verdict in renew(self._carrier(), list(self._held.values()), self._lease, self._troubles):
+    def _renew(self, connector: Connector) -> None:
+        for held, verdict in renew(connector, list(self._held.values()), self._lease, self._troubles):
             # What somebody cancelled stays held: kombu cannot stop a run. It goes when it ends, however it ends.
             if verdict == "lost" and self._held.pop(held.tag, None) is not None:
                 self._log.warning("Lost the lease of message %s of queue %s", held.delivery.id, held.queue)

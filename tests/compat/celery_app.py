@@ -51,6 +51,16 @@ def hold(seconds: float) -> None:
     note("end")
 
 
+@app.task(name="burn", acks_late=True, ignore_result=True)
+def burn(seconds: float) -> None:
+    """Compute, and let no greenlet of the worker run meanwhile."""
+    note("burn")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+    note("burned")
+
+
 @app.task(name="wait_for", acks_late=True, ignore_result=True)
 def wait_for(path: str) -> None:
     """Run until a file is there."""

@@ -97,7 +97,7 @@ def _kill(worker: subprocess.Popen[bytes]) -> None:
     worker.wait(10)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent", "eventlet"])
 def test_tasks_canvas_retries_and_remote_control(app: Celery, start: Start, own_server: RedisServer, pool: str) -> None:
     start("-P", pool)
     tasks = app.tasks
@@ -203,6 +203,23 @@ def test_a_task_longer_than_its_lease_runs_once(start: Start, app: Celery, ledge
     assert ledger().count("begin") == 3
 
 
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_task_that_computes_longer_than_the_lease_lets_every_task_of_its_worker_run_once(
+    start: Start, app: Celery, ledger: Callable[[], list[str]], pool: str
+) -> None:
+    """A greenlet that computes stops all other greenlets of its process; leases must be extended all the same."""
+    start("-P", pool, "-c", "10")
+    for _ in range(5):
+        app.tasks["hold"].delay(9)
+    wait_until(lambda: ledger().count("begin") == 5, "they run")
+    app.tasks["burn"].delay(7)
+    wait_until(lambda: "burn" in ledger(), "it computes")
+    # It takes at once what loses its lease.
+    start("-P", "solo")
+    wait_until(lambda: "burned" in ledger() and ledger().count("end") >= 5, "all ended", 40)
+    assert sorted(ledger()) == [*["begin"] * 5, "burn", "burned", *["end"] * 5]
+
+
 def test_what_a_killed_worker_held_runs_elsewhere_within_its_lease(
     app: Celery, start: Start, ledger: Callable[[], list[str]], tmp_path: Path
 ) -> None:
@@ -230,10 +247,11 @@ def test_a_task_that_kills_its_process_is_a_dead_letter_in_the_end(
     assert app.tasks["add"].delay(1, 1).get(timeout=20) == 2
 
 
+@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
 def test_a_warm_shutdown_gives_back_what_was_prefetched(
-    app: Celery, start: Start, own_server: RedisServer, ledger: Callable[[], list[str]]
+    app: Celery, start: Start, own_server: RedisServer, ledger: Callable[[], list[str]], pool: str
 ) -> None:
-    worker = start()
+    worker = start("-P", pool)
     for _ in range(10):
         app.tasks["hold"].delay(0.5)
     wait_until(lambda: "begin" in ledger(), "it runs")
@@ -269,10 +287,11 @@ def test_a_worker_goes_on_while_all_connections_are_killed_again_and_again(
         thread.join()
 
 
+@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
 def test_a_worker_goes_on_when_the_server_is_back(
-    app: Celery, start: Start, own_server: RedisServer, ledger: Callable[[], list[str]]
+    app: Celery, start: Start, own_server: RedisServer, ledger: Callable[[], list[str]], pool: str
 ) -> None:
-    start()
+    start("-P", pool)
     app.tasks["write"].delay("before")
     wait_until(lambda: ledger() == ["before"], "the first ran")
     own_server.kill()

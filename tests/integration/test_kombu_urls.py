@@ -191,3 +191,42 @@ def test_a_named_transport_refuses_what_it_cannot_keep() -> None:
         _ = kombu.Connection("amqp://h", transport="redisq.kombu:Transport").transport
     with pytest.raises(ConfigError, match="several broker URLs"):
         _ = kombu.Connection("redis://h;redis://i", transport="redisq.kombu:Transport").transport
+
+
+#: Holds a message, computes for longer than its lease without a pause, and looks whether somebody else can have it.
+_COMPUTES = """
+import sys
+library, url = sys.argv[1:]
+if library == "gevent":
+    import gevent.monkey
+    gevent.monkey.patch_all()
+else:
+    import eventlet
+    eventlet.monkey_patch()
+import time
+import kombu, redisq.kombu
+
+options = {"lease": 3}
+with kombu.Connection(url, transport_options=options) as one, kombu.Connection(url, transport_options=options) as two:
+    queue = one.SimpleQueue("q")
+    queue.put("kept")
+    message = queue.get(timeout=5)
+    over = time.monotonic() + 5
+    while time.monotonic() < over:
+        pass
+    other = two.SimpleQueue("q")
+    try:
+        print("lost", other.get(timeout=0.5).payload)
+    except other.Empty:
+        print(message.payload)
+    message.ack()
+"""
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_leases_are_renewed_over_tls_while_no_greenlet_runs(secure: Secure, raw: redis.Redis, library: str) -> None:
+    url = f"redisqs://localhost:{secure.port}/0?ssl_ca_certs={secure.ca}"
+    command = [sys.executable, "-W", "ignore", "-c", _COMPUTES, library, url]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == "kept\n"
+    assert raw.zcard("q:queue:processing") == 0
+    assert raw.hlen("q:messages") == 0
