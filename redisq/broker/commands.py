@@ -17,6 +17,7 @@ from redisq.types import MAX_MICROSECONDS
 __all__ = [
     "GATED_BATCH",
     "MAX_BATCH",
+    "MAX_LOOKS",
     "SUSPECT",
     "Claimed",
     "Command",
@@ -24,6 +25,7 @@ __all__ = [
     "Enqueue",
     "Enqueued",
     "Found",
+    "Look",
     "Outcome",
     "QueueView",
     "Restored",
@@ -43,6 +45,7 @@ __all__ = [
     "keep_progress",
     "kick",
     "limited",
+    "look",
     "merged",
     "outcome",
     "pause",
@@ -61,6 +64,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 #: The most messages that one call of a script takes.
 MAX_BATCH = 1000
+
+#: The most queues that one `look` should ask for: each costs some 2 us, and others wait.
+MAX_LOOKS = 500
 
 #: The most messages with lanes or limits that one enqueue should bring: each costs some 15 us, and others wait.
 GATED_BATCH = 250
@@ -190,6 +196,21 @@ class Restored(NamedTuple):
 
     stale: list[str]
     dead: list[str]
+
+
+class Look(NamedTuple):
+    """What `look` says of one queue.
+
+    Attributes:
+        next_due: Seconds until a claim has something to do; 0 for at once, None when nothing is known.
+        band: The priority of its first message, to the nearest step behind a message of now without priority. None: no
+            message waits, a claim has to move others to it first, or nobody asked.
+        many: How many waiting messages are in this band or before it.
+    """
+
+    next_due: float | None
+    band: int | None = None
+    many: int = 0
 
 
 class Settlement(NamedTuple):
@@ -371,6 +392,16 @@ def restore(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, limit: int = 
     return Command("restore", keys, (limit, age, *flat), _restored, numbered=True)
 
 
+def look(queues: Sequence[QueueKeys], *, step: int = 0) -> Command[list[Look]]:
+    """Ask when each of up to `MAX_LOOKS` queues has something to do.
+
+    Args:
+        queues: One at least.
+        step: What a step of priority is worth, in microseconds: `band` and `count` are wanted, too; 0: they are not.
+    """
+    return Command("look", queues[0], (step, *(keys.prefix for keys in queues[1:])), _looks)
+
+
 def wake(keys: QueueKeys) -> Command[None]:
     """Hint that there is something to do."""
     return Command("wake", keys, (), _nothing)
@@ -509,6 +540,14 @@ def _restored(reply: Any) -> Restored:
     ids = _texts(reply)
     at = ids.index(" ") if " " in ids else len(ids)
     return Restored(ids[:at], ids[at + 1 :])
+
+
+def _looks(reply: Any) -> list[Look]:
+    looks = []
+    for text in _texts(reply):
+        due, band, count = (text.split() + ["", "-", "0"][len(text.split()) :])[:3]
+        looks.append(Look(int(due) / 1_000_000 if due else None, None if band == "-" else int(band), int(count)))
+    return looks
 
 
 def _verdicts(reply: Any) -> dict[str, str]:

@@ -2,25 +2,26 @@
 
 Claims bring a batch, within each channel's prefetch count, which waits here until it is handed out. Nothing is polled:
 while the queues are empty, one connection blocks on their wake keys and another on the streams of fanout exchanges. A
-hint is only a hint, so the queues are looked at once a second all the same.
+hint is only a hint, and a lease that expires gives none. So once a second one script looks at all queues.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kombu.utils.scheduling import cycle_by_name
 
 from redisq.backoff import Backoff
 from redisq.broker.blocking import BlockingCall, readable
-from redisq.broker.commands import MAX_BATCH, Claimed, Command, claim, wait
+from redisq.broker.commands import MAX_BATCH, MAX_LOOKS, Claimed, Command, Look, claim, look, wait
 from redisq.broker.connection import BLOCK_SECONDS, Server
 from redisq.broker.connector import Connector
 from redisq.broker.forks import after_fork
@@ -43,6 +44,11 @@ _SLOW = 1.0
 #: Seconds that acknowledgements may gather before a queue that has more is claimed from again, while the channel still has
 #: more than half of what it may hold: else each acknowledgement would cost a trip.
 _GATHER = 0.002
+#: A program that takes no message now (Celery's `worker_disable_prefetch`, while all slots are taken) says nowhere when it
+#: does again. So it is asked, after this part of the time that it has refused for, and at least so often, in seconds.
+_ASK_AFTER, _ASK_SOONEST, _ASK_LATEST = 0.1, 0.001, 0.05
+#: How often messages that are due are put to their places before a claim by priority. Each time takes a hundred of a queue.
+_MOVES = 3
 
 
 #: What tells the consumers of a connection apart: queue, channel, tag.
@@ -117,6 +123,10 @@ class Consumer:
         self._place = place = Place(self._turn, self.on_readable)
         self._wake: BlockingCall[Any] = server.blocking("kombu-wake", BLOCK_SECONDS, opened=place.opened, closing=place.closing)
         self._ears: BlockingCall[Any] = server.blocking("kombu-fanout", BLOCK_SECONDS, opened=place.opened, closing=place.closing)
+        # Monotonic seconds: when all queues are looked at again.
+        self._look_all_at = 0.0
+        # Since when a channel's program has refused messages; None: none does.
+        self._refused_since: float | None = None
         self._asked: dict[BlockingCall[Any], float] = {}
         self._listening: tuple[str, ...] = ()
         self._failures = 0
@@ -176,8 +186,9 @@ class Consumer:
         """Who may have messages of a queue, and how many."""
         wanting = []
         left: dict[int, int] = {}
-        gather = time.monotonic() < self._gather_till
-        self._gathering = False
+        now = time.monotonic()
+        gather = now < self._gather_till
+        self._gathering = refused = False
         for key in self._order.consume(len(self._subscriptions)):
             subscription = self._subscriptions.get(key)
             # Another thread may have cancelled it just now.
@@ -189,13 +200,29 @@ class Consumer:
                 if gather and channel.qos.holds_most(credit):
                     self._gathering = True
                     left[id(channel)] = 0
+                refused = refused or (credit == 0 and channel.qos.asks)
             if left[id(channel)] > 0:
                 wanting.append((subscription, left[id(channel)]))
+        self._refused_since = (self._refused_since or now) if refused else None
         return wanting
 
     def _claim(self, wanting: Sequence[tuple[Subscription, int]]) -> None:
+        self._look(wanting)
         now = time.monotonic()
         due = [pair for pair in wanting if self._look_at.get(pair[0].queue, 0) <= now]
+        queues = sorted({subscription.queue for subscription, _ in wanting})
+        if not due or not self._options.priority_across_queues or len(queues) == 1:
+            self._claim_from(due, {})
+            return
+        ready = len(self._ready)
+        for most in self._by_priority(queues):
+            self._claim_from([pair for pair in wanting if pair[0].queue in most], most)
+            # Nothing comes of messages that expired, or wait for a limit: then it is the next priority's turn.
+            if len(self._ready) > ready:
+                return
+
+    def _claim_from(self, due: Sequence[tuple[Subscription, int]], most: Mapping[str, int]) -> None:
+        """Claim from these queues, `most` messages from each that it names."""
         # A queue that was looked at is left alone until something is known to be there.
         while due:
             if self._options.queue_order_strategy == "round_robin":
@@ -211,16 +238,62 @@ class Consumer:
                 left = self._credit(channel) - given.get(id(channel), 0)
                 credit = min(left, -(-self._credit(channel) // share))
                 if credit > 0:
-                    limit = min(credit, self._options.batch, MAX_BATCH)
+                    limit = min(credit, self._options.batch, MAX_BATCH, most.get(subscription.queue, MAX_BATCH))
                     given[id(channel)] = given.get(id(channel), 0) + limit
                     asked.append((subscription, limit))
                     calls.append(self._call(self._names.queue(subscription.queue), limit))
             if not calls:
                 return
-            for (subscription, limit), result in zip(asked, self._keeper.carry(calls, self._connector), strict=True):
-                if isinstance(result, BrokerError):
-                    raise result
+            for (subscription, limit), result in zip(asked, self._carried(calls), strict=True):
                 self._claimed(subscription, limit, result)
+
+    def _look(self, wanting: Sequence[tuple[Subscription, int]]) -> None:
+        """Once a second, find out which queues have something to do that nobody gave a hint of."""
+        now = time.monotonic()
+        if not wanting or now < self._look_all_at:
+            return
+        self._look_all_at = now + BLOCK_SECONDS
+        idle = sorted({subscription.queue for subscription, _ in wanting if self._look_at.get(subscription.queue, 0) > now})
+        if len(idle) == 1:
+            # Its claim finds out, too.
+            self._look_at.pop(idle[0], None)
+            return
+        if idle:
+            self._look_at_many(idle, 0)
+
+    def _look_at_many(self, queues: Sequence[str], step: int) -> dict[str, Look]:
+        now = time.monotonic()
+        several = [queues[at : at + MAX_LOOKS] for at in range(0, len(queues), MAX_LOOKS)]
+        calls = [look([self._names.queue(queue) for queue in some], step=step) for some in several]
+        looks: dict[str, Look] = {}
+        for some, result in zip(several, self._carried(calls), strict=True):
+            looks |= zip(some, result, strict=True)
+        for queue, found in looks.items():
+            self._look_at[queue] = math.inf if found.next_due is None else now + found.next_due
+        return looks
+
+    def _by_priority(self, queues: Sequence[str]) -> list[dict[str, int]]:
+        """Return queues and how many messages to claim from each: those whose first messages have the highest priority first."""
+        looks: dict[str, Look] = {}
+        for _ in range(_MOVES):
+            looks = self._look_at_many(queues, self._options.step_us)
+            # What is due, or lost its lease, has a priority, too: a claim of nothing puts it to its place.
+            hidden = [queue for queue, found in looks.items() if found.next_due == 0 and found.band is None]
+            if not hidden:
+                break
+            self._carried([self._call(self._names.queue(queue), 0) for queue in hidden])
+        groups: dict[int, dict[str, int]] = {}
+        for queue, found in looks.items():
+            if found.band is not None:
+                groups.setdefault(found.band, {})[queue] = found.many
+        return [groups[band] for band in sorted(groups)]
+
+    def _carried(self, calls: Sequence[Command[Any]]) -> list[Any]:
+        results = self._keeper.carry(calls, self._connector)
+        for result in results:
+            if isinstance(result, BrokerError):
+                raise result
+        return results
 
     def _call(self, keys: QueueKeys, limit: int) -> Command[Claimed]:
         options = self._options
@@ -235,7 +308,7 @@ class Consumer:
             self._ready.extend((subscription, each) for each in held)
             self._order.rotate(subscription.key)
         if len(held) < limit:
-            rest = BLOCK_SECONDS if result.next_due is None else min(result.next_due, BLOCK_SECONDS)
+            rest = math.inf if result.next_due is None else result.next_due
             self._look_at[subscription.queue] = time.monotonic() + rest
         else:
             self._look_at.pop(subscription.queue, None)
@@ -295,7 +368,7 @@ class Consumer:
         if call is self._wake:
             woken = call.read()
             for subscription in list(self._subscriptions.values()):
-                if woken is None or self._names.queue(subscription.queue).wake == woken:
+                if self._names.queue(subscription.queue).wake == woken:
                     self._look_at.pop(subscription.queue, None)
         else:
             heard = call.read()
@@ -392,8 +465,12 @@ class Consumer:
         if now < self._away_till:
             return self._away_till - now
         looks = [self._look_at.get(subscription.queue, now) - now for subscription, _ in wanting]
+        if wanting:
+            looks.append(self._look_all_at - now)
         if self._gathering:
             looks.append(self._gather_till - now)
+        if self._refused_since is not None:
+            looks.append(min(max((now - self._refused_since) * _ASK_AFTER, _ASK_SOONEST), _ASK_LATEST))
         return max(min([*looks, float(BLOCK_SECONDS)]), 0.0)
 
     def _wait(self, seconds: float) -> None:
@@ -462,7 +539,7 @@ class Consumer:
             # What a callback leaves to the loop, as Celery its acknowledgements, is done in its next turn. Then there is
             # credit again; and others were served in between.
             return 0.0
-        if wanting or self._gathering or self._failures:
+        if wanting or self._gathering or self._failures or self._refused_since is not None:
             sleep = self._sleep(wanting)
             return sleep if sleep < BLOCK_SECONDS else None
         return None

@@ -44,7 +44,7 @@ _ELSEWHERE = frozenset(
 )  # fmt: skip
 _OURS = (
     "lease", "delivery_limit", "higher_priority_first", "priority_step", "batch", "dead_letter_expired", "fanout_max_length",
-    "fanout_max_age", "queue_order_strategy", "visibility_timeout",
+    "fanout_max_age", "queue_order_strategy", "priority_across_queues", "visibility_timeout",
 )  # fmt: skip
 
 #: Seconds. Renewed every third of it.
@@ -75,6 +75,7 @@ class Options:
         fanout_max_length: Messages that the stream of a fanout exchange keeps, about.
         fanout_max_age: How long it keeps them.
         queue_order_strategy: `round_robin`, `priority` or `sorted`.
+        priority_across_queues: A consumer of several queues takes by priority first, and then by the order of queues.
     """
 
     lease: float = _LEASE
@@ -86,6 +87,7 @@ class Options:
     fanout_max_length: int = 10_000
     fanout_max_age: float = 600.0
     queue_order_strategy: str = "round_robin"
+    priority_across_queues: bool = False
     _step: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -144,6 +146,11 @@ class Options:
     def lease_us(self) -> int:
         """The lease in microseconds."""
         return round(self.lease * 1_000_000)
+
+    @property
+    def step_us(self) -> int:
+        """What a step of priority is worth, in microseconds."""
+        return self._step
 
     def head_start(self, priority: float | None) -> int:
         """What a priority is worth, in microseconds; less than 0 when it stands back."""

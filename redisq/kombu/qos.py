@@ -24,17 +24,21 @@ class QoS(virtual.QoS):
         """A message of that lease is about to be appended."""
         self._leases[held.tag] = held
 
+    @property
+    def asks(self) -> bool:
+        """Whether the program decides itself, before every message, as Celery does with `worker_disable_prefetch`."""
+        return "can_consume" in self.__dict__
+
     def credit(self, most: int) -> int:
         """How many messages may be claimed now."""
-        if "can_consume" in self.__dict__:
-            # Celery's worker_disable_prefetch: it wants to be asked before every message.
+        if self.asks:
             return 1 if self.can_consume() else 0
         estimate = self.can_consume_max_estimate()
         return most if estimate is None else min(estimate, most)
 
     def holds_most(self, credit: int) -> bool:
         """Whether more than half of what may be held is: so much more credit comes soon, as acknowledgements."""
-        return "can_consume" not in self.__dict__ and 0 < 2 * credit < self.prefetch_count
+        return not self.asks and 0 < 2 * credit < self.prefetch_count
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge; once more does nothing, and late is fine while nobody else got the message."""

@@ -63,7 +63,7 @@ class Threads:
     """Starts real threads, and makes the locks that such a thread and the rest of the program share.
 
     Attributes:
-        are_patched: Whether the program runs greenlets where it thinks that it runs threads.
+        are_patched: Whether the program runs greenlets, in the place of threads or at least for its sockets.
     """
 
     def __init__(self) -> None:
@@ -71,11 +71,11 @@ class Threads:
         self._at_start: Callable[[], object] = _nothing
         self._at_end: Callable[[], object] = _nothing
         gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
-        if gevent is not None and gevent.is_object_patched("_thread", "start_new_thread"):
+        if gevent is not None and any(map(gevent.is_module_patched, ("_thread", "socket"))):
             self._start = gevent.get_original("_thread", "start_new_thread")
             self._allocate = gevent.get_original("_thread", "allocate_lock")
             self._at_start, self._at_end = _load_hub, _destroy_hub
-        elif eventlet is not None and eventlet.is_monkey_patched("thread"):
+        elif eventlet is not None and any(map(eventlet.is_monkey_patched, ("thread", "socket"))):
             original = eventlet.original("_thread")
             self._start, self._allocate = original.start_new_thread, original.allocate_lock
         else:

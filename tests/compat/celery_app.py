@@ -51,6 +51,14 @@ def hold(seconds: float) -> None:
     note("end")
 
 
+@app.task(name="hold_early", ignore_result=True)
+def hold_early(seconds: float) -> None:
+    """Take its time, acknowledged before."""
+    note("begin")
+    time.sleep(seconds)
+    note("end")
+
+
 @app.task(name="burn", acks_late=True, ignore_result=True)
 def burn(seconds: float) -> None:
     """Compute, and let no greenlet of the worker run meanwhile."""

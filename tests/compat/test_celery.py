@@ -203,6 +203,24 @@ def test_a_task_longer_than_its_lease_runs_once(start: Start, app: Celery, ledge
     assert ledger().count("begin") == 3
 
 
+@pytest.mark.parametrize("pool", ["threads", "prefork", "gevent", "eventlet"])
+@pytest.mark.parametrize("late", [True, False], ids=["acks late", "acks early"])
+def test_next_task_starts_when_a_slot_is_free_without_prefetch(
+    start: Start, app: Celery, ledger: Callable[[], list[str]], pool: str, late: bool
+) -> None:
+    """Celery says nowhere that a slot is free again."""
+    start("-P", pool, "-c", "4", "--disable-prefetch")
+    name = "hold" if late else "hold_early"
+    with app.pool.acquire(block=True) as connection:
+        for _ in range(40):
+            app.tasks[name].apply_async((0.1,), connection=connection)
+    wait_until(lambda: "begin" in ledger(), "it begins")
+    began = time.monotonic()
+    wait_until(lambda: ledger().count("end") == 40, "all ended", 40)
+    # One second is ideal; a look every half second takes five.
+    assert time.monotonic() - began < 2.5
+
+
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])
 def test_task_that_computes_longer_than_the_lease_lets_every_task_of_its_worker_run_once(
     start: Start, app: Celery, ledger: Callable[[], list[str]], pool: str

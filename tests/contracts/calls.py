@@ -40,6 +40,7 @@ CALLS: dict[str, Command[Any]] = {
     "wake": commands.wake(KEYS),
     "pause": commands.pause(KEYS, True),
     "inspect": commands.inspect(KEYS),
+    "look": commands.look([KEYS]),
     "find": commands.find(KEYS, "a"),
     "browse": commands.browse(KEYS, "dead", offset=0, limit=10),
     "remove": commands.remove(KEYS, ["waiting", "dead"], counter="cancelled", states=["waiting", "dead"]),

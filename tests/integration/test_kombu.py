@@ -542,3 +542,108 @@ def test_a_prefix_keeps_two_programs_apart(connect: Connect, raw: redis.Redis) -
     assert get(connect()) is None
     assert raw.zcard("app:q:queue:main") == 1
     check_leaks(raw)
+
+
+# Many queues
+
+
+def _scripts(raw: redis.Redis) -> int:
+    found = raw.info("commandstats")
+    return sum(int(found.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("eval", "evalsha"))
+
+
+def _idle(sink: Sink, seconds: float) -> None:
+    with pytest.raises(TimeoutError):
+        sink.connection.drain_events(timeout=seconds)
+
+
+def test_200_idle_queues_cost_one_script_a_second(connect: Connect, raw: redis.Redis) -> None:
+    queues = [kombu.Queue(f"idle-{number}") for number in range(200)]
+    with Sink(connect(), *queues).consumer as consumer:
+        sink = Sink(consumer.connection, ack=False)
+        _idle(sink, 1.5)
+        before = _scripts(raw)
+        _idle(sink, 5)
+        assert _scripts(raw) - before <= 6
+
+
+def test_lease_that_expires_in_one_of_200_idle_queues_is_found_in_time(connect: Connect, raw: redis.Redis) -> None:
+    """It leaves no hint: whoever held it is dead."""
+    queues = [kombu.Queue(f"idle-{number}") for number in range(200)]
+    sink = Sink(connect(lease=3), *queues)
+    with sink.consumer:
+        _idle(sink, 1.5)
+        keys = QueueKeys("idle-150")
+        connector = Server(f"redis://127.0.0.1:{raw.connection_pool.connection_kwargs['port']}").connector("dead")
+        publish(connect(), "mine", "other")
+        (stored,) = raw.hvals("other:messages")
+        connector.execute_many(
+            [enqueue(keys, [Enqueue("m", stored)]), claim(keys, worker="dead", limit=1, lease=3_000_000, max_crashes=9)]
+        )
+        connector.close()
+        began = time.monotonic()
+        assert raw.zcard(keys.named("processing")) == 1
+        assert sink.drain(1) == ["mine"]
+        assert 2 < time.monotonic() - began < 3 + 2
+
+
+def test_queue_that_expires_unused_lives_while_somebody_consumes_who_did_not_declare_it(connect: Connect, raw: redis.Redis) -> None:
+    declaring = connect()
+    queues = [kombu.Queue(f"idle-{number}") for number in range(3)]
+    short = kombu.Queue("short", expires=3)
+    short(declaring.default_channel).declare()
+    publish(declaring, "first", "short")
+    sink = Sink(connect(), *queues, short, auto_declare=False)
+    with sink.consumer:
+        assert sink.drain(1) == ["first"]
+        declaring.close()
+        _idle(sink, 6)
+        assert 0 < raw.pttl("short:config") <= 3000
+
+
+@pytest.mark.parametrize("prefetch", [1, 4, 0])
+@pytest.mark.parametrize("first", [0, 9], ids=["lowest number first", "highest number first"])
+def test_priorities_hold_across_queues_where_that_is_wanted(connect: Connect, prefetch: int, first: int) -> None:
+    connection = connect(priority_across_queues=True, higher_priority_first=first == 9, queue_order_strategy="sorted")
+    for queue in ("a", "b", "c"):
+        for priority in (5, 9, 0):
+            for number in range(3):
+                publish(connection, [priority, queue, number], queue, priority=priority)
+    sink = Sink(connection, *(kombu.Queue(queue) for queue in ("c", "b", "a")), prefetch_count=prefetch)
+    with sink.consumer:
+        assert sink.drain(27) == [
+            [priority, queue, number]
+            for priority in sorted((0, 5, 9), reverse=first == 9)
+            for queue in "abc"
+            for number in range(3)
+        ]
+
+
+def test_urgent_message_of_another_queue_goes_before_what_waited_already(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect(priority_across_queues=True)
+    for number in range(5):
+        publish(connection, f"slow {number}", "a", priority=9)
+    sink = Sink(connection, kombu.Queue("a"), kombu.Queue("b"), prefetch_count=1)
+    with sink.consumer:
+        assert sink.drain(1) == ["slow 0"]
+        publish(connection, "urgent", "b", priority=1)
+        assert sink.drain(2)[1:] == ["urgent", "slow 1"]
+        # It becomes due while others wait: it has its priority, too.
+        publish(connection, "later", "other", priority=0)
+        (stored,) = raw.hvals("other:messages")
+        connector = Server(f"redis://127.0.0.1:{raw.connection_pool.connection_kwargs['port']}").connector("test")
+        connector.execute(enqueue(QueueKeys("b"), [Enqueue("m", stored, due="+1")]))
+        connector.close()
+        assert sink.drain(2)[3:] == ["later", "slow 2"]
+
+
+def test_limit_or_pause_of_the_most_urgent_queue_stops_no_other(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect(priority_across_queues=True)
+    publish(connection, "urgent", "a", priority=0)
+    publish(connection, "other", "b", priority=9)
+    raw.hset("a:config", "paused", "1")
+    sink = Sink(connection, kombu.Queue("a"), kombu.Queue("b"))
+    with sink.consumer:
+        assert sink.drain(1) == ["other"]
+        raw.hdel("a:config", "paused")
+        assert sink.drain(1) == ["other", "urgent"]
