@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,10 +78,17 @@ def valkey_binary() -> str:
 class RedisServer:
     """One private server process. `start` after `kill` or `stop` brings it back with its data (append-only file)."""
 
-    def __init__(self, binary: str | None = None, *options: str, append_only: bool = False) -> None:
+    def __init__(
+        self,
+        binary: str | None = None,
+        *options: str,
+        append_only: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.binary = binary or find_binary()
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="redisq-test-"))
+        self._environment = environment
         self._options = [*options, "--appendonly", "yes" if append_only else "no"]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -96,7 +103,8 @@ class RedisServer:
             [
                 self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
                 "--save", "", "--logfile", str(self.folder / "server.log"), *self._options,
-            ]
+            ],
+            env=self._environment and {**os.environ, **self._environment},
         )  # fmt: skip
         deadline = time.monotonic() + 10
         with self.client() as client:
@@ -142,3 +150,33 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class FakeTime:
+    """The wall clock of a server that is started with `environment`, by libfaketime. Debian's redis-server does not run so;
+    Valkey does."""
+
+    def __init__(self, folder: Path, ahead: int = 0) -> None:
+        self._file = folder / "faketime"
+        self.set_ahead(ahead)
+
+    def set_ahead(self, seconds: int) -> None:
+        """From now on it is so many seconds ahead of the machine's; less than 0: behind."""
+        written = self._file.with_suffix(".new")
+        written.write_text(f"{seconds:+}\n")
+        written.rename(self._file)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Fails where libfaketime is not installed."""
+        command = shutil.which("faketime")
+        if not command:
+            raise RuntimeError("no faketime to test with: install the package faketime (apt-get, dnf, apk: libfaketime)")
+        shown = subprocess.run([command, "-f", "+0", "env"], capture_output=True, text=True, check=True).stdout
+        (library,) = (line.partition("=")[2] for line in shown.splitlines() if line.startswith("LD_PRELOAD="))
+        return {
+            "LD_PRELOAD": library,
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_LOOKS",
     "SUSPECT",
     "Claimed",
+    "ClockSetBack",
     "Command",
     "Dedupe",
     "Enqueue",
@@ -170,6 +171,24 @@ class Room(NamedTuple):
     ahead: int = 0
 
 
+class ClockSetBack(NamedTuple):
+    """The server's clock was set back since the queue's last call, or a replica whose clock is behind took over.
+
+    Attributes:
+        seconds: By so many.
+        moved: So many deadlines, retries, pauses and rates were moved back with it.
+    """
+
+    seconds: float
+    moved: int
+
+    def __str__(self) -> str:
+        return (
+            f"the server's clock was set back by {self.seconds:.1f} s: {self.moved} deadlines, retries, pauses and rates were moved"
+            " back with it; messages with a due time keep that"
+        )
+
+
 class Claimed(NamedTuple):
     """The answer of `claim`.
 
@@ -178,12 +197,14 @@ class Claimed(NamedTuple):
         next_due: Seconds until the queue has something to do for the caller; 0 for at once, None when nothing is known.
         short: The numbers of the rooms, from 0, that were too small for a message.
         dead: The messages that the claim made dead letters. Their meta has the reason; a large body may be left out.
+        set_back: The clock was set back, and no claim has said so yet.
     """
 
     deliveries: list[Delivery]
     next_due: float | None
     short: frozenset[int] = frozenset()
     dead: Sequence[Delivery] = ()
+    set_back: ClockSetBack | None = None
 
 
 class Restored(NamedTuple):
@@ -533,7 +554,12 @@ def _claimed(reply: Any) -> Claimed:
         for at in range(3, len(reply) - bool(dead), 3)
     ]
     short = frozenset(map(int, reply[2].split())) if reply[2] else frozenset[int]()
-    return Claimed(deliveries, int(reply[1]) / 1_000_000 if reply[1] else None, short, dead)
+    due, _, report = reply[1].partition(b" ")
+    set_back = None
+    if report:
+        back, moved = report.split()
+        set_back = ClockSetBack(int(back) / 1_000_000, int(moved))
+    return Claimed(deliveries, int(due) / 1_000_000 if due else None, short, dead, set_back)
 
 
 def _restored(reply: Any) -> Restored:

@@ -42,7 +42,9 @@ FIXED: tuple[QueueKey, ...] = (
     QueueKey("meta", "meta", "hash", "id -> attempt, crashes, last error ...; absent for a plain first delivery"),
     QueueKey("clock", "clock", "string", "the last tick given out, us"),
     QueueKey("stats", "stats", "hash", "counters, never falling"),
-    QueueKey("config", "config", "hash", "layout version, lease, grace_until, paused, gated, group"),
+    QueueKey(
+        "config", "config", "hash", "layout version, lease, grace_until, paused, gated, group; seen: see lua/include/clock.lua"
+    ),
     QueueKey("wake", "wake", "zset", "one member at most: a hint that there is something to do"),
     QueueKey("never", "never", "-", "never exists: see lua/include/keys.lua"),
 )
@@ -73,6 +75,7 @@ GROUP: tuple[QueueKey, ...] = (
     QueueKey(
         "turns", "turns", "zset", "gate and queue -> when it let that queue pass, while another waits there; has a time to live"
     ),
+    QueueKey("clock", "clock", "string", "the last time that one of its queues saw, within half a second, us"),
 )
 
 #: The keys of an exchange of the kombu transport, in the order of `lua/include/exchange.lua`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = ["BEAT", "Registry", "announce", "leave", "present"]
 
 #: Seconds between two signs of life; without one for three times as long a worker is not there any more.
 BEAT = 5
+_LIFE = 3 * BEAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Registry:
 def announce(registry: Registry, name: str, about: Mapping[str, Any]) -> tuple[Command[Any], ...]:
     """Say that a worker is there, and what it is."""
     return (
-        Command("", None, ("SET", registry.worker(name), encode_value(dict(about)), "EX", 3 * BEAT), _nothing),
+        Command("", None, ("SET", registry.worker(name), encode_value(dict(about)), "EX", _LIFE), _nothing),
         Command("", None, ("SADD", registry.workers, name), _nothing),
     )
 
@@ -71,7 +72,22 @@ def present(registry: Registry) -> Steps[dict[str, dict[str, Any]]]:
     gone = [name for name, sign in zip(names, signs, strict=True) if sign is None]
     if gone:
         yield Command("", None, ("SREM", registry.workers, *gone), _nothing)
+    yield from _shorten([registry.worker(name) for name, sign in zip(names, signs, strict=True) if sign is not None])
     return {name: _read(sign) for name, sign in sorted(zip(names, signs, strict=True)) if sign is not None}
+
+
+def _shorten(signs: Sequence[str]) -> Steps[None]:
+    """Let no sign of life last longer than one that is given now.
+
+    One that does is from before the server's clock was set back. A worker that is there gives a new one within `BEAT`
+    seconds; one that is gone must not be shown for as long as the clock was set back by.
+    """
+    left: list[Any] = []
+    if signs:
+        left = yield tuple(Command("", None, ("PTTL", sign), int) for sign in signs)
+    too_long = [sign for sign, ms in zip(signs, left, strict=True) if isinstance(ms, int) and ms > _LIFE * 1000]
+    if too_long:
+        yield tuple(Command("", None, ("PEXPIRE", sign, _LIFE * 1000), _nothing) for sign in too_long)
 
 
 def _read(sign: bytes) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Consumer:
         names: From kombu's names to keys.
         keeper: Extends the leases of what was claimed.
         fanout: The queues of fanout exchanges.
-        log: Where an outage is told.
+        log: Where an outage is told, and that the server's clock was set back.
         back: Called when Redis can be reached again.
         give_up: Raise when Redis is away, so that kombu goes on to the next URL; else wait for it.
     """
@@ -302,6 +302,7 @@ class Consumer:
     def _claimed(self, subscription: Subscription, limit: int, result: Claimed) -> None:
         keys = self._names.queue(subscription.queue)
         self._say_dead(subscription.queue, result)
+        self._say_of_clock(keys, result)
         held = [Held(subscription.queue, keys, delivery) for delivery in result.deliveries]
         if held:
             self._keeper.hold(held)
@@ -314,6 +315,10 @@ class Consumer:
             self._look_at.pop(subscription.queue, None)
             self._gather_till = time.monotonic() + _GATHER
 
+    def _say_of_clock(self, keys: QueueKeys, result: Claimed) -> None:
+        if result.set_back:
+            self._log.warning("Queue %s: %s", keys.queue, result.set_back)
+
     def get(self, queue: str) -> Held | None:
         """Claim one message, for `basic_get`.
 
@@ -324,6 +329,7 @@ class Consumer:
         while True:
             answer = self._connector.execute(self._call(keys, 1))
             self._say_dead(queue, answer)
+            self._say_of_clock(keys, answer)
             if answer.deliveries:
                 break
             # What was first had expired, and more is there.

@@ -371,11 +371,13 @@ class Consumer:
             return
         if self._troubles:
             self._troubles.over(CLAIM.format(keys.queue))
-        deliveries, next_due, short, dead = result
+        deliveries, next_due, short, dead, set_back = result
         for each in dead:
             self._log.warning("%s", dead_letter(keys.queue, each, each.meta.reason, each.meta.text))
             if self._observers.watch_ends:
                 self._observers.buried(keys, each)
+        if set_back:
+            self._log.warning("Queue %s: %s", keys.queue, set_back)
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
         if short or keys in self._short:

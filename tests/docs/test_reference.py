@@ -83,7 +83,7 @@ def test_the_page_has_all_counters() -> None:
     sources = "".join(Scripts()[name].source for name in SCRIPT_NAMES)
     lists = re.findall(r"read_stats\(\{ (.*?) \}\)", sources) + re.findall(r"COUNTERS = \{ (.*?) \}", sources)
     names = {name for each in lists for name in re.findall(r"'?([a-z_]+)'?(?: = true)?", each) if name not in ("counter", "true")}
-    names |= set(re.findall(r"'HINCRBY', STATS, '(\w+)'", sources))
+    names |= set(re.findall(r"'(?:HINCRBY|HSET)', (?:STATS|stats), '(\w+)'", sources))
     assert {row[0] for row in rows("reference/keys.md", "(counters)=", 2)} == names
 
 

@@ -16,9 +16,10 @@
 ---   and which tasks run there, each name between two zero bytes. The first pool runs all that no other one names. In a
 ---   queue with gates nothing is taken ahead: what it may spend there is for what runs now
 --- Returns: {fence, next_due, short, (id, body, meta)*, dead?}: one fence for all; next_due: us until this queue has something
----   to do for the caller, 0 for at once, '' when nothing is known; short: which pools had no room for a message, by their
----   numbers from 0; meta: see include/meta.lua, '' for a plain first delivery; dead: a list (id, body, meta)* of the messages
----   that this call made dead letters, absent when there are none, body '' where it would be too much
+---   to do for the caller, 0 for at once, '' when nothing is known; "due back moved" when the clock was set back, by so many us,
+---   and so many times were moved; short: which pools had no room for a message, by their numbers from 0; meta: see
+---   include/meta.lua, '' for a plain first delivery; dead: a list (id, body, meta)* of the messages that this call made dead
+---   letters, absent when there are none, body '' where it would be too much
 --- @include queue
 --- @include ledger
 --- @include stats
@@ -144,6 +145,10 @@ end
 local grown = { crashes = 0, dlq_messages = 0, expired = 0, cancelled = 0, parked = 0 }
 will_end_dedupes(queue)
 first_write(queue)
+if queue.set_back or gates and gates.set_back then
+--- @include clock
+  follow_clock(queue, gates)
+end
 if queue.lease ~= lease then
   local config = queue.config
   config[#config + 1], config[#config + 2] = 'lease', int(lease)
@@ -452,6 +457,9 @@ reply[2] = next_due(has_work and (reply[3] == '' or full or #given - 1 == limit)
 -- Work remains; or the caller is full, and does not sleep towards the next due time: an idle one must.
 if has_work or (reply[2] ~= '' and #given - 1 == limit) then
   wake_worker()
+end
+if queue.unsaid then
+  reply[2], queue.unsaid = reply[2] .. ' ' .. queue.unsaid, nil
 end
 add_stats(stats, grown)
 close_queue(queue)

@@ -79,7 +79,7 @@ local function open_door()
 --- @include dedupe
   local gates = open_flows(queue)
   local door = { woken = false }
-  local needs, lines, definitions, lengths, owners, disowned, joins = {}, {}, {}, {}, {}, {}, nil
+  local needs, lines, definitions, lengths, owners, disowned, shortened, joins = {}, {}, {}, {}, {}, {}, {}, nil
 
   --- hand_over: a message that waits takes the body, and perhaps the due time, of a new one of its kind; false: none waits.
   local function hand_over(owner, body, mode, due)
@@ -134,7 +134,9 @@ local function open_door()
   function door.stand_in(id, body, dedupe, due)
     local own = owners[dedupe.key]
     if not own then
-      local owner = dedupe_owner(dedupe.key, queue.now)
+      local ends = dedupe.window > 0 and window_end(dedupe.key, queue, dedupe.window) or nil
+      local owner = dedupe_owner(dedupe.key, queue.now, ends)
+      shortened[dedupe.key] = owner and ends
       return owner and owner ~= id and (dedupe.mode == 'ignore' or hand_over(owner, body, dedupe.mode, due)) and owner or nil
     end
     -- Both came in this call: the last one counts.
@@ -207,6 +209,15 @@ local function open_door()
     end
     gates.arrange()
     door.woken = gates.woken
+  end
+
+  --- door.shorten: windows that were set before the clock was set back.
+  function door.shorten()
+    for key, till in pairs(shortened) do
+      if till and not owners[key] then
+        shorten_window(key, queue.now, till)
+      end
+    end
   end
 
   --- door.drop: messages that wait go, to make room.
@@ -343,6 +354,9 @@ if over > 0 then
   end
   redis.call('ZREM', MAIN, unpack(dropped))
   redis.call('HSET', STATS, 'dropped', int(before + #dropped))
+end
+if door then
+  door.shorten()
 end
 close_queue(queue)
 remember(caller, number, unsent, queue)

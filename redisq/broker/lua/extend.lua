@@ -36,6 +36,10 @@ if queue.group then
   redis.call('HLEN', PREFIX .. ':needs')
 end
 first_write(queue)
+if queue.set_back then
+--- @include clock
+  follow_clock(queue)
+end
 local verdicts, moved = {}, {}
 for i, id in ipairs(ids) do
   local fence, _, taken_back = read_lease(leases[i])

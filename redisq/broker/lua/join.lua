@@ -18,6 +18,10 @@ check_group(PREFIX)
 check_group(queue.group or PREFIX)
 check_group(group ~= '' and group or PREFIX)
 first_write(queue)
+if queue.set_back then
+--- @include clock
+  follow_clock(queue)
+end
 close_queue(queue)
 join_group(queue, group)
 return 1

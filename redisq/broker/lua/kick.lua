@@ -17,6 +17,10 @@ end
 local gates = open_gates(queue)
 add_limits(queue, gates)
 first_write(queue)
+if queue.set_back or gates.set_back then
+--- @include clock
+  follow_clock(queue, gates)
+end
 close_queue(queue)
 for i = 2, #ARGV do
   local gate = ARGV[i]

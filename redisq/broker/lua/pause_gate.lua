@@ -18,6 +18,10 @@ if not queue then
 end
 local gates = open_gates(queue)
 first_write(queue)
+if queue.set_back or gates.set_back then
+--- @include clock
+  follow_clock(queue, gates)
+end
 close_queue(queue)
 if length > 0 then
   gates.pause(gate, queue.now + length)

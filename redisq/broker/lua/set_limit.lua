@@ -32,8 +32,13 @@ end
 local gates = open_gates(queue)
 add_limits(queue, gates)
 local class = gates.class_of(name)
-local old, tat = gates.limit_of(name, class), gates.tat_of(name)
+local old = gates.limit_of(name, class)
 first_write(queue)
+if queue.set_back or gates.set_back then
+--- @include clock
+  follow_clock(queue, gates)
+end
+local tat = gates.tat_of(name)
 close_queue(queue)
 local field = (whose == 'operator' and '=' or '') .. name
 if definition ~= '' then

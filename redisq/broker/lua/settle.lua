@@ -86,6 +86,10 @@ if results then
   will_touch(queue, PREFIX .. ':result:')
 end
 first_write(queue)
+if queue.set_back or gates and gates.set_back then
+--- @include clock
+  follow_clock(queue, gates)
+end
 local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, limited = 0, crashes = 0, cancelled = 0, stale = 0, late_acks = 0, run_time_us = run_time }
 local stale, settled, done, waiting_again = {}, {}, {}, {}
 local ended, wake = {}, false

@@ -1,7 +1,7 @@
 --- group: limits that several queues share. The group has their rules, their pauses and what rates have given out; each
 --- queue has its own messages, its own lanes, who waits, and the slots that its leases hold. Field group of a queue's config
 --- is the prefix of its group's keys: queues: who is in it, with the time of the last claim that got less than it asked for;
---- turns: which queue last passed a gate that another waits for.
+--- turns: which queue last passed a gate that another waits for; clock: the last time that one of them saw, about.
 --- @include queue
 
 -- A queue is hungry for so many us after a claim that got less than it asked for; the others give way to it for so many.
@@ -9,6 +9,9 @@ local HUNGRY, GIVE_WAY = 2000000, 5000
 
 -- How long turns are remembered, us.
 local TURNS = 60000000
+
+-- A group's clock is written when it is so many us behind the time: it tells only whether that was set back.
+local TOO_OLD = 500000
 
 -- Leases that ran out in another queue and are discounted here, at most, until a claim there takes them back.
 local OVERDUE = 100
@@ -29,6 +32,7 @@ local function check_group(group)
     redis.call('ZCARD', group .. name)
   end
   redis.call('HLEN', group .. ':limits')
+  redis.call('GET', group .. ':clock')
 end
 
 --- join_group: the queue's limits are that group's from now on, or its own (''). What rates gave out, pauses and rules come
@@ -66,13 +70,17 @@ end
 --- add_group: what the other queues of the group have to do with this call. Reads only.
 local function add_group(queue, gates)
   local group, others, hungry = {}, {}, {}
-  local queues, turns = queue.group .. ':queues', queue.group .. ':turns'
+  local queues, turns, clock = queue.group .. ':queues', queue.group .. ':turns', queue.group .. ':clock'
+  local last = tonumber(redis.call('GET', clock) or 0) or 0
+  gates.set_back = last - queue.now > SET_BACK and last - queue.now or nil
   local rows = redis.call('ZRANGE', queues, 0, -1, 'WITHSCORES')
   for i = 1, #rows, 2 do
     if rows[i] ~= PREFIX then
       others[#others + 1] = rows[i]
       will_touch(queue, rows[i] .. ':never')
-      hungry[rows[i]] = tonumber(rows[i + 1]) > queue.now - HUNGRY
+      local at = tonumber(rows[i + 1])
+      -- A time that is still to come is from before the clock was set back.
+      hungry[rows[i]] = at > queue.now - HUNGRY and at <= queue.now + SET_BACK
     end
   end
   redis.call('ZCARD', turns)
@@ -137,7 +145,8 @@ local function add_group(queue, gates)
   end
 
   local function turn_of(gate, name)
-    return tonumber(redis.call('ZSCORE', turns, gate .. ' ' .. name) or 0)
+    local at = tonumber(redis.call('ZSCORE', turns, gate .. ' ' .. name) or 0)
+    return at <= queue.now + SET_BACK and at or 0
   end
 
   --- group.gives_way: until when, us, this queue lets another pass first: one that waits there, whose workers have nothing
@@ -177,8 +186,11 @@ local function add_group(queue, gates)
     end
   end
 
-  --- group.close: write whose turn it was.
+  --- group.close: write whose turn it was, and the clock.
   function group.close()
+    if not gates.set_back and (queue.now - last > TOO_OLD or last > queue.now) then
+      redis.call('SET', clock, int(queue.now))
+    end
     local set = {}
     for gate in pairs(took) do
       set[#set + 1], set[#set + 2] = int(queue.now), gate .. ' ' .. PREFIX
@@ -190,5 +202,6 @@ local function add_group(queue, gates)
     end
   end
 
+  group.others, group.is_of = others, is_of
   gates.group = group
 end

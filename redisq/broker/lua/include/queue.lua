@@ -4,10 +4,13 @@
 --- @include int
 --- @include refuse
 
+-- A clock that is so many us behind the last time that a queue saw was set back. Ticks run ahead of the time by less.
+local SET_BACK = 1000000
+
 --- open_queue: the queue's state, or nil and the refusal. `rules` is nil in a queue to which nobody declared any.
 --- The reads double as type checks: a key of a wrong type ends the script here, before its first write.
 local function open_queue()
-  local found = redis.call('HMGET', CONFIG, 'layout', 'paused', 'grace_until', 'lease', 'rules', 'gated', 'group')
+  local found = redis.call('HMGET', CONFIG, 'layout', 'paused', 'grace_until', 'lease', 'rules', 'gated', 'group', 'seen')
   if found[1] ~= '1' then
     if found[1] then
       return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has layout ' .. found[1] .. ', this redisq knows layout 1')
@@ -45,8 +48,17 @@ local function open_queue()
   if not found[1] then
     queue.config[1], queue.config[2] = 'layout', '1'
   end
-  -- The server was away, paused, or its clock stepped: leases look expired while their holders are well.
-  if lease > 0 and clock > 0 and queue.now - clock > lease / 2 then
+  -- The last time that the queue saw: its clock, unless that is ahead of the time since the time was set back.
+  local last = clock
+  if found[8] then
+    local seen, report = string.match(found[8], '^(%d+) ?([%d ]*)$')
+    last, queue.seen, queue.unsaid = tonumber(seen) or clock, true, report ~= '' and report or nil
+  end
+  if last - queue.now > SET_BACK then
+    -- Until a script moves the deadlines along: see include/clock.lua.
+    queue.set_back = last - queue.now
+  elseif lease > 0 and last > 0 and queue.now - last > lease / 2 then
+    -- The server was away, paused, or its clock was set forward: leases look expired while their holders are well.
     queue.grace = math.max(queue.grace, queue.now + lease)
     local config = queue.config
     config[#config + 1], config[#config + 2] = 'grace_until', int(queue.grace)
@@ -64,8 +76,16 @@ end
 --- close_queue: write what open_queue and take_ticks decided.
 local function close_queue(queue)
   redis.call('SET', CLOCK, int(math.max(queue.clock, queue.now)))
-  if #queue.config > 0 then
-    redis.call('HSET', CONFIG, unpack(queue.config))
+  local config = queue.config
+  if queue.clock - queue.now > SET_BACK then
+    if not queue.set_back then
+      config[#config + 1], config[#config + 2] = 'seen', int(queue.now) .. (queue.unsaid and ' ' .. queue.unsaid or '')
+    end
+  elseif queue.seen then
+    redis.call('HDEL', CONFIG, 'seen')
+  end
+  if #config > 0 then
+    redis.call('HSET', CONFIG, unpack(config))
   end
   -- A queue that goes when nobody uses it: every call is a use, and all its keys go together.
   if queue.rules and queue.rules.ttl > 0 then
