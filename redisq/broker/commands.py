@@ -41,6 +41,7 @@ __all__ = [
     "enqueue",
     "extend",
     "find",
+    "given_back",
     "inspect",
     "join",
     "keep_progress",
@@ -361,6 +362,11 @@ def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0
         else:
             others += settlement
     return Command("settle", keys, (run_time, len(acks) // 2, *acks, *others), _texts, numbered=True)
+
+
+def given_back(delivery: Delivery) -> Settlement:
+    """Return the settlement of a delivery whose handler was not called: back to its place, and its rates get back what it took."""
+    return Settlement("release", delivery.id, delivery.fence, 0, "not_begun")
 
 
 def limited(id: str, fence: int, *, gate: str, pause: int, jitter: int, reason: str = "limited", text: str = "") -> Settlement:

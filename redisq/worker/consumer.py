@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
-from redisq.broker.commands import MAX_BATCH, Claimed, Command, Room, Settlement, claim, wait, wake
+from redisq.broker.commands import MAX_BATCH, Claimed, Command, Room, Settlement, claim, given_back, wait, wake
 from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
@@ -393,7 +393,7 @@ class Consumer:
             held = Held(keys, delivery)
             self._held.add(held)
             if self._stopping:
-                self.ended(held, Settlement("release", delivery.id, delivery.fence), 0)
+                self.ended(held, given_back(delivery), 0)
             else:
                 self._start(held)
                 self._rooms.take(held)

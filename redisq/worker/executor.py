@@ -15,7 +15,7 @@ from redisq.app.app import RedisQ
 from redisq.app.calling import Unfinished, acall, awaited, call
 from redisq.app.context import begin_run
 from redisq.app.task import Task
-from redisq.broker.commands import SUSPECT, Settlement
+from redisq.broker.commands import SUSPECT, Settlement, given_back
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, SoftTimeout, TaskCancelled, UnknownTask
 from redisq.message import Delivery
@@ -168,7 +168,7 @@ class Executor:
         self._log.error("Could not start message %s of queue %s: %s", held.delivery.id, held.keys.queue, why)
         if held.leased:
             self._consumer.rest(held.keys)
-            self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
+            self._consumer.ended(held, given_back(held.delivery), 0)
         else:
             self._consumer.leave(held)
         self._turns.look()
@@ -251,7 +251,7 @@ class Executor:
         if settlement and settlement.reason == NOT_IMPORTABLE and run.apart is self._quarantine:
             # It was not its wish to run apart: it runs here, as all that cannot.
             self._only_here[run.task.name] = line
-            settlement = Settlement("release", run.held.delivery.id, run.held.delivery.fence)
+            settlement = given_back(run.held.delivery)
         if settlement is None:
             settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
         if settlement.op == "limited":

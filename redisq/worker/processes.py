@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from random import random
 from typing import NamedTuple
 
-from redisq.broker.commands import Settlement
+from redisq.broker.commands import Settlement, given_back
 from redisq.redact import error_text
 from redisq.worker.child import Said, Stage, child_main, pack_request, unpack_answer
 from redisq.worker.places import Home, Place
@@ -152,7 +152,7 @@ class ProcessPool:
             child = self._living() or self._start()
         except Exception as error:  # noqa: BLE001 - too many processes or open files, which may show as an ImportError too
             delivery = asked.run.held.delivery
-            release = Settlement("release", delivery.id, delivery.fence)
+            release = given_back(delivery)
             asked.done(asked.run, release, f"no process of its own: {error_text(error)}")
             return
         child.ask(asked)

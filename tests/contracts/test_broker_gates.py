@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -419,3 +420,104 @@ def test_a_held_lane_is_held_by_a_message_without_a_body_until_it_is_dropped(bro
     assert broker.claimed_ids() + broker.claimed_ids() == []
     broker.do(commands.remove(broker.keys, ["gone"], counter="dropped", states=["dead"]))
     assert broker.claimed_ids() == ["well"]
+
+
+# A rate gets back what was taken for a message that did not begin.
+
+#: As far as a fence may be ahead of its claim, us.
+AHEAD = 1 * MS
+
+
+def give_back(broker: Broker, *deliveries: Delivery) -> None:
+    assert broker.settle_many(commands.given_back(each) for each in deliveries) == []
+
+
+@pytest.mark.parametrize("how", ["given back", "put aside"])
+def test_a_rate_gets_back_what_a_message_took_that_did_not_begin(broker: Broker, how: str) -> None:
+    send(broker, "a", "b", needs="F bot Rbot,1")
+    first = broker.claim_one()
+    if how == "given back":
+        give_back(broker, first)
+    else:
+        broker.settle("park", first, delay=SECOND, reason="unknown_task")
+    broker.pass_time(AHEAD)
+    assert broker.claimed_ids() == ["a" if how == "given back" else "b"]
+
+
+def test_a_rate_keeps_what_a_message_took_that_began(broker: Broker) -> None:
+    send(broker, "a", needs="F bot Rbot,1")
+    broker.settle("release", broker.claim_one())
+    broker.pass_time(100 * MS - 1)
+    assert broker.claimed_ids() == []
+    broker.pass_time(1)
+    assert broker.claimed_ids() == ["a"]
+
+
+def test_what_a_rate_gets_back_is_less_by_the_time_since(broker: Broker) -> None:
+    send(broker, "a", needs="F tokens Rtokens,400")  # 4 s
+    first = broker.claim_one()
+    broker.pass_time(SECOND)
+    give_back(broker, first)
+    assert broker.claimed_ids() == []
+    broker.pass_time(AHEAD)
+    assert broker.claimed_ids() == ["a"]
+
+
+def test_others_that_wait_for_a_rate_pass_when_it_gets_something_back(broker: Broker) -> None:
+    send(broker, "a", needs="C @a Rbot,1")
+    send(broker, "b", needs="C @b Rbot,1")
+    first = broker.claim_one()
+    assert broker.claimed_ids() == []
+    broker.settle("park", first, delay=SECOND, reason="unknown_task")
+    assert broker.took_token()
+    broker.pass_time(AHEAD)
+    assert broker.claimed_ids() == ["b"]
+
+
+def test_a_delivery_gives_back_only_once(broker: Broker) -> None:
+    send(broker, *"abc", needs="F bot Rbot,1")
+    first = broker.claim_one()
+    give_back(broker, first)
+    assert broker.settle_many([commands.given_back(first)]) == ["a"]
+    broker.pass_time(AHEAD)
+    assert broker.claimed_ids() == ["a"]
+    assert broker.claimed_ids() == []
+
+
+def test_nothing_is_given_back_by_a_clock_that_was_set_back(broker: Broker) -> None:
+    send(broker, "a", needs="F bot Rbot,1")
+    first = broker.claim_one()
+    broker.pass_time(-60 * SECOND)
+    give_back(broker, first)
+    broker.pass_time(90 * MS)
+    assert broker.claimed_ids() == []
+    broker.pass_time(10 * MS)
+    assert broker.claimed_ids() == ["a"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_never_more_messages_begin_than_a_rate_allows_however_many_are_given_back(broker: Broker, seed: int) -> None:
+    chance, began, number, held = random.Random(seed), [], 0, []
+    broker.do(commands.set_limit(broker.keys, "some", "10 1000000 3"))
+    for _ in range(150):
+        ids = [f"m{number + each}" for each in range(chance.choice([0, 1, 3]))]
+        number += len(ids)
+        if ids:
+            send(broker, *ids, needs="F some Rsome,1")
+        held += broker.claim(limit=chance.choice([0, 1, 2, 10])).deliveries
+        chance.shuffle(held)
+        kept = held[: chance.randint(0, len(held))]
+        back = held[len(kept) :]
+        give_back(broker, *[each for each in back if chance.random() < 0.5])
+        settled = [each for each in back if broker.state_of(each.id) == "processing"]
+        began += [each.fence for each in settled]
+        broker.ack(*settled)
+        held = kept
+        broker.pass_time(chance.choice([0, 1, 30 * MS, 100 * MS, 400 * MS]))
+    began += [each.fence for each in held]
+    began.sort()
+    for at, first in enumerate(began):
+        for last in range(at, len(began)):
+            # A window from one start to another, with both.
+            assert last - at + 1 <= 3 + (began[last] - first + AHEAD) / (100 * MS), (first, began[last])
+    give_back(broker, *held)

@@ -196,6 +196,12 @@ async def in_a_process_async(number: int) -> int:
     return os.getpid()
 
 
+@app.task(queue="apart", pool="process", result_ttl=60, limits=["scarce:1/m"])
+def one_a_minute(number: int) -> int:
+    note("S", number)
+    return os.getpid()
+
+
 @app.task(queue="apart", pool="process", max_retries=0)
 def fails_in_a_process(number: int) -> None:
     raise ValueError(f"no {number}")

@@ -161,14 +161,16 @@ def test_a_dead_process_is_replaced_even_if_what_it_forked_lives_on(
 
 @pytest.mark.chaos
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit")
+@pytest.mark.parametrize("task", ["in_a_process", "one_a_minute"])
 def test_a_worker_that_can_start_no_process_gives_the_message_back_and_goes_on(
-    start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
+    task: str, start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:
     worker = start_worker("-Q", "apart,slow").ready()
     wait_until(lambda: any(client["name"] == "redisq:worker-idle" for client in raw.client_list()), "it has its connections")
     limits = resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
-    job = app.send("in_a_process", (1,))
+    # Its rate is not spent by the tries: else it would not run for a minute.
+    job = app.tasks[task].delay(1)
     worker.wait_for_log("Could not start message .* no process of its own: ")
     wait_until(lambda: raw.hget("apart:stats", "released"), "given back")
     app.send("sleep_sync", (2, 0.0))

@@ -7,11 +7,12 @@
 --- ARGV[4] run_time  integer  us that the handlers of this call ran, for the stats
 --- ARGV[5] acks      integer  so many pairs (id, fence) follow: done, the message goes
 --- ARGV[6..] (id, fence)*acks, then (op, id, fence, delay, reason, text)*
----   op      string   retry: a failed attempt, again after delay; park: put aside for delay, no attempt spent;
+---   op      string   retry: a failed attempt, again after delay; park: put aside for delay, no attempt spent, and its rates
+---                    get back what it took;
 ---                    limited: as park; text is "gate jitter text": that gate is paused for delay, the message waits jitter
 ---                    us longer; gate may be '', and need not be the message's;
 ---                    crash: it took its process with it, again after delay;
----                    release: back to its place at once, free; dead: a dead letter; result: as ack, and text is kept for delay;
+---                    release: back to its place at once, free; with reason not_begun its rates get back what it took; dead: a dead letter; result: as ack, and text is kept for delay;
 ---                    cancel: it goes, unfinished, as somebody wanted
 ---   delay   integer  us
 ---   reason  string   one word, e.g. failed, exhausted, unknown_task
@@ -74,12 +75,16 @@ end
 
 local leases, metas = redis.call('HMGET', LEASES, unpack(ids)), metas_of(queue, ids)
 
---- to_gates: the gates of a queue that has some, or gets a pause.
+--- to_gates: the gates of a queue that has some, or gets a pause; and what adds the rules of rates to them.
 local function to_gates()
 --- @include flows
-  return open_flows(queue)
+--- @include limits
+  return open_flows(queue), add_limits
 end
-local gates = (queue.gated or pauses) and to_gates()
+local gates, add_rules = nil, nil
+if queue.gated or pauses then
+  gates, add_rules = to_gates()
+end
 local needs = gates and gates.of(ids)
 will_end_dedupes(queue)
 if results then
@@ -179,6 +184,12 @@ for i = 1, #ids do
     local need = needs and needs[i]
     if need and held then
       gates.free(need)
+      if op and (op.name == 'park' or op.reason == 'not_begun') then
+        if not gates.give_back then
+          add_rules(queue, gates)
+        end
+        gates.give_back(need, tonumber(fence))
+      end
     end
     if not is_done and op.name ~= 'dead' and is_cancelled(raw) then
       op, is_done = { name = 'cancel' }, true -- it must not run again

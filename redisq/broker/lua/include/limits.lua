@@ -2,6 +2,9 @@
 --- theoretical arrival time, is when its bucket is full again. Rounded so that no grant is ever too many.
 --- @include gates
 
+-- A fence is the time of its claim, but for the ticks of a batch that came in the same moment, us.
+local AHEAD = 1000
+
 --- add_limits: gates.refusal, gates.grant, and what they look up.
 local function add_limits(queue, gates)
   local classes, overridden = {}, nil
@@ -151,6 +154,23 @@ local function add_limits(queue, gates)
       shut[refusing], shut_for[refusing] = opens, wanted
     end
     return refusing, opens
+  end
+
+  --- gates.give_back: a message that was leased at that time, us, did not begin: its rates get back what it took, less the
+  --- time since, in which the bucket may have been filled up to the brim. So never more passes than without it.
+  function gates.give_back(raw, leased_at)
+    local past = queue.now - leased_at
+    local needs = past + AHEAD >= 0 and needs_of(gates.parsed(raw)) or {}
+    for i = 1, #needs, 3 do
+      local gate, cost = needs[i + 1], needs[i + 2]
+      local limit = needs[i] == 'R' and cost > 0 and limit_of(gate, class_of(gate))
+      local back = (limit and spacing(limit, cost) or 0) - past - AHEAD
+      local tat = back > 0 and tat_of(gate)
+      if tat and tat > queue.now then
+        gates.tats[gate], gates.tats_changed[gate] = tat - back, true
+        gates.kick_all(gate)
+      end
+    end
   end
 
   --- gates.grant: who was not refused just now passes.
