@@ -61,7 +61,7 @@ def test_redis_restarts_in_mid_work(
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("comes_back", [True, False], ids=["and it comes back", "and the worker is told to stop"])
-def test_redis_goes_away_while_one_waits_for_a_thread(
+def test_redis_goes_away_while_there_is_no_thread_for_a_message(
     comes_back: bool, durable_server: RedisServer, app: RedisQ, start_worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
     held = tmp_path / "held"
@@ -70,9 +70,7 @@ def test_redis_goes_away_while_one_waits_for_a_thread(
     worker = start_worker(*options, url=durable_server.url()).ready()
     app.tasks["hold"].delay(1, str(held))
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "one has the thread")
-    job = app.tasks["sleep_sync"].delay(2, 0.0)
-    with durable_server.client() as client:
-        wait_until(lambda: (client.hget("slow:leases", job.id) or b"").endswith(b" waits"), "the other waits, and Redis knows")
+    app.tasks["sleep_sync"].delay(2, 0.0)
     durable_server.stop()
     worker.wait_for_log("Lost Redis connection")
     held.unlink()
