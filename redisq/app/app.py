@@ -316,14 +316,20 @@ class RedisQ:
         return Job(self, check_name("job", id), task, queue or self.settings.default_queue)
 
     def close(self) -> None:
-        """Close the producers' connections of sync code. The app can be used again."""
+        """Close the producers' connections of sync code. The app can be used again.
+
+        Calls of other threads end first, and leave no connection open.
+        """
         with self._lock:
             connector, self._connector = self._connector, None
         if connector:
             connector.close()
 
     async def aclose(self) -> None:
-        """Close the producers' connections of the running loop. The app can be used again."""
+        """Close the producers' connections of the running loop. The app can be used again.
+
+        Enqueues that wait behind others fail with `BrokerUnavailable`; other calls that are on their way end first.
+        """
         await self._loops.aclose()
 
 

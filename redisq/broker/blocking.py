@@ -7,18 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import redis
-from redis import exceptions as redis_errors
 
 from redisq.broker.commands import Command
-from redisq.broker.faults import classify
+from redisq.broker.faults import TROUBLE, classify
 from redisq.broker.forks import after_fork, reopened
 from redisq.errors import BrokerError, BrokerUnavailable
 
 __all__ = ["BlockingCall", "readable"]
 
 T = TypeVar("T")
-
-_TROUBLE = (redis_errors.RedisError, OSError)
 
 
 def readable(sockets: Iterable[Any], seconds: float) -> list[int]:
@@ -83,9 +80,13 @@ class BlockingCall(Generic[T]):
                 self._fileno = int(self._socket.fileno())
                 self._opened(self._fileno)
             self._connection.send_packed_command(self._connection.pack_command(*command.args), check_health=False)
-        except _TROUBLE as error:
+        except TROUBLE as error:
             self.disconnect()
             raise self._explained(error) from error
+        except BaseException:
+            # Interrupted: nobody knows how much of it was sent.
+            self.disconnect()
+            raise
         self._parse = command.parse
 
     def readable(self, seconds: float) -> bool:
@@ -106,9 +107,13 @@ class BlockingCall(Generic[T]):
         try:
             # Left open after an error: `disconnect` closes it, after it has told the loop.
             return parse(self._connection.read_response(disconnect_on_error=False))
-        except _TROUBLE as error:
+        except TROUBLE as error:
             self.disconnect()
             raise self._explained(error) from error
+        except BaseException:
+            # Interrupted, or no answer to this call: the next one would read what is left of it.
+            self.disconnect()
+            raise
 
     def disconnect(self) -> None:
         """Give up the answer and the socket."""

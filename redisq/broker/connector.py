@@ -12,12 +12,11 @@ from typing import Any, Protocol, TypeVar
 
 import redis
 import redis.asyncio
-from redis import exceptions as redis_errors
 
 from redisq.backoff import Backoff
 from redisq.broker.callers import Caller, Callers
 from redisq.broker.commands import Command
-from redisq.broker.faults import classify, is_noscript
+from redisq.broker.faults import TROUBLE, classify, is_noscript, raise_if_told
 from redisq.broker.listener import Listener, Listeners, aask, ask, listening, messages
 from redisq.broker.scripts import Scripts
 from redisq.broker.wire import AsyncWire, Wire
@@ -125,7 +124,7 @@ class _Carrier:
             calls = [self._call(commands[at], callers[at], at in with_source) for at in pending]
             try:
                 replies: list[Any] = yield Send(calls)
-            except (redis_errors.RedisError, OSError) as error:
+            except TROUBLE as error:
                 replies = [error] * len(pending)
             again: list[int] = []
             trouble: Exception | None = None
@@ -253,7 +252,8 @@ class Connector(_Carrier):
                     continue
                 try:
                     replies = self._wire.roundtrip(step.calls)
-                except (redis_errors.RedisError, OSError) as error:
+                except TROUBLE as error:
+                    raise_if_told(error)
                     step = flow.throw(error)
                 else:
                     step = flow.send(replies)
@@ -274,11 +274,11 @@ class Connector(_Carrier):
         """
         try:
             return ask(self._wire.client, _in_database(self._wire.client, channel), reply_channel, question, seconds)
-        except (redis_errors.RedisError, OSError) as error:
+        except TROUBLE as error:
             raise _unheard(channel, error) from error
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; one that is with a caller, after its call. Later calls connect for themselves."""
         self._wire.close()
 
 
@@ -339,7 +339,7 @@ class AsyncConnector(_Carrier):
                     continue
                 try:
                     replies = await self._wire.roundtrip(step.calls)
-                except (redis_errors.RedisError, OSError) as error:
+                except TROUBLE as error:
                     step = flow.throw(error)
                 else:
                     step = flow.send(replies)
@@ -360,7 +360,7 @@ class AsyncConnector(_Carrier):
         """
         try:
             return await aask(self._client, _in_database(self._client, channel), reply_channel, question, seconds)
-        except (redis_errors.RedisError, OSError) as error:
+        except TROUBLE as error:
             raise _unheard(channel, error) from error
 
     def messages(self, channel: str, subscribed: asyncio.Event, refused: Callable[[BrokerError], object]) -> AsyncIterator[bytes]:
@@ -376,6 +376,6 @@ class AsyncConnector(_Carrier):
         return messages(self._client, _in_database(self._client, channel), subscribed, trouble)
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """End all subscriptions, and close all connections; one that is with a caller, after its call."""
         await self._listeners.aclose()
         await self._wire.aclose()

@@ -9,8 +9,10 @@ from redis import exceptions as redis_errors
 
 from redisq import errors
 
-__all__ = ["CONNECTION_ERRORS", "FAULTS", "Fault", "classify"]
+__all__ = ["CONNECTION_ERRORS", "FAULTS", "TROUBLE", "Fault", "classify", "raise_if_told"]
 
+#: What redis-py, and the sockets below it, raise.
+TROUBLE: tuple[type[Exception], ...] = (redis_errors.RedisError, OSError)
 
 #: What redis-py raises when no connection can be had, for the kombu transport, whose users catch these.
 CONNECTION_ERRORS: tuple[type[Exception], ...] = (
@@ -125,6 +127,22 @@ def classify(error: Exception) -> Fault:
         if re.search(rf"\b{code}\b", text):
             return fault
     return _OTHER
+
+
+def raise_if_told(error: BaseException) -> None:
+    """Raise the timeout of a handler that came in the midst of a call to Redis.
+
+    It is raised from outside, at any line of the handler's thread. It is a `TimeoutError`, so that redis-py takes it for the
+    socket's.
+
+    Raises:
+        TaskTimeout: It is what the error comes from.
+    """
+    told: BaseException | None = error
+    while told is not None:
+        if isinstance(told, errors.TaskTimeout):
+            raise told
+        told = told.__context__
 
 
 def is_noscript(error: object) -> bool:

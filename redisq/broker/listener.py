@@ -13,6 +13,7 @@ import redis
 import redis.asyncio
 from redis import exceptions as redis_errors
 
+from redisq.broker.faults import raise_if_told
 from redisq.cancelling import end_tasks
 
 __all__ = ["Listener", "Listeners", "aask", "ask", "listening", "messages"]
@@ -38,7 +39,8 @@ class Listener:
                 message = self._pubsub.get_message(timeout=left)
                 if message and message["type"] == "message":
                     return
-        except _TROUBLE:
+        except _TROUBLE as error:
+            raise_if_told(error)
             # The connection is gone, and with it the subscription: from here on it is just a wait.
             time.sleep(max(deadline - time.monotonic(), 0))
 
@@ -50,7 +52,8 @@ def listening(client: redis.Redis, channel: str) -> Iterator[Listener]:
         try:
             pubsub.subscribe(channel)
             pubsub.get_message(timeout=1.0)  # the server's word that it subscribed
-        except _TROUBLE:
+        except _TROUBLE as error:
+            raise_if_told(error)
             pubsub.reset()
         yield Listener(pubsub)
 
@@ -63,6 +66,7 @@ class Listeners:
         self._heard: dict[str, set[asyncio.Event]] = {}
         self._pubsub: Any = None
         self._reader: asyncio.Task[None] | None = None
+        self._changes: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[asyncio.Event]:
@@ -73,7 +77,7 @@ class Listeners:
             # It outlives the caller, whose context variables are not its own.
             self._reader = asyncio.get_running_loop().create_task(self._read(), context=Context())
         elif self._pubsub is not None:
-            await self._attempt(self._pubsub.subscribe(channel))
+            self._start(self._pubsub.subscribe, channel)
         try:
             yield event
         finally:
@@ -83,21 +87,28 @@ class Listeners:
                 del self._heard[channel]
                 # After the last one the reader ends, and its connection with it.
                 if self._pubsub is not None and self._heard:
-                    await self._attempt(self._pubsub.unsubscribe(channel))
+                    self._start(self._pubsub.unsubscribe, channel)
 
-    async def _attempt(self, change: Awaitable[Any]) -> None:
-        """The reader meets the same trouble, and subscribes anew."""
+    def _start(self, change: Callable[[str], Awaitable[Any]], channel: str) -> None:
+        """Tell the server. Not in the caller's task, whose cancellation redis-py can swallow while it writes."""
+        task = asyncio.get_running_loop().create_task(self._attempt(change, channel), context=Context())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+
+    async def _attempt(self, change: Callable[[str], Awaitable[Any]], channel: str) -> None:
+        # The reader meets the same trouble, and subscribes anew.
         with suppress(*_TROUBLE):
-            await change
+            await change(channel)
 
     async def _read(self) -> None:
         while self._heard:
             try:
                 async with self._client.pubsub() as pubsub:
-                    known = set(self._heard)
-                    await pubsub.subscribe(*known)
-                    if new := set(self._heard) - known:
+                    known: set[str] = set()
+                    # More may be asked for while it subscribes.
+                    while new := self._heard.keys() - known:
                         await pubsub.subscribe(*new)
+                        known |= new
                     await self._serve(pubsub)
             except _TROUBLE:
                 await asyncio.sleep(1.0)
@@ -118,8 +129,7 @@ class Listeners:
 
     async def aclose(self) -> None:
         """End the subscriptions."""
-        if self._reader:
-            await end_tasks((self._reader,))
+        await end_tasks((*self._changes, *((self._reader,) if self._reader else ())))
 
 
 async def messages(

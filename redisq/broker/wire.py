@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Any
 
 import redis
 import redis.asyncio
 from redis import exceptions as redis_errors
 
+from redisq.broker.faults import TROUBLE, raise_if_told
 from redisq.broker.forks import after_fork, reopened
 
 __all__ = ["AsyncWire", "Wire"]
-
-_TROUBLE = (redis_errors.RedisError, OSError)
 
 
 def packed(calls: list[tuple[Any, ...]]) -> bytes:
@@ -41,6 +41,9 @@ def _failed(replies: list[Any], error: Exception, wanted: int) -> list[Any]:
 class Wire:
     """Connections for sync code. Thread-safe; a forked child opens its own.
 
+    A connection is with one caller, or it is free. Nobody else touches one that is with a caller: not who connects anew, not
+    who closes. A closed wire still carries calls, and keeps no connection open between them.
+
     Args:
         client: Gives connections by its pool.
         max_connections: At a time; more callers wait.
@@ -53,6 +56,7 @@ class Wire:
     def __init__(self, client: redis.Redis, max_connections: int, patience: float) -> None:
         self._patience = patience
         self._max_connections = max_connections
+        self._closed = False
         self._open(client)
         after_fork(self._forget)
 
@@ -74,15 +78,20 @@ class Wire:
             try:
                 connection = self._free.pop()
             except IndexError:
-                connection = self._pool.get_connection()
+                # It connects with its first call. The pool would connect it now, and keep it when that is interrupted.
+                connection = self._pool.make_connection()
             try:
-                return self._exchange(connection, calls)
+                replies = self._exchange(connection, calls)
             except BaseException:
-                # Interrupted between write and read: the next reply would be taken for another's.
+                # Interrupted between write and read: the next reply would be taken for another's. So it is free only when
+                # that is done.
                 connection.disconnect()
-                raise
-            finally:
                 self._free.append(connection)
+                raise
+            self._free.append(connection)
+            if self._closed:
+                self.reset()
+            return replies
         finally:
             self._slots.release()
 
@@ -95,7 +104,8 @@ class Wire:
                     replies.append(connection.read_response())
                 except redis_errors.ResponseError as error:
                     replies.append(error)
-        except _TROUBLE as error:
+        except TROUBLE as error:
+            raise_if_told(error)
             connection.disconnect()
             # The others of the same server are as dead, most likely; they need not each find out.
             self.reset()
@@ -104,17 +114,24 @@ class Wire:
 
     def reset(self) -> None:
         """Connect anew for the next calls."""
-        for connection in list(self._free):
+        taken = []
+        # Taken first: another thread may take any that is still in the list, and be in the midst of a call.
+        with suppress(IndexError):
+            while True:
+                taken.append(self._free.pop())
+        for connection in taken:
             connection.disconnect()
+        self._free += taken
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; one that is with a caller, after its call."""
+        self._closed = True
         self.reset()
-        self.client.close()
+        self._pool.disconnect(inuse_connections=False)
 
 
 class AsyncWire:
-    """Connections for one event loop.
+    """Connections for one event loop. As `Wire`.
 
     Args:
         client: Gives connections by its pool.
@@ -123,10 +140,10 @@ class AsyncWire:
     """
 
     def __init__(self, client: redis.asyncio.Redis, max_connections: int, patience: float) -> None:
-        self._client = client
         self._pool: Any = client.connection_pool
         self._timeout: float | None = self._pool.connection_kwargs.get("socket_timeout")
         self._patience = patience
+        self._closed = False
         self._free: list[Any] = []
         self._slots = asyncio.Semaphore(max_connections)
 
@@ -142,20 +159,23 @@ class AsyncWire:
         else:
             await self._slots.acquire()
         try:
-            connection = self._free.pop() if self._free else await self._new()
+            connection = self._free.pop() if self._free else self._new()
             try:
-                return await self._exchange(connection, calls)
+                replies = await self._exchange(connection, calls)
             except BaseException:
                 # Cancelled between write and read: the next reply would be taken for another's.
                 await connection.disconnect(nowait=True)
-                raise
-            finally:
                 self._free.append(connection)
+                raise
+            self._free.append(connection)
+            if self._closed:
+                await self.reset()
+            return replies
         finally:
             self._slots.release()
 
-    async def _new(self) -> Any:
-        connection = await self._pool.get_connection()
+    def _new(self) -> Any:
+        connection = self._pool.make_connection()
         # One deadline of ours over a whole exchange. redis-py would set one for each step, and on Python 3.11 start a task
         # for each write: the loop would turn twice before what has ended is on its way.
         connection.socket_timeout = None
@@ -171,7 +191,7 @@ class AsyncWire:
                         replies.append(await connection.read_response())
                     except redis_errors.ResponseError as error:
                         replies.append(error)
-        except _TROUBLE as error:
+        except TROUBLE as error:
             if isinstance(error, TimeoutError):
                 error = redis_errors.TimeoutError(str(error) or f"no answer within {self._timeout} s")
             await connection.disconnect(nowait=True)
@@ -181,11 +201,22 @@ class AsyncWire:
 
     async def reset(self) -> None:
         """Connect anew for the next calls."""
-        for connection in list(self._free):
+        taken, self._free = self._free, []
+        for connection in taken:
             await connection.disconnect(nowait=True)
+        self._free += taken
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        for connection in self._free:
-            await connection.disconnect()
-        await self._client.aclose()
+        """Close all connections; one that is with a caller, after its call."""
+        self._closed = True
+        taken, self._free = self._free, []
+        try:
+            for connection in taken:
+                with suppress(*TROUBLE):
+                    await connection.disconnect()
+        finally:
+            # Also when the caller is cancelled while it waits for one to close.
+            self._free += taken
+            await self.reset()
+        with suppress(*TROUBLE):
+            await self._pool.disconnect(inuse_connections=False)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -175,3 +178,57 @@ def test_a_child_that_is_forked_while_threads_connect_can_send(redis_url: str, r
         app.close()
         assert status == 0
     assert len(_waiting(raw)) == 130
+
+
+CARELESS = """
+import asyncio, gc, os
+from redisq import RedisQ
+
+app = RedisQ("bot")
+
+@app.task(queue="chat_api")
+async def answer(number: int) -> None: ...
+
+before = len(os.listdir("/proc/self/fd"))
+for number in range(30):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(answer.adelay(number))
+    loop.close()
+asyncio.run(answer.adelay(30))
+gc.collect()
+print(len(os.listdir("/proc/self/fd")) - before)
+"""
+
+
+def test_loops_that_are_closed_without_cleanup_leave_no_connections(redis_url: str, raw: redis.Redis) -> None:
+    """Apart, and without warnings: Python has one for each transport that only its closed loop could close."""
+    script = [sys.executable, "-W", "ignore", "-c", CARELESS]
+    ended = subprocess.run(script, env={**os.environ, "REDISQ_URL": redis_url}, capture_output=True, text=True, check=True)
+    assert ended.stdout == "0\n"
+    assert len(_waiting(raw)) == 31
+
+
+def test_a_child_that_is_forked_in_a_running_loop_leaves_its_parent_s_connections_alone(
+    app: RedisQ, answer: Send, raw: redis.Redis
+) -> None:
+    """Parent and child share the loop's selector in the system: what the child takes out of it, the parent does not hear."""
+
+    async def work() -> None:
+        await answer.adelay(0)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            with suppress(BaseException):
+                asyncio.events._set_running_loop(None)
+                for number in range(3):
+                    asyncio.run(answer.adelay(number))
+                    gc.collect()
+                os._exit(0)
+            os._exit(1)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert status == 0
+        async with asyncio.timeout(4):
+            await answer.adelay(1)
+        assert len(_waiting(raw)) == 5
+
+    _run(app, work)
