@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["CuttingProxy", "canned_server", "tls_server"]
+__all__ = ["CuttingProxy", "SlowProxy", "canned_server", "tls_server"]
 
 #: What redis-py sends by itself when it connects.
 _GREETINGS = (b"HELLO", b"CLIENT", b"SELECT", b"AUTH")
@@ -157,3 +157,49 @@ class CuttingProxy:
             self._cut = None
             self.lost += 1
             return data[:left], True
+
+
+class SlowProxy:
+    """A slow link: passes so many bytes a second on to a server, each way.
+
+    Attributes:
+        port: Where clients connect to.
+        limit: After so many more bytes of an answer nothing arrives any more; None: all of it does.
+    """
+
+    #: Bytes that pass at once.
+    STEP = 20_000
+
+    def __init__(self, server_port: int, rate: float) -> None:
+        self._server_port = server_port
+        self._pause = self.STEP / rate
+        self._never = threading.Event()
+        self.limit: int | None = None
+        self._listener, self.port = _serve(self._handle)
+
+    def close(self) -> None:
+        self._never.set()
+        _close(self._listener)
+
+    def _handle(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._server_port)) as server:
+            for end in (client, server):
+                # Little on its way, so that it is the proxy that is slow.
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.STEP)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.STEP)
+            request = threading.Thread(target=self._copy, args=(client, server, False), daemon=True)
+            request.start()
+            self._copy(server, client, True)
+            request.join()
+
+    def _copy(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(self.STEP):
+                if is_answer and self.limit is not None:
+                    data, self.limit = data[: self.limit], max(self.limit - len(data), 0)
+                target.sendall(data)
+                self._never.wait(self._pause * len(data) / self.STEP)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            source.shutdown(socket.SHUT_RDWR)

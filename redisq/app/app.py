@@ -45,7 +45,8 @@ class RedisQ:
         url: Where Redis is; else `REDISQ_URL`, else what `REDIS_HOST` and its companions say. Looked up when first used.
         namespace: Put before all keys, as `namespace:queue:...`; for several apps in one database.
         lease: Seconds that a worker may be silent before its messages go to another (extended while it is well).
-        timeout: Seconds that a call to Redis may take, retries included; else `REDIS_TIMEOUT`, else 5.
+        timeout: Seconds that a call to Redis may take, retries included; else `REDIS_TIMEOUT`, else 5. While bytes of a large
+            message move over a slow link its time begins anew, up to two minutes.
         max_connections: Of one process to Redis, for producers.
         priority_step: Seconds of head start that each step of priority gives.
         max_deliveries: A message whose worker died this often is a dead letter. While it runs apart, in a process of its own,
@@ -135,10 +136,11 @@ class RedisQ:
         Raises:
             UnknownTask: This app has none.
         """
-        try:
-            return self.tasks[name]
-        except KeyError:
-            raise UnknownTask(f"app {self.name} has no task {name!r}; it has {', '.join(sorted(self.tasks)) or 'none'}") from None
+        # Not by `tasks`: to make that costs more than all the rest.
+        task = self._own.get(name) or SHARED.tasks.get(name)
+        if task is not None:
+            return task
+        raise UnknownTask(f"app {self.name} has no task {name!r}; it has {', '.join(sorted(self.tasks)) or 'none'}")
 
     @property
     def queues(self) -> list[str]:

@@ -36,7 +36,8 @@ class Patience:
 
     Attributes:
         seconds: Then `BrokerUnavailable`; None: for ever, until the call is cancelled. Never more than a few minutes
-            for a producer: the server remembers a call's answer for ten (`lua/include/ledger.lua`).
+            for a producer: the server remembers a call's answer for ten (`lua/include/ledger.lua`). A try whose bytes move
+            may take longer (`idle.py`).
         backoff: The waits between the tries.
         tries: At least so many, even when the first took all the time: a call whose answer got lost may have been carried
             out, and only its repetition gets to know.
@@ -346,6 +347,11 @@ class AsyncConnector(_Carrier):
         except StopIteration as stop:
             results: list[Any] = stop.value
             return results
+
+    @property
+    def moved(self) -> float:
+        """When a byte of a slow exchange moved last, in seconds of the loop's clock."""
+        return self._wire.moved
 
     def listening(self, channel: str) -> AbstractAsyncContextManager[asyncio.Event]:
         """Subscribe to a channel; all subscriptions share one connection."""

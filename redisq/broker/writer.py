@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import Context
 from dataclasses import replace
 from itertools import chain
+from math import inf
 from typing import Any
 
 from redisq.broker.commands import GATED_BATCH, MAX_BATCH, Command, Enqueued
@@ -235,15 +236,24 @@ class OrderedWriter:
         loop = asyncio.get_running_loop()
         now = loop.time()
         sent = len(self._sent)
+        next_look = inf
         for place, part in enumerate(chain(self._sent, self._waiting)):
             call = part.call
             if call.answer.done():
                 continue
-            if call.deadline is not None and call.deadline > now + 0.001:
+            deadline = call.deadline or now
+            if place < sent:
+                # On its way, over a slow link: its time begins anew with each byte.
+                deadline = max(deadline, self._connector.moved + patience)
+            if deadline > now + 0.001:
                 # Not once a call: a hundred times within the patience, however many wait.
-                self._timer = loop.call_later(max(call.deadline - now, patience / 100), self._expire, patience)
-                return
+                next_look = min(next_look, max(deadline, now + patience / 100))
+                if place >= sent:
+                    break
+                continue
             part.fail(f"no answer within {patience:g} s; {_UNKNOWN if place < sent else 'the call was not sent'}")
+        if next_look < inf:
+            self._timer = loop.call_at(next_look, self._expire, patience)
 
 
 _UNKNOWN = "the call may or may not have been carried out"

@@ -26,6 +26,7 @@ class Held:
 
     def __init__(self, seconds: float | None = None) -> None:
         self.patience = Patience(seconds)
+        self.moved = 0.0
         self.trips: list[Sequence[Command[Any]]] = []
         self._ends: list[asyncio.Future[list[Any]]] = []
 
@@ -236,5 +237,25 @@ def test_callers_do_not_share_an_error() -> None:
         assert len({id(each) for each in errors}) == 5
         assert {str(each) for each in errors} == {"away"}
         assert {each.__cause__ for each in errors} == {cause}
+
+    asyncio.run(run())
+
+
+def test_a_call_that_is_on_its_way_has_time_while_bytes_move_and_the_calls_behind_it_do_not() -> None:
+    async def run() -> None:
+        held = Held(0.2)
+        writer = _writer(held)
+        calls = _calls(writer, [_command(CHATS, "0")], [_command(CHATS, "large")])
+        await held.begun(1)
+        held.end(1)
+        await held.begun(2)
+        behind = _calls(writer, [_command(CHATS, "behind")])[0]
+        while not behind.done():
+            held.moved = asyncio.get_running_loop().time()
+            await asyncio.sleep(0)
+        assert "was not sent" in str((await behind)[0])
+        assert not calls[1].done()
+        held.moved = 0.0
+        assert "may or may not" in str((await calls[1])[0])
 
     asyncio.run(run())
