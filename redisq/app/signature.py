@@ -44,10 +44,14 @@ class Parameters:
         only_named = [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
         self._only_named = frozenset(parameter.name for parameter in only_named)
         self._needed = frozenset(parameter.name for parameter in only_named if parameter.default is inspect.Parameter.empty)
-        self._named = any(
-            parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
-            for parameter in parameters
-        )
+        #: So many arguments fit when all are given by position, as in most calls; none when some have to be named. With
+        #: `*args` more fit, which binding finds out.
+        self.counts = range(0) if self._needed else range(self._least, self._most + 1)
+        #: What is needed, and what may be given, by name when so many are given by position.
+        self._by_name = [
+            (self._needed.union(self._names[count : self._least]), self._only_named.union(self._names[count:]))
+            for count in range(self._most + 1 if self._names or not self._most else 0)
+        ]
 
     def check(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Accept arguments that the handler can be called with.
@@ -55,13 +59,13 @@ class Parameters:
         Raises:
             ArgumentsError: It cannot.
         """
-        # Most calls give all by position; binding them costs ten times as much as the rest of the call.
-        if not kwargs and not self._named and self._least <= len(args) <= self._most:
+        # Binding costs ten times as much as the rest of the call.
+        count = len(args)
+        if not kwargs and count in self.counts:
             return
-        if self._names and len(args) <= self._most:
-            given = kwargs.keys()
-            rest = self._names[len(args) :]
-            if given <= {*rest, *self._only_named} and given >= {*self._names[len(args) : self._least], *self._needed}:
+        if count < len(self._by_name):
+            needed, possible = self._by_name[count]
+            if needed <= kwargs.keys() <= possible:
                 return
         try:
             self._signature.bind(*args, **kwargs)

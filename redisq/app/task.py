@@ -207,6 +207,8 @@ class Task(Generic[P, R, T]):
             WrongArguments: They do not fit the handler's parameters: another version of the program sent the message.
         """
         args, kwargs = message.args, message.kwargs or {}
+        if self.shape.plain and not kwargs and len(args) in self._parameters.counts:
+            return args, kwargs
         try:
             self._parameters.check(self.name, args, kwargs)
             return (args, kwargs) if self.shape.plain else self.shape.revive(args, kwargs)
