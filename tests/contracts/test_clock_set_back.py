@@ -306,6 +306,26 @@ def test_a_dedupe_key_lasts_no_window_longer(broker: Broker, back: int, ends: st
     assert send(broker, "d", dedupe=once).owners == {}
 
 
+@back
+@pytest.mark.parametrize("what", ["a lease", "a retry"])
+def test_a_look_finds_that_a_claim_has_to_see_to_it(broker: Broker, back: int, what: str) -> None:
+    def next_due() -> float | None:
+        (found,) = broker.do(commands.look([broker.keys]))
+        return found.next_due
+
+    broker.enqueue("a")
+    delivery = broker.claim_one()
+    if what == "a retry":
+        broker.settle("retry", delivery, delay=7 * SECOND)
+    broker.pass_time(-back)
+    assert next_due() == 0
+    for _ in range(3):
+        due = broker.claim(limit=0).next_due
+        assert due
+        assert next_due() == pytest.approx(due if what == "a retry" else 0.35 * LEASE / SECOND)
+        broker.pass_time(SECOND)
+
+
 def test_a_worker_that_is_gone_is_not_listed_for_longer(broker: Broker) -> None:
     registry = Registry()
     for command in (*announce(registry, "gone", {}), *announce(registry, "new", {})):

@@ -14,7 +14,7 @@
 --- @include int
 --- @include refuse
 
--- A clock that is so many us ahead of the server's was set before that one stepped back: a claim sees to it.
+-- A time that a queue saw and that is so many us ahead is from before the server's clock was set back: a claim sees to it.
 local AHEAD = 1000000
 
 local step = duration(ARGV[2])
@@ -35,7 +35,7 @@ end
 
 --- due_of: when a queue has something to do, or nil; and the score of its first waiting message, if that can be told.
 local function due_of(prefix)
-  local config = redis.call('HMGET', prefix .. ':config', 'layout', 'paused', 'grace_until', 'lease', 'rules')
+  local config = redis.call('HMGET', prefix .. ':config', 'layout', 'paused', 'grace_until', 'lease', 'rules', 'seen')
   if config[1] ~= '1' then
     -- New, or its data is gone: a claim makes it, or says what is wrong.
     return now
@@ -46,10 +46,11 @@ local function due_of(prefix)
       soonest = time
     end
   end
-  local queue, waiting, deadline = prefix .. ':queue:', nil, nil
+  local queue, waiting, deadline, retry = prefix .. ':queue:', nil, nil, nil
   if redis.call('EXISTS', queue .. 'main', queue .. 'delayed', queue .. 'retry', queue .. 'processing') > 0 then
     at(first(queue .. 'delayed'))
-    at(first(queue .. 'retry'))
+    retry = first(queue .. 'retry')
+    at(retry)
     deadline = first(queue .. 'processing')
     at(deadline and math.max(deadline, number(config[3])))
     waiting = config[2] ~= '1' and first(queue .. 'main') or nil
@@ -64,11 +65,16 @@ local function due_of(prefix)
   if ttl > 0 then
     at(now + (redis.call('PTTL', prefix .. ':config') - ttl / 2) * 1000)
   end
-  if deadline then
-    -- A queue whose clock stood still for half a lease gives all leases another one: see include/queue.lua. Holders that live move
-    -- it every third of a lease.
-    local clock = number(redis.call('GET', prefix .. ':clock'))
-    at(clock > now + AHEAD and now or clock + 0.35 * number(config[4]))
+  if deadline or retry then
+    -- Until a claim has moved them, these are as far ahead as the clock was set back by: see include/clock.lua.
+    local last = tonumber(string.match(config[6] or '', '^%d+') or nil) or number(redis.call('GET', prefix .. ':clock'))
+    if last > now + AHEAD then
+      at(now)
+    elseif deadline then
+      -- A queue that nobody called for half a lease gives all leases another one: see include/queue.lua. Holders that live move it
+      -- every third of a lease.
+      at(last + 0.35 * number(config[4]))
+    end
   end
   return soonest
 end
