@@ -23,6 +23,7 @@ from redisq.app.outbox import Outbox
 from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_options
 from redisq.app.shared import SHARED
 from redisq.app.sharing import definitions_of, group_of
+from redisq.app.spelling import APP_HINTS, CALL_HINTS, check_options, known_options
 from redisq.app.task import Task, TaskDecorator
 from redisq.broker.connection import Server, timeout_from_environment, url_from_environment
 from redisq.broker.connector import AsyncConnector, Connector
@@ -59,6 +60,7 @@ class RedisQ:
         ConfigError: A name, duration or URL is not valid.
     """
 
+    @known_options("RedisQ", lambda _: APP_HINTS)
     def __init__(
         self,
         name: str,
@@ -258,14 +260,14 @@ class RedisQ:
 
     def _by_name(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any]) -> Calls:
         known = self.tasks.get(name)
-        known_options = known.definition if known else TaskOptions(name=name)
-        definition = own_options(known_options, {option: options.pop(option, None) for option in GATE_OPTIONS})
-        try:
-            send = send_options(NOW, **options)
-        except TypeError as error:
-            raise ConfigError(f"send {name}: {error}") from None
+        registered = known.definition if known else TaskOptions(name=name)
+        if not _SEND_OPTIONS.issuperset(options):
+            arguments = dict.fromkeys(known.signature.parameters if known else (), "it is an argument: give it in kwargs=")
+            check_options(f"send of {name}", options, _SEND_OPTIONS, {**CALL_HINTS, **arguments})
+        definition = own_options(registered, {option: options.pop(option, None) for option in GATE_OPTIONS})
+        send = send_options(NOW, **options)
         gating = known.gating if known else None
-        if definition is not known_options:
+        if definition is not registered:
             gating = gating_of(definition, known or _anything)
         return Calls(definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None, gating)
 
@@ -333,6 +335,10 @@ class RedisQ:
         Enqueues that wait behind others fail with `BrokerUnavailable`; other calls that are on their way end first.
         """
         await self._loops.aclose()
+
+
+#: What `send` takes beside the arguments.
+_SEND_OPTIONS = frozenset((*GATE_OPTIONS, "countdown", "eta", "expires", "priority", "queue"))
 
 
 def _anything(*args: Any, **kwargs: Any) -> None:

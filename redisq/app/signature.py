@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from redisq.app.spelling import OPTIONS_OF_A_CALL, closest
 from redisq.errors import ArgumentsError, ConfigError
 
 __all__ = ["Parameters", "signature_of"]
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -70,4 +72,16 @@ class Parameters:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ArgumentsError(f"task {task}{self._signature}: {error}") from None
+            raise ArgumentsError(f"task {task}{self._signature}: {error}{self._hint(task, kwargs)}") from None
+
+    def _hint(self, task: str, kwargs: Mapping[str, Any]) -> str:
+        """Say what was meant by a name that is no parameter."""
+        names = [name for name, parameter in self._signature.parameters.items() if parameter.kind in _BY_NAME]
+        for name in kwargs:
+            if name in names:
+                continue
+            if name in OPTIONS_OF_A_CALL:
+                return f"; it is an option of the call: {task}.options({name}=...).delay(...)"
+            if meant := closest(name, names):
+                return f"; did you mean {meant}=?"
+        return ""

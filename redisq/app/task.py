@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from copy import copy
+from dataclasses import fields
 from datetime import datetime
 from functools import update_wrapper
 from types import GenericAlias
@@ -17,6 +18,7 @@ from redisq.app.kinds import function_of, is_async, refuse_generators
 from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
 from redisq.app.sharing import check_sharing
 from redisq.app.signature import Parameters, signature_of
+from redisq.app.spelling import CALL_HINTS, TASK_HINTS, check_options, known_options
 from redisq.codec.hints import shape_of
 from redisq.errors import ArgumentsError, ConfigError, DecodeError, WrongArguments
 from redisq.gates.descriptor import Cost
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     T = TypeVarWithDefault("T", default=Any)
 else:
     T = TypeVar("T")
+
+#: What `@task` takes.
+OPTIONS = frozenset(field.name for field in fields(TaskOptions))
 
 #: The arguments of one call in `delay_many`: positional ones as a sequence, or named ones as a mapping.
 Arguments = Sequence[Any] | Mapping[str, Any]
@@ -95,6 +100,7 @@ class Task(Generic[P, R, T]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
+    @known_options("a call", lambda task: task._hints())
     def options(
         self,
         *,
@@ -146,6 +152,12 @@ class Task(Generic[P, R, T]):
             other.definition = definition
             other.gating = gating_of(definition, other)
         return other
+
+    def _hints(self) -> Mapping[str, str]:
+        """What to say of names that are no options of a call."""
+        of_task = {name: "it is an option of @task(...)" for name in OPTIONS if name != "name"}
+        arguments = dict.fromkeys(self.signature.parameters, "it is an argument: give it to delay(), or in kwargs=")
+        return {**of_task, **CALL_HINTS, **arguments}
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Send one call. When it returns, Redis has the message.
@@ -326,10 +338,8 @@ class TaskDecorator:
         if not name:
             raise ConfigError(f"@task of an object of type {type(handler).__name__}: it has no name of its own, give it one, name=")
         refuse_generators(name, handler)
-        try:
-            task = Task(self._sender, handler, TaskOptions(**{**options, "name": name}))
-        except TypeError as error:
-            raise ConfigError(f"task {name}: {error}") from None
+        check_options(f"@task of {name}", options, OPTIONS, TASK_HINTS)
+        task = Task(self._sender, handler, TaskOptions(**{**options, "name": name}))
         if name in self._tasks:
             known = _place(self._tasks[name].handler)
             raise ConfigError(f"two tasks are called {name!r}: {known} and {_place(handler)}; give one name=")

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Self
 
 from redisq.app.app import RedisQ
+from redisq.app.spelling import known_options
 from redisq.app.waiting import arun
 from redisq.broker.commands import Settlement, inspect, settle
 from redisq.broker.connection import BLOCK_SECONDS
@@ -84,6 +85,7 @@ class Worker:
         ConfigError: The app has no task, a number or name is not valid, or two tasks give one limit two rules.
     """
 
+    @known_options("Worker", lambda _: {})
     def __init__(
         self,
         app: RedisQ,
