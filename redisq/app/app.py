@@ -315,9 +315,11 @@ class RedisQ:
         Args:
             id: The job's id.
             queue: The queue that it was sent to; None: the app's own.
-            task: The task's name, for texts.
+            task: The task's name, for texts; if the task is known here, what its return annotation names is built of a result.
         """
-        return Job(self, check_name("job", id), task, queue or self.settings.default_queue)
+        known = self.tasks.get(task)
+        build = known.shape.result if known else None
+        return Job(self, check_name("job", id), task, queue or self.settings.default_queue, build)
 
     def close(self) -> None:
         """Close the producers' connections of sync code. The app can be used again.

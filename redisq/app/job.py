@@ -95,6 +95,10 @@ class Job(Generic[R_co]):
     def position(self) -> int | None:
         """Return its place among the waiting, from 1; None when it does not wait for a worker.
 
+        In a lane it is the lane's place among all that wait, plus the calls of its own lane that are before it. Other lanes
+        take turns in between, so more calls than that may start first. While a call of the lane runs, the next one is
+        counted behind all that wait now, as if that call ended at once.
+
         Raises:
             BrokerError: Redis did not say.
         """

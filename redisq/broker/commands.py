@@ -29,6 +29,7 @@ __all__ = [
     "Look",
     "Outcome",
     "QueueView",
+    "Replayed",
     "Restored",
     "Room",
     "Row",
@@ -268,7 +269,10 @@ class QueueView(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Where a message is. `score` is in microseconds, `position` counts from 1 in its state."""
+    """Where a message is.
+
+    `score` is in microseconds. `position` counts from 1 in its state; in a lane, from 1 among the messages that are to start.
+    """
 
     state: str
     score: int
@@ -276,6 +280,13 @@ class Found(NamedTuple):
     body: bytes
     meta: Meta
     worker: str | None
+
+
+class Replayed(NamedTuple):
+    """What a replay came to: the ids that wait again, and those that do not -> the message that has their dedupe key."""
+
+    ids: list[str]
+    held: dict[str, str]
 
 
 class Row(NamedTuple):
@@ -496,9 +507,12 @@ def cancel(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
     return Command("cancel", keys, tuple(ids), _texts, numbered=True)
 
 
-def replay(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
-    """Make dead letters wait again, with all attempts anew. Gives the ids that do."""
-    return Command("replay", keys, tuple(ids), _texts, numbered=True)
+def replay(keys: QueueKeys, ids: Sequence[str], *, beside: bool = False) -> Command[Replayed]:
+    """Make dead letters wait again, with all attempts anew.
+
+    `beside`: also those whose dedupe key another message has; they wait beside it, without the key.
+    """
+    return Command("replay", keys, ("beside" if beside else "alone", *ids), _replayed, numbered=True)
 
 
 def outcome(keys: QueueKeys, id: str) -> Command[Outcome]:
@@ -547,6 +561,11 @@ def _enqueued(reply: Any) -> Enqueued:
         else:
             refused.append(ident)
     return Enqueued(present, owners, refused)
+
+
+def _replayed(reply: Any) -> Replayed:
+    texts = [text.partition("=") for text in _texts(reply)]
+    return Replayed([ident for ident, mark, _ in texts if not mark], {ident: owner for ident, mark, owner in texts if mark})
 
 
 def _claimed(reply: Any) -> Claimed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redisq.broker.commands import MAX_BATCH, Command, QueueView, inspect, remove, replay
+from redisq.broker.commands import MAX_BATCH, Command, QueueView, Replayed, inspect, remove, replay
 from redisq.broker.keys import QueueKeys
 from redisq.broker.queues import Steps
 
@@ -35,19 +35,24 @@ def remove_all(keys: QueueKeys, states: Sequence[str], counter: str) -> Steps[in
     return removed
 
 
-def replay_all(keys: QueueKeys) -> Steps[int]:
-    """Make all dead letters wait again. Returns how many do: those without a body stay."""
+def replay_all(keys: QueueKeys, *, beside: bool = False) -> Steps[tuple[int, dict[str, str]]]:
+    """Make all dead letters wait again, as `commands.replay` does. Those without a body stay.
+
+    Returns how many do, and those that do not -> the message that has their dedupe key.
+    """
+    held: dict[str, str] = {}
     replayed = kept = 0
     left = yield from _count(keys, "dead")
     while left > 0:
         ids: list[str] = yield _ids(keys, "dead", kept, min(left, MAX_BATCH))
         if not ids:
             break
-        done = len((yield replay(keys, ids)))
-        replayed += done
-        kept += len(ids) - done
+        done: Replayed = yield replay(keys, ids, beside=beside)
+        replayed += len(done.ids)
+        held |= done.held
+        kept += len(ids) - len(done.ids)
         left -= len(ids)
-    return replayed
+    return replayed, held
 
 
 def _count(keys: QueueKeys, state: str) -> Steps[int]:

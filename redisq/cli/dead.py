@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from redisq.broker import commands
-from redisq.broker.commands import Command
 from redisq.broker.held_back import gates_of
 from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import dead_letters
@@ -26,6 +25,8 @@ __all__ = ["dead"]
 _COLUMNS = ("job", "queue", "task", "attempt", "crashes", "reason", "dead for", "error")
 #: Characters of an error that a line of the list shows; `dead show` has all.
 _BRIEF = 100
+#: So many letters that are not replayed are named.
+_MOST = 20
 
 
 @click.group()
@@ -86,15 +87,32 @@ def show(target: Target, job: str, show_args: bool, as_json: bool) -> None:
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
 @click.option("--all", "all_", is_flag=True, help="All dead letters that there are now.")
 @queues_option
+@click.option("--force", is_flag=True, help="Also those whose dedupe key another job has: both run.")
 @yes_option
 @json_option
 @target_options
-def replay(target: Target, jobs: tuple[str, ...], all_: bool, yes: bool, as_json: bool) -> None:
+def replay(target: Target, jobs: tuple[str, ...], all_: bool, force: bool, yes: bool, as_json: bool) -> None:
     """Make dead letters wait again, in their old place and with all attempts anew.
 
-    The exit code is 1 when one of the jobs is no dead letter. With --json: {"replayed": number, "missing": [job]}.
+    A letter stays dead while another job has its dedupe key: that job waits, runs, or ended within `dedupe_ttl`. With --force
+    the letter waits beside it, without the key.
+
+    The exit code is 1 when one of the jobs is no dead letter, or stays dead. With --json: {"replayed": number, "missing": [job],
+    "held": {job: the job that has its key}}.
     """
-    _decide(target, jobs, all_, yes, as_json, "replay", "replayed", commands.replay, replay_all)
+    held: dict[str, str] = {}
+
+    def some(keys: QueueKeys, job: str) -> bool:
+        done = target.app.connector.execute(commands.replay(keys, (job,), beside=force))
+        held.update(done.held)
+        return job in done.ids or job in done.held
+
+    def every(keys: QueueKeys) -> Steps[int]:
+        count, others = yield from replay_all(keys, beside=force)
+        held.update(others)
+        return count
+
+    _decide(target, jobs, all_, yes, as_json, "replay", "replayed", some, every, held)
 
 
 @dead.command()
@@ -110,8 +128,8 @@ def drop(target: Target, jobs: tuple[str, ...], all_: bool, yes: bool, as_json: 
     The exit code is 1 when one of the jobs is no dead letter. With --json: {"dropped": number, "missing": [job]}.
     """
 
-    def some(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
-        return commands.remove(keys, ids, counter="dropped", states=(State.DEAD,))
+    def some(keys: QueueKeys, job: str) -> bool:
+        return target.app.connector.execute(commands.remove(keys, (job,), counter="dropped", states=(State.DEAD,))) == [job]
 
     def every(keys: QueueKeys) -> Steps[int]:
         return remove_all(keys, (State.DEAD,), "dropped")
@@ -127,9 +145,24 @@ def _decide(
     as_json: bool,
     verb: str,
     done: str,
-    some: Callable[[QueueKeys, Sequence[str]], Command[list[str]]],
+    some: Callable[[QueueKeys, str], bool],
     every: Callable[[QueueKeys], Steps[int]],
+    held: Mapping[str, str] | None = None,
 ) -> None:
+    """Decide on the dead letters that were named, or on all, and say what became of them.
+
+    Args:
+        target: The app and its queues.
+        jobs: The ids that were named.
+        all_: All dead letters, instead.
+        yes: Do not ask.
+        as_json: Say it as JSON.
+        verb: What to do, for questions.
+        done: What was done, for answers.
+        some: Does it for one; False: it is no dead letter.
+        every: Does it for all of a queue, and returns for how many.
+        held: Those for which it was not done -> the job that has their dedupe key. `some` and `every` fill it.
+    """
     if all_ == bool(jobs):
         raise click.UsageError(f"which dead letters? Name jobs, or say --all: redisq dead {verb} JOB...")
     missing: list[str] = []
@@ -145,18 +178,26 @@ def _decide(
         count, queues = 0, target.everywhere()
         for job in dict.fromkeys(jobs):
             place = find_place(target, job, queues)
-            if place and target.app.connector.execute(some(place.keys, (job,))) == [job]:
-                count += 1
+            if place and some(place.keys, job):
+                count += job not in (held or ())
             else:
                 missing.append(job)
     if as_json:
-        print_json({done: count, "missing": missing})
+        print_json({done: count, "missing": missing} | ({} if held is None else {"held": dict(held)}))
     else:
         say(f"{done} {counted(count, 'dead letter')}")
         for job in missing:
             say(f"Error: job {job} is no dead letter", err=True)
-    if missing:
+        _say_held(held or {})
+    if missing or held:
         click.get_current_context().exit(1)
+
+
+def _say_held(held: Mapping[str, str]) -> None:
+    for job, owner in [*held.items()][:_MOST]:
+        say(f"Error: job {job} stays dead: job {owner} has its dedupe key; --force runs both", err=True)
+    if len(held) > _MOST:
+        say(f"Error: {len(held) - _MOST} more stay dead: other jobs have their dedupe keys", err=True)
 
 
 def _row(fields: dict[str, Any]) -> tuple[object, ...]:

@@ -48,7 +48,7 @@ class Shape:
             if build:
                 self._builds[name] = build
         self.plain = not self._builds
-        self.result: Build = _builder(hints.get("return", Any)) or _as_it_is
+        self.result: Build = _builder(_awaited(hints.get("return", Any))) or _as_it_is
 
     def revive(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Return the arguments as the annotations want them.
@@ -188,6 +188,11 @@ def _dict(key: Build | None, each: Build | None) -> Build | None:
     return build
 
 
+def _awaited(hint: Any) -> Any:
+    """Return what an awaitable gives that a plain function returns."""
+    return get_args(hint)[-1] if get_origin(hint) in (abc.Awaitable, abc.Coroutine) else hint
+
+
 def _as_it_is(value: Any) -> Any:
     return value
 
@@ -238,8 +243,8 @@ def _kinds(choice: Any) -> tuple[type, ...] | None:
     if not isinstance(kind, type) or kind is object:
         return None
     if kind is float:
-        return (float, int)
-    return tuple(plain for plain in _PLAIN if plain is kind or (kind not in _PLAIN and issubclass(plain, kind)))
+        return (float, int, bool)
+    return tuple(plain for plain in _PLAIN if issubclass(plain, kind))
 
 
 def _tuple(arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Build:

@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 from msgpack import unpackb as _unpackb
 
-from redisq.codec.limits import MAX_BYTES, check_limits
+from redisq.codec.limits import MAX_BYTES, MAX_DEPTH, check_limits
 from redisq.codec.values import AS_DATETIME, Flattener, build, map_builder, map_with_plain_keys, refuse_lookalikes
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, NewerMessage
 from redisq.message import Message
@@ -45,10 +45,12 @@ def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | No
         packed = _packed([VERSION, message.task, [*message.args], message.kwargs or None], flatten or Flattener())
     except Exception as error:  # a dataclass may run any code when it is looked at
         raise EncodeError(f"task {message.task}: {_culprit(message, names)}") from error
-    try:
-        check_limits(packed, max_bytes)
-    except MessageTooLarge as error:
-        raise MessageTooLarge(f"task {message.task}: {error}") from None
+    # So few bytes hold no more levels or elements than are allowed.
+    if len(packed) > MAX_DEPTH or len(packed) > max_bytes:
+        try:
+            check_limits(packed, max_bytes)
+        except MessageTooLarge as error:
+            raise MessageTooLarge(f"task {message.task}: {error}") from None
     return packed
 
 

@@ -102,6 +102,54 @@ def test_lanes_take_turns(broker: Broker) -> None:
     assert broker.claim_one().id == "fresh"
 
 
+def position(broker: Broker, ident: str) -> int:
+    found = broker.find(ident)
+    assert found
+    return found.position
+
+
+def test_the_position_in_a_lane_counts_what_starts_before(broker: Broker) -> None:
+    send(broker, "a1", "a2", "a3", "a4", needs="C @a")
+    send(broker, "b1", "b2", needs="C @b Rbot,1")
+    # The lanes take turns: b1 starts second, though four messages came before it.
+    assert [position(broker, each) for each in ("a1", "a2", "a3", "a4", "b1", "b2")] == [1, 2, 3, 4, 2, 3]
+    first = broker.claim_one()
+    assert first.id == "a1"
+    # The next of the lane comes behind all that wait when the running one ends.
+    assert [position(broker, each) for each in ("a2", "a3", "b1", "b2")] == [2, 3, 1, 2]
+    broker.settle("retry", first, delay=SECOND)
+    assert position(broker, "a2") == 3, "the next attempt of a1 comes before it"
+    broker.pass_time(SECOND)
+    broker.claim(limit=0)
+    assert [position(broker, each) for each in ("a1", "a2", "b1")] == [1, 2, 2]
+
+
+def test_the_position_of_a_lane_that_waits_at_a_limit_is_its_place_in_the_order(broker: Broker) -> None:
+    pause(broker, "bot", None)
+    send(broker, "a1", "a2", needs="C @a Rbot,1")
+    send(broker, "b1", needs="C @b Rbot,1")
+    assert broker.claim().deliveries == []
+    send(broker, "c1", needs="C @c")
+    assert [position(broker, each) for each in ("a1", "a2", "b1", "c1")] == [1, 2, 2, 1]
+
+
+def test_no_message_of_a_lane_starts_before_its_position(broker: Broker) -> None:
+    for number in range(4):
+        for lane in "abc"[: 1 + number % 3]:
+            send(broker, f"{lane}{number}", needs=f"C @{lane}")
+    waiting = [f"{lane}{number}" for number in range(4) for lane in "abc"[: 1 + number % 3]]
+    while waiting:
+        said = {each: position(broker, each) for each in waiting}
+        order = []
+        probe = broker.claim_one()
+        assert said[probe.id] == 1
+        broker.ack(probe)
+        order.append(probe.id)
+        assert all(place >= 1 for place in said.values())
+        waiting.remove(probe.id)
+        assert all(said[each] - position(broker, each) <= 1 for each in waiting), "one start brings nobody forward by two"
+
+
 def test_a_full_lane_takes_no_more_and_says_which(broker: Broker) -> None:
     answer = send(broker, "a1", "a2", "a3", needs="C @a", lane_cap=2)
     assert answer.refused == ["a3"]
@@ -356,6 +404,35 @@ def test_a_dead_message_stands_for_nobody(broker: Broker) -> None:
     once(broker, "a")
     broker.settle("dead", broker.claim_one())
     assert once(broker, "b").owners == {}
+
+
+def test_a_dead_letter_whose_key_another_message_has_stays_dead_unless_both_are_wanted(broker: Broker) -> None:
+    once(broker, "a")
+    broker.settle("dead", broker.claim_one(), reason="exhausted")
+    once(broker, "b")
+    for _ in range(2):
+        assert broker.do(commands.replay(broker.keys, ["a"])) == ([], {"a": "b"})
+        assert broker.state_of("a") == "dead"
+    assert broker.stats().get("replayed", 0) == 0
+    assert broker.do(commands.replay(broker.keys, ["a"], beside=True)) == (["a"], {})
+    assert once(broker, "c").owners == {"c": "b"}
+    assert broker.claimed_ids() == ["a", "b"]
+
+
+def test_of_two_dead_letters_with_one_key_the_first_is_replayed(broker: Broker) -> None:
+    for ident in ("a", "b"):
+        once(broker, ident)
+        broker.settle("dead", broker.claim_one())
+    assert broker.do(commands.replay(broker.keys, ["a", "b"])) == (["a"], {"b": "a"})
+    assert once(broker, "c").owners == {"c": "a"}
+    broker.ack(broker.claim_one())
+    assert broker.do(commands.replay(broker.keys, ["b"])) == (["b"], {})
+
+
+def test_a_dead_letter_within_its_own_window_is_replayed(broker: Broker) -> None:
+    once(broker, "a", window=60 * SECOND)
+    broker.settle("dead", broker.claim_one())
+    assert broker.do(commands.replay(broker.keys, ["a"])) == (["a"], {})
 
 
 # Messages that have to run apart.

@@ -101,7 +101,7 @@ def test_a_dead_letter_lives_again_with_all_attempts_anew(broker: Broker) -> Non
     broker.settle("retry", broker.claim_one())
     broker.settle("dead", broker.claim_one(), reason="exhausted")
     broker.took_token()
-    assert broker.do(commands.replay(broker.keys, ["dead", "b", "unknown"])) == ["dead"]
+    assert broker.do(commands.replay(broker.keys, ["dead", "b", "unknown"])) == (["dead"], {})
     assert broker.took_token()
     first, _ = broker.claim().deliveries
     assert (first.id, first.meta) == ("dead", PLAIN)

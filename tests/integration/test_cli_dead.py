@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -23,7 +24,7 @@ def dead_ids(raw: redis.Redis, queue: str) -> list[str]:
     return [each.decode() for each in raw.zrange(f"{queue}:queue:dlq", 0, -1)]
 
 
-def carry_out(stage: Stage, steps: Steps[int], meanwhile: Callable[[], object]) -> int:
+def carry_out(stage: Stage, steps: Steps[Any], meanwhile: Callable[[], object]) -> Any:
     """Carry out a sweep; something happens after each of its calls. It must have an end all the same."""
     with pytest.raises(StopIteration) as end:  # noqa: PT012 - the generator's return
         step = next(steps)
@@ -31,7 +32,7 @@ def carry_out(stage: Stage, steps: Steps[int], meanwhile: Callable[[], object]) 
             reply = stage.app.connector.execute(step)
             meanwhile()
             step = steps.send(reply)
-    return int(end.value.value)
+    return end.value.value
 
 
 def test_the_list_shows_the_oldest_first_and_what_went_wrong(operator: Operator, stage: Stage) -> None:
@@ -77,7 +78,7 @@ def test_one_is_shown_and_only_if_it_is_dead(operator: Operator, stage: Stage) -
 
 def test_named_ones_are_replayed(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
     first, second, third = (stage.dead(queue) for queue in ("a", "a", "b"))
-    assert operator.json("dead", "replay", first, third, first) == {"replayed": 2, "missing": []}
+    assert operator.json("dead", "replay", first, third, first) == {"replayed": 2, "missing": [], "held": {}}
     assert (dead_ids(raw, "a"), dead_ids(raw, "b")) == ([second], [])
     assert raw.zcard("a:queue:main") == raw.zcard("b:queue:main") == 1
     text = operator.text("dead", "replay", second, "nowhere", exit_code=1)
@@ -106,11 +107,12 @@ def test_all_are_decided_on_in_batches_when_the_answer_is_yes(
     assert "Aborted" in operator.text("dead", verb, "--all", exit_code=1, typed="")
     assert len(dead_ids(raw, "a")) == 8
     assert f"{done} 1 dead letter\n" in operator.text("dead", verb, "--all", "-Q", "b", typed="y\n")
-    assert operator.json("dead", verb, "--all", "--yes") == {done: 8, "missing": []}
+    more: dict[str, object] = {"held": {}} if verb == "replay" else {}
+    assert operator.json("dead", verb, "--all", "--yes") == {done: 8, "missing": [], **more}
     assert raw.hget("a:stats", done) == b"8"
     assert raw.zcard("a:queue:dlq") == 0
     assert raw.zcard("a:queue:main") == (8 if verb == "replay" else 0)
-    assert operator.json("dead", verb, "--all") == {done: 0, "missing": []}, "nothing to ask about"
+    assert operator.json("dead", verb, "--all") == {done: 0, "missing": [], **more}, "nothing to ask about"
 
 
 def test_dead_letters_without_a_body_do_not_stop_a_replay(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
@@ -123,7 +125,23 @@ def test_dead_letters_without_a_body_do_not_stop_a_replay(operator: Operator, st
 def test_those_that_die_during_a_replay_are_not_replayed_again(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
     for _ in range(7):
         stage.dead("a")
-    assert carry_out(stage, sweep.replay_all(stage.app.keys("a")), lambda: stage.dead("a")) == 7
+    assert carry_out(stage, sweep.replay_all(stage.app.keys("a")), lambda: stage.dead("a")) == (7, {})
+
+
+def test_a_letter_whose_dedupe_key_another_job_has_stays_dead_unless_forced(
+    operator: Operator, stage: Stage, raw: redis.Redis
+) -> None:
+    held, free = (stage.dead("a", dedupe_key=key) for key in ("1", "2"))
+    owner = stage.waiting("a", dedupe_key="1")
+    text = operator.text("dead", "replay", held, exit_code=1)
+    assert "replayed 0 dead letters\n" in text
+    assert f"Error: job {held} stays dead: job {owner} has its dedupe key; --force runs both\n" in text
+    answer = operator.json("dead", "replay", "--all", "--yes", exit_code=1)
+    assert answer == {"replayed": 1, "missing": [], "held": {held: owner}}
+    assert dead_ids(raw, "a") == [held]
+    assert operator.json("dead", "replay", held, "--force") == {"replayed": 1, "missing": [], "held": {}}
+    assert raw.zcard("a:queue:main") == 3
+    assert raw.get("a:dedupe:answer:2") == f"{free} 0".encode()
 
 
 @pytest.mark.parametrize("arguments", [("replay",), ("drop",), ("replay", "job", "--all"), ("drop", "job", "--all")])

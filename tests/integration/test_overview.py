@@ -49,6 +49,6 @@ def test_sweeps(ask: Ask, stage: Stage) -> None:
     keys = stage.app.keys("a")
     for _ in range(2):
         stage.dead("a")
-    assert ask(sweep.replay_all(keys)) == 2
+    assert ask(sweep.replay_all(keys)) == (2, {})
     assert ask(sweep.remove_all(keys, ("waiting",), "purged")) == 2
     assert ask(sweep.remove_all(keys, ("waiting", "dead"), "purged")) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -415,7 +415,22 @@ def test_handlers_get_models_and_callers_get_their_results() -> None:
     with sandbox(app) as box:
         job = answer.delay(MODEL, [Struct(1)], Attrs(1), pair=Pair(1))
         assert box.drain().done == 1
-        assert job.get(timeout=0) == {"model": MODEL, "cat": Cat(name="a")}
+        for same_job in (job, app.job(job.id, task="answer")):
+            assert same_job.get(timeout=0) == {"model": MODEL, "cat": Cat(name="a")}
+
+
+def test_an_awaitable_gives_what_its_annotation_names() -> None:
+    def answer() -> Awaitable[Text]: ...
+
+    assert decode_value(encode_result("t", Text.A, shape_of(answer))) == "a"
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [(True, int | Mood), (True, float | Mood), (1, float | Model), (NAIVE, date | Model), ([1], Sequence[int] | Mood)],
+)
+def test_plain_values_pass_a_union_with_their_type(value: Any, hint: Any) -> None:
+    assert first_change(value, arrive(value, hint)) is None
 
 
 def test_a_result_that_would_change_is_refused() -> None:

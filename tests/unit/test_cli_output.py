@@ -37,8 +37,8 @@ def _commands(group: click.Group, path: str = "redisq") -> list[tuple[str, click
     return found
 
 
-#: Flags of commands that delete messages or stop workers: what to delete or stop, and not to ask.
-DESTRUCTIVE = {"yes", "all_", "everyone", "states"}
+#: Flags of commands that delete messages, stop workers or run work twice: what to do it to, and not to ask or to refuse.
+DESTRUCTIVE = {"yes", "all_", "everyone", "states", "force"}
 
 
 @pytest.mark.parametrize(("path", "command"), _commands(main))

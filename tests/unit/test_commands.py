@@ -99,7 +99,7 @@ SENT = {
         "remove", ("purged", "waiting,retry", "a", "b"), True,
     ),
     "cancel": (commands.cancel(KEYS, ["a", "b"]), "cancel", ("a", "b"), True),
-    "replay": (commands.replay(KEYS, ["a"]), "replay", ("a",), True),
+    "replay": (commands.replay(KEYS, ["a"]), "replay", ("alone", "a"), True),
     "outcome": (commands.outcome(KEYS, "a"), "outcome", ("a",), False),
     "declare": (
         commands.declare(KEYS, ttl=1, message_ttl=2, max_length=3, keep_expired=True), "declare", (1, 2, 3, 1, 0), False,

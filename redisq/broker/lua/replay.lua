@@ -4,8 +4,10 @@
 --- ARGV[1] prefix   string   {p}: keys of one caller are built from it
 --- ARGV[2] caller   string   who calls
 --- ARGV[3] number   integer  the caller's number of this call
---- ARGV[4..] id*    string   1000 at most
---- Returns: list of the ids that are waiting now; one that was no dead letter, or has no body, is left as it is
+--- ARGV[4] mode     string   alone: one whose dedupe key another message has stays dead; beside: it waits without the key
+--- ARGV[5..] id*    string   1000 at most
+--- Returns: list of the ids that are waiting now, and of "id=owner" for one that stays dead, since the message `owner` has its
+---   dedupe key; one that was no dead letter, or has no body, is left as it is
 --- @include queue
 --- @include ledger
 --- @include stats
@@ -17,8 +19,9 @@ local answered, refused = recall(caller, number)
 if answered or refused then
   return answered or refused
 end
-if #ARGV > 1003 then
-  return refuse('ARGUMENT', 'replay takes 1000 ids at most')
+local mode = ARGV[4]
+if #ARGV > 1004 or (mode ~= 'alone' and mode ~= 'beside') then
+  return refuse('ARGUMENT', 'replay takes alone or beside, and 1000 ids at most')
 end
 local queue
 queue, refused = open_queue()
@@ -31,7 +34,7 @@ if not stats then
   return refused
 end
 local ids = {}
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   ids[#ids + 1] = ARGV[i]
 end
 
@@ -42,22 +45,26 @@ local function to_gates()
 end
 local gates = queue.gated and to_gates()
 local needs = gates and gates.of(ids)
-local replayed, scored, seen, owned, kept = {}, {}, {}, {}, {}
+local replayed, scored, seen, owned, kept, held = {}, {}, {}, {}, {}, {}
 for i, id in ipairs(ids) do
   if not seen[id] and redis.call('ZSCORE', DLQ, id) and redis.call('HEXISTS', MESSAGES, id) == 1 then
     seen[id] = true
-    replayed[#replayed + 1] = id
     local meta = read_meta(redis.call('HGET', META, id))
-    local score = int(meta.score or take_ticks(queue, 1))
-    scored[#scored + 1], scored[#scored + 2] = score, id
-    if gates then
-      gates.admit(id, score, needs[i])
-    end
     -- It stands for its dedupe key again, if nobody else does.
     local owner = meta.dedupe and (owned[meta.dedupe] or dedupe_owner(meta.dedupe, queue.now) or id)
-    if owner == id then
-      owned[meta.dedupe] = id
-      kept[#kept + 1], kept[#kept + 2] = id, 'dedupe=' .. meta.dedupe
+    if owner and owner ~= id and mode == 'alone' then
+      held[#held + 1] = id .. '=' .. owner
+    else
+      replayed[#replayed + 1] = id
+      local score = int(meta.score or take_ticks(queue, 1))
+      scored[#scored + 1], scored[#scored + 2] = score, id
+      if gates then
+        gates.admit(id, score, needs[i])
+      end
+      if owner == id then
+        owned[meta.dedupe] = id
+        kept[#kept + 1], kept[#kept + 2] = id, 'dedupe=' .. meta.dedupe
+      end
     end
   end
 end
@@ -79,5 +86,9 @@ if #replayed > 0 then
 end
 add_stats(stats, { replayed = #replayed })
 close_queue(queue)
-remember(caller, number, replayed, queue)
-return replayed
+local reply = replayed
+for _, one in ipairs(held) do
+  reply[#reply + 1] = one
+end
+remember(caller, number, reply, queue)
+return reply
