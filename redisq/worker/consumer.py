@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
-from redisq.broker.commands import MAX_BATCH, Claimed, Command, Room, Settlement, claim, given_back, wait, wake
+from redisq.broker.commands import MAX_BATCH, MAX_LOOKS, Claimed, Command, Room, Settlement, claim, given_back, look, wait, wake
 from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
@@ -331,8 +331,11 @@ class Consumer:
         if alone:
             commands.append(self._claim(alone))
             self._reserve(alone)
+        due = queues
         try:
             results = await self._blocking.execute_many(commands)
+            if results[0] is None and not alone and not self._looking:
+                due = await self._due_of(queues)
         except Exception as error:  # noqa: BLE001 - as in a trip
             self._log.exception("Waiting for work failed")
             results = [BrokerError(f"wait failed: {type(error).__name__}")] * len(commands)
@@ -352,12 +355,26 @@ class Consumer:
             if alone:
                 self._claimed(alone, commands[1], results[1])
                 return
-            # A hint is only a hint: without one, look at all of them once a block.
-            for keys in queues:
-                if woken is None or woken == keys.wake or isinstance(woken, BrokerError):
+            for keys in due:
+                if not isinstance(woken, str) or woken == keys.wake:
                     self._empty[keys] = False
         finally:
             self.pump()
+
+    async def _due_of(self, queues: Sequence[QueueKeys]) -> list[QueueKeys]:
+        """Look at all of them, as a hint is only a hint: one script for many queues, where a claim each would cost Redis more."""
+        several = [queues[at : at + MAX_LOOKS] for at in range(0, len(queues), MAX_LOOKS)]
+        due: list[QueueKeys] = []
+        for some, result in zip(several, await self._blocking.execute_many([look(some) for some in several]), strict=True):
+            if isinstance(result, BrokerError):
+                due += some  # their claims say what is wrong
+                continue
+            for keys, found in zip(some, result, strict=True):
+                if found.next_due == 0:
+                    due.append(keys)
+                else:
+                    self._set_timer(keys, found.next_due)
+        return due
 
     def _claimed(self, wanted: Wanted, command: Command[Claimed], result: Claimed | BrokerError) -> None:
         self._start_all(wanted, result)

@@ -177,7 +177,7 @@ class Executor:
         """Give back one that would have to wait, for who has room for it."""
         self._running.pop(held, None)
         self._log.debug("Message %s of queue %s goes back: there is no room for it", held.delivery.id, held.keys.queue)
-        self._consumer.ended(held, Settlement("release", held.delivery.id, held.delivery.fence), 0)
+        self._consumer.ended(held, given_back(held.delivery), 0)
 
     def _begin_acknowledged(
         self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], context: Context

@@ -74,3 +74,35 @@ def test_of_two_full_queues_the_first_gets_most(start_worker: Start, producer: R
     last = [label for label in order if label.startswith("last")]
     assert 2 <= len(last) <= 4, order
     assert order[0] == "first0"
+
+
+def test_many_idle_queues_cost_redis_one_script_a_second(
+    start_worker: Start, raw: redis.Redis, tmp_path: Path, producer: RedisQ
+) -> None:
+    queues = [f"idle{number}" for number in range(200)]
+    start_worker("-Q", ",".join([*queues, "work"])).ready()
+
+    def calls() -> int:
+        return int(raw.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+    def seconds() -> float:
+        second, micro = raw.time()
+        return second + micro / 1_000_000
+
+    producer.tasks["short"].delay(1)
+    wait_until(lambda: Ledger(tmp_path / "ledger").ends["1"], "it serves the last queue")
+    began, before = seconds(), calls()
+    wait_until(lambda: seconds() >= began + 4, "some seconds have passed")
+    # Besides its looks: signs of life.
+    assert (calls() - before) / (seconds() - began) <= 2
+    producer.tasks["short"].delay(2)
+    wait_until(lambda: Ledger(tmp_path / "ledger").ends["2"], "it is as quick as ever", 1)
+
+
+def test_a_message_whose_hint_was_lost_is_found(start_worker: Start, raw: redis.Redis, tmp_path: Path, producer: RedisQ) -> None:
+    start_worker("-Q", ",".join(QUEUES)).ready()
+    with raw.pipeline() as pipe:
+        pipe.watch("more:wake")
+        producer.send("short", (1,), queue="more")
+        raw.delete("more:wake")
+    wait_until(lambda: Ledger(tmp_path / "ledger").ends["1"], "found", 5)
