@@ -57,6 +57,7 @@ __all__ = [
     "remove",
     "replay",
     "restore",
+    "seek",
     "set_limit",
     "settle",
     "wait",
@@ -492,6 +493,11 @@ def find(keys: QueueKeys, id: str) -> Command[Found | None]:
     return Command("find", keys, (id,), _found)
 
 
+def seek(keys: QueueKeys, text: str, cursor: str = "0") -> Command[tuple[str, list[str]]]:
+    """Look through a page of the messages for those whose bytes hold a text. Gives the next cursor, `0` at the end, and ids."""
+    return Command("seek", keys, (cursor, text), _page)
+
+
 def browse(keys: QueueKeys, state: str, *, offset: int, limit: int) -> Command[list[Row]]:
     """Read a page of the messages of one state, in order."""
     return Command("browse", keys, (state, offset, limit), _rows)
@@ -616,6 +622,11 @@ def _nothing(_reply: Any) -> None:
 
 def _woken(reply: Any) -> str | None:
     return None if reply is None else _text(reply[0])
+
+
+def _page(reply: Any) -> tuple[str, list[str]]:
+    cursor, *ids = _texts(reply)
+    return cursor, ids
 
 
 def _view(reply: Any) -> QueueView:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redisq.broker.commands import Found, QueueView, Row, browse, find, inspect, outcome
+from redisq.broker.commands import Found, QueueView, Row, browse, find, inspect, outcome, seek
 from redisq.broker.keys import QueueKeys
 from redisq.broker.queues import Steps, server_time
+from redisq.codec.summary import celery_id
 from redisq.errors import BrokerError
 
-__all__ = ["Place", "dead_letters", "finished", "overview", "places"]
+__all__ = ["Place", "celery_places", "dead_letters", "finished", "overview", "places"]
 
 #: Messages of one page: their bodies come too.
 _PAGE = 100
@@ -48,6 +49,26 @@ def places(queues: Sequence[QueueKeys], id: str) -> Steps[list[Place]]:
     if not there:
         _raise_first(found)
     return there
+
+
+def celery_places(queues: Sequence[QueueKeys], task_id: str) -> Steps[list[Place]]:
+    """Look for the messages of a task of Celery. A task that is tried again has two for a moment.
+
+    All messages of the queues are looked through, page by page: Celery's ids are in the messages alone.
+
+    Raises:
+        BrokerError: A queue could not be read.
+    """
+    found: list[Place] = []
+    for keys in queues:
+        cursor = ""
+        while cursor != "0":
+            cursor, ids = yield seek(keys, task_id, cursor or "0")
+            # The text may be elsewhere in a message: that of a task that calls others, say. A message may come in two pages.
+            for ident in ids:
+                there = yield from places((keys,), ident)
+                found += [place for place in there if celery_id(place.found.body) == task_id and place not in found]
+    return found
 
 
 def finished(queues: Sequence[QueueKeys], id: str) -> Steps[QueueKeys | None]:

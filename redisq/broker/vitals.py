@@ -59,6 +59,7 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "HKEYS": ("HKEYS", "{never}"),
     "HLEN": ("HLEN", "{never}"),
     "HMGET": ("HMGET", "{never}", "a"),
+    "HSCAN": ("HSCAN", "{never}", 0),
     "HSET": ("EVAL", _HSET, 1, "{never}"),
     "HSETNX": ("EVAL", _HSETNX, 1, "{never}"),
     "HVALS": ("HVALS", "{never}"),

@@ -16,7 +16,7 @@ from redisq.broker.sweep import remove_all, replay_all
 from redisq.cli.confirm import confirmed, yes_option
 from redisq.cli.inspect import show_args_option
 from redisq.cli.output import counted, print_json, print_table, say, span
-from redisq.cli.report import find_place, letter, print_report, report, unknown_job
+from redisq.cli.report import find_place, find_places, letter, print_report, report, unknown_job
 from redisq.cli.target import Target, json_option, queues_option, target_options
 from redisq.states import State
 
@@ -46,8 +46,8 @@ def dead() -> None:
 def list_(target: Target, limit: int, offset: int, as_json: bool) -> None:
     """List dead letters, one queue after the other, the oldest first.
 
-    With --json: {"total", "dead": [{"id", "queue", "task", "attempt", "crashes", "parks", "requeues", "reason", "error",
-    "size", "age"}]}. "total" is the number in all these queues, "age" the seconds since it died, "size" is in bytes.
+    With --json: {"total", "dead": [{"id", "celery_id", "queue", "task", "attempt", "crashes", "parks", "requeues", "reason",
+    "error", "size", "age"}]}. "total" is the number in all these queues, "age" the seconds since it died, "size" is in bytes.
     """
     now, page, total = target.ask(dead_letters(target.queues(), offset=offset, limit=limit))
     letters = [
@@ -69,13 +69,13 @@ def list_(target: Target, limit: int, offset: int, as_json: bool) -> None:
 @json_option
 @target_options
 def show(target: Target, job: str, show_args: bool, as_json: bool) -> None:
-    """Show one dead letter. The fields are those of `redisq inspect`."""
+    """Show one dead letter; JOB may be a task id of Celery. The fields are those of `redisq inspect`."""
     place = find_place(target, job)
     if not place:
         raise unknown_job(target, job)
     if place.found.state != State.DEAD:
         raise click.ClickException(f"job {job} of queue {place.keys.queue} is no dead letter: it is {place.found.state}")
-    gates = target.ask(gates_of(place.keys, job))
+    gates = target.ask(gates_of(place.keys, place.id))
     fields = report(place, show_args=show_args, gates=gates, max_bytes=target.app.settings.max_bytes)
     if as_json:
         print_json(fields)
@@ -177,10 +177,10 @@ def _decide(
     else:
         count, queues = 0, target.everywhere()
         for job in dict.fromkeys(jobs):
-            place = find_place(target, job, queues)
-            if place and some(place.keys, job):
-                count += job not in (held or ())
-            else:
+            there = [place for place in find_places(target, job, queues) if place.found.state == State.DEAD]
+            decided = [place.id for place in there if some(place.keys, place.id)]
+            count += sum(ident not in (held or ()) for ident in decided)
+            if not decided:
                 missing.append(job)
     if as_json:
         print_json({done: count, "missing": missing} | ({} if held is None else {"held": dict(held)}))
@@ -203,6 +203,6 @@ def _say_held(held: Mapping[str, str]) -> None:
 def _row(fields: dict[str, Any]) -> tuple[object, ...]:
     error = fields["error"] or "-"
     return (
-        fields["id"], fields["queue"], fields["task"] or "?", fields["attempt"], fields["crashes"], fields["reason"] or "-",
-        span(fields["age"]), error if len(error) <= _BRIEF else error[: _BRIEF - 1] + "…",
+        fields["celery_id"] or fields["id"], fields["queue"], fields["task"] or "?", fields["attempt"], fields["crashes"],
+        fields["reason"] or "-", span(fields["age"]), error if len(error) <= _BRIEF else error[: _BRIEF - 1] + "…",
     )  # fmt: skip

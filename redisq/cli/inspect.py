@@ -25,12 +25,12 @@ show_args_option = click.option(
 @json_option
 @target_options
 def inspect(target: Target, job: str, show_args: bool, as_json: bool) -> None:
-    """Show where the message of JOB is, and what happened to it so far.
+    """Show where the message of JOB is, and what happened to it so far. JOB may be a task id of Celery.
 
     Without -Q, all queues are looked through. The exit code is 1 when none of them has it.
 
-    With --json: {"id", "queue", "state", "position", "task", "lane", "lane_position", "lane_holder", "limits", "waits_at",
-    "attempt", "crashes", "parks", "requeues", "reason", "error", "worker", "due", "age", "lease", "size", "progress",
+    With --json: {"id", "celery_id", "queue", "state", "position", "task", "lane", "lane_position", "lane_holder", "limits",
+    "waits_at", "attempt", "crashes", "parks", "requeues", "reason", "error", "worker", "due", "age", "lease", "size", "progress",
     "unreadable", "args_count", "kwargs_count"}, and "args" and "kwargs" with --show-args. "progress" is what the handler said last:
     {"done", "total", "note", "attempt"}. "due" and "lease" are the seconds until then, "age" those since it waits or is
     dead, "size" is in bytes, "lane_position" is its place in its lane, "lane_holder" the job that was started there and has
@@ -39,8 +39,8 @@ def inspect(target: Target, job: str, show_args: bool, as_json: bool) -> None:
     """
     place = find_place(target, job)
     if place:
-        said = target.app.job(job, queue=place.keys.queue).progress()
-        gates = target.ask(gates_of(place.keys, job))
+        said = target.app.job(place.id, queue=place.keys.queue).progress()
+        gates = target.ask(gates_of(place.keys, place.id))
         fields = report(place, show_args=show_args, progress=said, gates=gates, max_bytes=target.app.settings.max_bytes)
         if as_json:
             print_json(fields)

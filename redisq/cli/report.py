@@ -11,28 +11,51 @@ import click
 from redisq.app.progress import Progress
 from redisq.broker.held_back import MessageGates
 from redisq.broker.keys import QueueKeys
-from redisq.broker.overview import Place, finished, places
+from redisq.broker.overview import Place, celery_places, finished, places
 from redisq.cli.output import print_fields, span
 from redisq.cli.target import Target
 from redisq.codec.limits import MAX_BYTES
 from redisq.codec.msgpack import decode
-from redisq.codec.summary import of_celery
-from redisq.errors import DecodeError, MessageTooLarge
+from redisq.codec.summary import celery_id, of_celery
+from redisq.errors import ConfigError, DecodeError, MessageTooLarge
 from redisq.message import Message, Meta
 from redisq.redact import MAX_TEXT, redacted, shown
 from redisq.types import check_name
 
-__all__ = ["find_place", "letter", "print_report", "report", "told_progress", "unknown_job"]
+__all__ = ["find_place", "find_places", "letter", "print_report", "report", "told_progress", "unknown_job"]
 
 #: Where a score is a time to come, and where one that has passed.
 _DUE, _SINCE = ("delayed", "retry"), ("waiting", "dead")
 
 
+#: What to show of a task of Celery that has several messages.
+_FIRST = ("processing", "waiting", "retry", "delayed", "dead")
+
+
 def find_place(target: Target, job: str, queues: Sequence[QueueKeys] | None = None) -> Place | None:
-    """Look for a message in these queues, else in all of the target's."""
-    check_name("job", job)
-    found = target.ask(places(target.everywhere() if queues is None else queues, job))
-    return found[0] if found else None
+    """Look for a message in these queues, else in all of the target's. `job`: its id, or that of a task of Celery."""
+    found = find_places(target, job, queues)
+    return min(found, key=lambda place: _FIRST.index(place.found.state)) if found else None
+
+
+def find_places(target: Target, job: str, queues: Sequence[QueueKeys] | None = None) -> list[Place]:
+    """Look for the messages of a job in these queues, else in all of the target's. A task of Celery may have several.
+
+    Raises:
+        ConfigError: No job can have such an id, and no task of Celery has.
+    """
+    queues = target.everywhere() if queues is None else queues
+    refused: ConfigError | None = None
+    try:
+        found = target.ask(places(queues, check_name("job", job)))
+    except ConfigError as error:
+        found, refused = [], error
+    # Celery takes any text for an id. A job whose result is kept needs no search through all messages.
+    if not found and job and job.isprintable() and (refused or not target.ask(finished(queues, job))):
+        found = target.ask(celery_places(queues, job))
+    if refused and not found:
+        raise refused
+    return found
 
 
 def unknown_job(target: Target, job: str) -> click.ClickException:
@@ -50,6 +73,7 @@ def letter(keys: QueueKeys, id: str, body: bytes, meta: Meta, max_bytes: int = M
     message = _read(body, max_bytes)
     return {
         "id": shown(id, 128),
+        "celery_id": shown(told, 128) if (told := celery_id(body)) else None,
         "queue": keys.queue,
         "task": shown(message.task, 128) if isinstance(message, Message) else None,
         "attempt": meta.attempt,
@@ -110,6 +134,7 @@ def print_report(fields: Mapping[str, Any]) -> None:
     args, kwargs = words.pop("args_count"), words.pop("kwargs_count")
     first: dict[str, Any] = {
         "job": words.pop("id"),
+        "celery id": words.pop("celery_id"),
         "queue": words.pop("queue"),
         "state": ", ".join((words.pop("state"), *told)),
         "position": words.pop("position"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import click
 
 from redisq.app.limits import seconds_or_none
 from redisq.broker.commands import QueueView
 from redisq.broker.held_back import HeldBack, held_back
+from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import overview
 from redisq.cli.errors import in_words
 from redisq.cli.output import counted, print_json, print_table, say, span
@@ -17,40 +19,55 @@ from redisq.errors import BrokerError
 
 __all__ = ["status"]
 
+#: Queues that Celery makes for itself: a reply to remote control, a listener to events.
+_INTERNAL = re.compile(r".*\.pidbox|celeryev\..*")
+
 _COLUMNS = ("queue", "waiting", "delayed", "retry", "processing", "dead", "paused", "oldest")
 
 
 @click.command()
 @click.argument("app_argument", metavar="[MODULE:APP]", required=False)
 @queues_option
+@click.option(
+    "--all", "all_", is_flag=True, envvar="REDISQ_STATUS_ALL", help="Also the queues of Celery's remote control and events."
+)
 @json_option
 @target_options
-def status(target: Target, as_json: bool) -> None:
+def status(target: Target, all_: bool, as_json: bool) -> None:
     """Show how many messages each queue has, in which states, and its counters.
 
-    The queues are those of -Q, else those of the app, else all that are found in Redis. The exit code is 1 when one of
-    them cannot be read.
+    The queues are those of -Q, else those of the app, else all that are found in Redis, without those that Celery has for
+    remote control and events. The exit code is 1 when one of them cannot be read.
 
     With --json: {"namespace", "queues": [{"queue", "waiting", "delayed", "retry", "processing", "dead", "paused",
     "oldest_age", "held_back", "pauses": {limit or @lane: seconds}, "stats": {counter: number}}]}. Ages are in seconds, null
     when nothing waits; "held_back" are the lanes that wait at a limit; a pause without end has null. A queue that cannot be
     read has "error" in place of all but its name.
     """
-    rows = target.ask(overview(target.queues()))
+    queues = target.queues()
+    shown = queues if all_ or target.chosen else [keys for keys in queues if not is_internal(keys)]
+    rows = target.ask(overview(shown))
     held = target.ask(held_back([keys for keys, view in rows if isinstance(view, QueueView)]))
     gates = {keys.queue: each for keys, each in held.items()}
     views = {keys.queue: view for keys, view in rows if isinstance(view, QueueView)}
     errors = {keys.queue: view for keys, view in rows if isinstance(view, BrokerError)}
     if as_json:
-        queues = [{"queue": queue, **view._asdict(), **_gates(gates.get(queue))} for queue, view in views.items()]
-        queues += [{"queue": queue, "error": in_words(error)} for queue, error in errors.items()]
-        print_json({"namespace": target.app.settings.namespace, "queues": queues})
+        told = [{"queue": queue, **view._asdict(), **_gates(gates.get(queue))} for queue, view in views.items()]
+        told += [{"queue": queue, "error": in_words(error)} for queue, error in errors.items()]
+        print_json({"namespace": target.app.settings.namespace, "queues": told})
     else:
         _print(views, gates)
+        if len(shown) < len(queues):
+            say(f"{counted(len(queues) - len(shown), 'queue')} of Celery's remote control and events not shown (--all)")
         for error in errors.values():
             say(f"Error: {in_words(error)}", err=True)
     if errors:
         click.get_current_context().exit(1)
+
+
+def is_internal(keys: QueueKeys) -> bool:
+    """Return whether Celery made the queue for itself, for a reply to remote control or for events."""
+    return _INTERNAL.fullmatch(keys.queue) is not None
 
 
 def _gates(held: HeldBack | None) -> dict[str, object]:

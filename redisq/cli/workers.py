@@ -20,10 +20,12 @@ __all__ = ["shutdown", "workers"]
 def workers(target: Target, running: bool, as_json: bool) -> None:
     """Show the workers: those that showed a sign of life in the last 15 seconds, and whether they answer now.
 
-    One that blocks its event loop, or is frozen, does not answer.
+    One that blocks its event loop, or is frozen, does not answer. Workers of Celery, and other consumers of the kombu
+    transport, are listed too, with the number of messages that they hold. They are not asked: `celery inspect` does that.
 
     With --json: {name: {"host", "pid", "app", "queues", "slots", "running", "ended", "started", "answers"}}; with --running
-    also "runs": [{"id", "task", "queue", "attempt", "seconds"}], null when the worker does not answer.
+    also "runs": [{"id", "task", "queue", "attempt", "seconds"}], null when the worker does not answer. For consumers of the
+    kombu transport "kombu" is true, and "slots", "ended" and "answers" are null.
     """
     control = target.app.control
     there = control.workers()
@@ -31,7 +33,11 @@ def workers(target: Target, running: bool, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                name: {**about, "answers": name in answers, **({"runs": answers.get(name)} if running else {})}
+                name: {
+                    **about,
+                    "answers": None if about.get("kombu") else name in answers,
+                    **({"runs": answers.get(name)} if running else {}),
+                }
                 for name, about in there.items()
             }
         )
@@ -41,6 +47,10 @@ def workers(target: Target, running: bool, as_json: bool) -> None:
     for name, about in there.items():
         age = max(time.time() - about.get("started", time.time()), 0)
         queues = ", ".join(about.get("queues", ()))
+        if about.get("kombu"):
+            held = f"{about.get('running')} messages held"
+            say(shown(f"{name}  {about.get('app')}  pid {about.get('pid')}  {held}  up {age:.0f} s  {queues}", 400))
+            continue
         state = "answers" if name in answers else "does not answer"
         say(
             shown(

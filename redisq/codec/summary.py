@@ -8,7 +8,7 @@ from redisq.errors import DecodeError, MessageTooLarge
 from redisq.message import Delivery, Message
 from redisq.redact import shown
 
-__all__ = ["dead_letter", "of_celery", "task_of"]
+__all__ = ["celery_id", "dead_letter", "of_celery", "task_of"]
 
 #: Characters of an error that a line of the log shows; `redisq dead show` has more.
 _BRIEF = 200
@@ -26,6 +26,12 @@ def of_celery(body: bytes) -> Message | None:
     # The body may be in any serializer, and some of them run code: never read here.
     told = {"args": headers.get("argsrepr"), "kwargs": headers.get("kwargsrepr"), "id": headers.get("id")}
     return Message(task, (), {name: text for name, text in told.items() if isinstance(text, str)})
+
+
+def celery_id(body: bytes) -> str | None:
+    """Return the id that Celery gave to a task; None when the message is none of Celery's."""
+    message = of_celery(body)
+    return None if message is None else (message.kwargs or {}).get("id")
 
 
 def dead_letter(queue: str, delivery: Delivery, reason: str, text: str, task: str | None = None) -> str:

@@ -167,6 +167,10 @@ class Consumer:
         """Whether somebody consumes from a queue here."""
         return any(subscription.queue == queue for subscription in list(self._subscriptions.values()))
 
+    def queues(self) -> list[str]:
+        """The queues that are consumed. Safe to call from another thread."""
+        return [subscription.queue for subscription in list(self._subscriptions.values())]
+
     def _reorder(self) -> None:
         self._order.update(list(self._subscriptions))
 

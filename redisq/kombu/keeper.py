@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redisq.broker.commands import MAX_BATCH, Command, Restored, Settlement, restore, settle
@@ -64,9 +65,17 @@ class Keeper:
         lease: Microseconds.
         refresh: Called in the thread: prolongs what else lives only while somebody uses it, and says when to be called again.
         log: Where trouble is told.
+        leave: Called by `close`, when Redis can be reached.
     """
 
-    def __init__(self, server: Server, lease: int, refresh: Callable[[Connector], float], log: logging.Logger) -> None:
+    def __init__(
+        self,
+        server: Server,
+        lease: int,
+        refresh: Callable[[Connector], float],
+        log: logging.Logger,
+        leave: Callable[[Connector], None] = lambda _: None,
+    ) -> None:
         self._server = server
         self._lease = lease
         self._refresh = refresh
@@ -74,6 +83,7 @@ class Keeper:
         self._postponed = Postponed(log) if self._threads.are_patched else None
         self._log = self._postponed or log
         self._troubles = Troubles(self._log)
+        self._leave = leave
         self._foreign: set[str] = set()
         self._reset()
         after_fork(self._forked)
@@ -94,6 +104,11 @@ class Keeper:
         self._connector: Connector | None = None
         self._closed = False
         self._refresh_at = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
 
     def refresh_now(self) -> None:
         """There is something new to prolong. Starts the thread."""
@@ -215,7 +230,9 @@ class Keeper:
         self._wanted.ring()
         if join:
             join(_LAST_TRY)
-        self.flush()
+        if self.flush():
+            with suppress(BrokerError):
+                self._leave(self._carrier())
         self._held.clear()
         if self._connector:
             self._connector.close()

@@ -122,6 +122,10 @@ class Routing:
         left = self._passing.get(self._names.exchange(exchange), {}).get(queue)
         return [declare(self._names.queue(queue), ttl=-(-left // 1000), if_new=True)] if left else []
 
+    def is_passing(self, queue: str) -> bool:
+        """Whether the queue was declared here, and goes when nobody uses it."""
+        return bool(self._ttl(queue))
+
     def knows(self, queue: str) -> bool:
         """Whether the queue was declared here."""
         return queue in self._rules

@@ -13,6 +13,7 @@ from redisq.kombu.fanout import Fanout
 from redisq.kombu.keeper import Keeper
 from redisq.kombu.names import Names
 from redisq.kombu.options import Options
+from redisq.kombu.presence import Presence
 from redisq.kombu.routing import Routing
 
 __all__ = ["Session"]
@@ -48,7 +49,10 @@ class Session:
         self.once: Connector = server.connector("kombu", patience=_AT_ONCE)
         self.routing = Routing(self.connector, self.names, self.options)
         self.fanout = Fanout(self.connector, self.names, self.options)
-        self.keeper = Keeper(hasty, self.options.lease_us, self.routing.refresh, _log)
+        self._presence = Presence(
+            self.names, self.routing, self.fanout, lambda: self.consumer.queues(), lambda: self.keeper.count, _log
+        )
+        self.keeper = Keeper(hasty, self.options.lease_us, self._refresh, _log, self._presence.leave)
         self.consumer = Consumer(
             hasty,
             hasty.connector("kombu-claims", patience=_SHORT),
@@ -64,6 +68,10 @@ class Session:
     def _say_all_again(self) -> None:
         self.routing.say_all_again()
         self.keeper.refresh_now()
+
+    def _refresh(self, connector: Connector) -> float:
+        """Prolong what lives only while somebody uses it, and show that this consumer is there. Returns when again, in seconds."""
+        return min(self.routing.refresh(connector), self._presence.show(connector))
 
     def close(self) -> None:
         """Give back what nobody was given, settle what is settled, close all connections. Bounded in time."""

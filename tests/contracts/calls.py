@@ -42,6 +42,7 @@ CALLS: dict[str, Command[Any]] = {
     "inspect": commands.inspect(KEYS),
     "look": commands.look([KEYS]),
     "find": commands.find(KEYS, "a"),
+    "seek": commands.seek(KEYS, "od"),
     "browse": commands.browse(KEYS, "dead", offset=0, limit=10),
     "remove": commands.remove(KEYS, ["waiting", "dead"], counter="cancelled", states=["waiting", "dead"]),
     "cancel": commands.cancel(KEYS, ["a"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from redisq.broker import commands
 from redisq.broker.commands import QueueView
 from redisq.message import PLAIN
 from tests.clock import START
@@ -66,3 +67,14 @@ def test_the_commands_of_the_guide_read_the_queue(broker: Broker) -> None:
     names = ("chat_api:queue:main", "chat_api:queue:retry", "chat_api:queue:dlq")
     assert [broker.raw.zcard(name) for name in names] == [2, 1, 1]
     assert broker.raw.hgetall("chat_api:stats")[b"total_messages"] == b"6"
+
+
+def test_messages_are_found_by_what_is_in_them_and_not_by_a_pattern(broker: Broker) -> None:
+    broker.enqueue(*(f"m{number}" for number in range(700)))
+    broker.enqueue("m7%d")
+    found: list[str] = []
+    cursor = ""
+    while cursor != "0":
+        cursor, ids = broker.do(commands.seek(broker.keys, "of m7%d", cursor or "0"))
+        found += ids
+    assert set(found) == {"m7%d"}

@@ -25,6 +25,7 @@ SCRIPTS = scripts()
 BLIND = {
     ("extend", "stats"),
     ("find", "stats"),
+    ("seek", "stats"),
     ("wake", "stats"),
     ("pause", "stats"),
     ("browse", "stats"),
@@ -242,6 +243,7 @@ BAD_ARGUMENTS = {
         (), (0, "a", 7), (1, "a"), (1, *("a", 7) * 1001), (2**53 - 1, "a", 7), *((bad, "a", 7) for bad in BAD),
     ],
     "find": [(), ("a", "b")],
+    "seek": [(), ("0",), ("0", ""), ("0", "a", "b"), *((bad, "a") for bad in BAD[:-1])],  # a cursor may be any 64 bits
     "outcome": [(), ("a", "b")],
     "browse": [
         (), ("dead",), ("dead", 0), ("", 0, 1), ("done", 0, 1), ("dead", 0, 0), ("dead", 0, 1001),

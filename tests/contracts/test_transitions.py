@@ -682,6 +682,7 @@ ROWS = [
     row("extend", "", "of another's lease", LEASED, extend(fence=6), {}),
     row("wake", "", "the hint", USED, commands.wake(KEYS), {**TOKEN, "clock": NOW - 1}),
     row("inspect", "", "nothing changes", LEASED, commands.inspect(KEYS), {"clock": NOW - 1}),
+    row("seek", "", "nothing changes", LEASED, commands.seek(KEYS, "A"), {"clock": NOW - 1}),
     row("find", "", "nothing changes", LEASED, commands.find(KEYS, "a"), {"clock": NOW - 1}),
     row("browse", "", "nothing changes", DEAD, commands.browse(KEYS, "dead", offset=0, limit=9), {"clock": NOW - 1}),
     row("outcome", "", "nothing changes", DEAD, commands.outcome(KEYS, "a"), {"clock": NOW - 1}),

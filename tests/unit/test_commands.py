@@ -92,6 +92,7 @@ SENT = {
     "pause": (commands.pause(KEYS, True), "pause", (1,), False),
     "resume": (commands.pause(KEYS, False), "pause", (0,), False),
     "inspect": (commands.inspect(KEYS), "inspect", (), False),
+    "seek": (commands.seek(KEYS, "x y"), "seek", ("0", "x y"), False),
     "find": (commands.find(KEYS, "a"), "find", ("a",), False),
     "browse": (commands.browse(KEYS, "dead", offset=5, limit=10), "browse", ("dead", 5, 10), False),
     "remove": (
@@ -169,6 +170,7 @@ READ = {
     "lost leases": (commands.extend(KEYS, [], lease=1), [b"a", b"lost", b"b", b"lost"], {"a": "lost", "b": "lost"}),
     "a lease of a cancelled one": (commands.extend(KEYS, [], lease=1), [b"a", b"cancel"], {"a": "cancel"}),
     "no lost leases": (commands.extend(KEYS, [], lease=1), [], {}),
+    "a page of what holds a text": (commands.seek(KEYS, "x"), [b"17", b"a"], ("17", ["a"])),
     "woken": (commands.wait([KEYS], 1), [b"q:wake", b"1", b"0"], "q:wake"),
     "not woken": (commands.wait([KEYS], 1), None, None),
     "a wake": (commands.wake(KEYS), 1, None),
