@@ -262,7 +262,13 @@ class WrongArguments(DecodeError):
 
 
 class BrokerError(RedisqError):
-    """Redis answered with an error, or not at all."""
+    """Redis answered with an error, or not at all.
+
+    Attributes:
+        why: The error and the advice, without the call that met it; empty when the text has no more than that.
+    """
+
+    why: str = ""
 
 
 class BrokerUnavailable(BrokerError):

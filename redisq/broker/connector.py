@@ -17,6 +17,7 @@ from redisq.backoff import Backoff
 from redisq.broker.callers import Caller, Callers
 from redisq.broker.commands import Command
 from redisq.broker.faults import TROUBLE, classify, is_noscript, raise_if_told
+from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.broker.listener import Listener, Listeners, aask, ask, listening, messages
 from redisq.broker.scripts import Scripts
 from redisq.broker.wire import AsyncWire, Wire
@@ -171,10 +172,17 @@ _AWAY = "is Redis running, and is the URL right? The call may or may not have be
 
 def _explained(kind: type[BrokerError], advice: str, command: Command[Any], error: Exception) -> BrokerError:
     what = command.script or command.args[0]
-    where = f" on queue {command.keys.prefix}" if command.keys else ""
-    explained = kind(f"{what}{where}: {_first_line(error)}" + (f"; {advice}" if advice else ""))
+    why = _first_line(error) + (f"; {advice}" if advice else "")
+    explained = kind(f"{what}{_where(command.keys)}: {why}")
+    explained.why = why
     explained.__cause__ = error
     return explained
+
+
+def _where(keys: QueueKeys | ExchangeKeys | None) -> str:
+    if keys is None:
+        return ""
+    return f" on exchange {keys.exchange}" if isinstance(keys, ExchangeKeys) else f" on queue {keys.prefix}"
 
 
 def _in_database(client: redis.Redis | redis.asyncio.Redis, channel: str) -> str:

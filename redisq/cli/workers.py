@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -28,7 +30,7 @@ def workers(target: Target, running: bool, as_json: bool) -> None:
     kombu transport "kombu" is true, and "slots", "ended" and "answers" are null.
     """
     control = target.app.control
-    there = control.workers()
+    there = _merged(control.workers())
     answers = control.running()
     if as_json:
         print_json(
@@ -63,6 +65,25 @@ def workers(target: Target, running: bool, as_json: bool) -> None:
             for run in answers.get(name, ()):
                 since = "waits for a thread" if run["seconds"] is None else f"{run['seconds']:.1f} s"
                 say(shown(f"  {run['id']}  {run['task']}  {run['queue']}  attempt {run['attempt']}  {since}", 400))
+
+
+def _merged(there: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Put the kombu connections of one process together. With gevent and eventlet, Celery has two: one for remote control."""
+    merged: dict[str, dict[str, Any]] = {}
+    by_process: dict[tuple[Any, Any], str] = {}
+    # A worker whose name is known goes first; its other connections follow.
+    for name, about in sorted(there.items(), key=lambda item: item[1].get("app") != "celery"):
+        process = about.get("host"), about.get("pid")
+        if about.get("kombu") and about.get("app") == "kombu" and process in by_process:
+            known = merged[by_process[process]]
+            queues = sorted({*known.get("queues", ()), *about.get("queues", ())})
+            running = (known.get("running") or 0) + (about.get("running") or 0)
+            merged[by_process[process]] = {**known, "queues": queues, "running": running}
+            continue
+        merged[name] = about
+        if about.get("kombu"):
+            by_process[process] = name
+    return dict(sorted(merged.items()))
 
 
 @click.command()

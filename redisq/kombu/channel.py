@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from amqp.exceptions import RecoverableConnectionError
@@ -49,8 +50,10 @@ class Channel(virtual.Channel):
         super().__init__(connection, **kwargs)
         self._session = connection.session
         self._callbacks: dict[str, tuple[Any, bool]] = {}
+        self._prepared: Any = None
         # kombu takes a channel that could be made for a connection that works.
-        self._session.once.execute(Command("", None, ("PING",), bool))
+        with self._doing("open a channel"):
+            self._session.once.execute(Command("", None, ("PING",), bool))
 
     @property
     def options(self) -> Options:
@@ -62,6 +65,22 @@ class Channel(virtual.Channel):
         # Its session would connect anew, and nobody would close that. What was delivered is acknowledged by other ways.
         if self.closed:
             raise RecoverableConnectionError("channel disconnected")
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        """Name what the program asked for in an error of Redis, in place of the script that met it."""
+        try:
+            yield
+        except BrokerError as error:
+            raise self._named(error, what) from error.__cause__
+
+    def _named(self, error: BrokerError, what: str) -> BrokerError:
+        if not error.why:
+            return error
+        # kombu declares what a message needs before it sends it: the program knows of the message alone.
+        prepared, self._prepared = self._prepared, None
+        told = what if prepared is None else f"send {_called(prepared)} ({what})"
+        return type(error)(f"could not {told}: {error.why}")
 
     def _run(self, command: Command[Any]) -> Any:
         self._check_open()
@@ -85,6 +104,10 @@ class Channel(virtual.Channel):
         """Declare a queue, or with `passive` ask how many messages wait in it."""
         self._check_open()
         queue = queue or f"amq.gen-{uuid()}"
+        with self._doing(f"declare queue {queue}"):
+            return self._queue_declare(queue, passive, **kwargs)
+
+    def _queue_declare(self, queue: str, passive: bool, **kwargs: Any) -> Any:
         if not passive:
             self._session.routing.set_rules(queue, kwargs.get("arguments") or {}, auto_delete=bool(kwargs.get("auto_delete")))
         elif not self._has_queue(queue):
@@ -115,6 +138,10 @@ class Channel(virtual.Channel):
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:
         """Delete a queue with all in it, and its bindings. `if_unused` knows the consumers of this connection."""
         self._check_open()
+        with self._doing(f"delete queue {queue}"):
+            return self._queue_delete(queue, if_unused, if_empty)
+
+    def _queue_delete(self, queue: str, if_unused: bool, if_empty: bool) -> int:
         session = self._session
         if if_unused and session.consumer.serves(queue):
             return 0
@@ -144,17 +171,19 @@ class Channel(virtual.Channel):
         self._check_open()
         kind = type or "direct"
         exchange = exchange or f"amq.{kind}"
-        if kwargs.get("passive") and exchange not in self.state.exchanges:
-            self._learn(exchange)
-        # Others first: when they cannot be told, it is not declared.
-        if exchange not in self.state.exchanges and not kwargs.get("passive"):
-            self._session.routing.declare(exchange, kind, durable=durable)
+        with self._doing(f"declare exchange {exchange}"):
+            if kwargs.get("passive") and exchange not in self.state.exchanges:
+                self._learn(exchange)
+            # Others first: when they cannot be told, it is not declared.
+            if exchange not in self.state.exchanges and not kwargs.get("passive"):
+                self._session.routing.declare(exchange, kind, durable=durable)
         super().exchange_declare(exchange, kind, durable, **kwargs)
 
     def exchange_delete(self, exchange: str, if_unused: bool = False, nowait: bool = False) -> None:
         """Delete an exchange and its bindings; queues stay."""
         self._check_open()
-        self._session.routing.delete(exchange)
+        with self._doing(f"delete exchange {exchange}"):
+            self._session.routing.delete(exchange)
         self.state.exchanges.pop(exchange, None)
         for key in [key for key in self.state.bindings if key.exchange == exchange]:
             self.state.binding_delete(*key)
@@ -163,6 +192,10 @@ class Channel(virtual.Channel):
         """Bind a queue. One that is bound to a fanout exchange gets what is published from now on."""
         self._check_open()
         exchange = exchange or "amq.direct"
+        with self._doing(f"bind queue {queue} to exchange {exchange}"):
+            self._bind_to(queue, exchange, routing_key, **kwargs)
+
+    def _bind_to(self, queue: str, exchange: str, routing_key: str, **kwargs: Any) -> None:
         if exchange not in self.state.exchanges:
             self._learn(exchange)
             self.state.exchanges.setdefault(exchange, _exchange("direct"))
@@ -192,7 +225,8 @@ class Channel(virtual.Channel):
         if queue in self._session.fanout:
             self._session.fanout.unbind(queue, exchange)
         else:
-            self._session.routing.unbind(exchange, queue, routing_key)
+            with self._doing(f"unbind queue {queue} from exchange {exchange}"):
+                self._session.routing.unbind(exchange, queue, routing_key)
 
     def _drop_from_table(self, exchange: str, queue: str, routing_key: str) -> None:
         table = self.state.exchanges.get(exchange, {}).get("table", [])
@@ -236,9 +270,19 @@ class Channel(virtual.Channel):
         # A publication has none: each of its deliveries gets one.
         return ""
 
+    def prepare_message(self, body: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make a message. kombu calls this first, then declares what the message needs, then publishes."""
+        self._prepared = message = super().prepare_message(body, *args, **kwargs)
+        return message
+
     def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
         """Publish: one write, whatever the number of queues."""
-        self._run_many(self.publication(message, exchange, routing_key))
+        self._prepared = None
+        try:
+            self._run_many(self.publication(message, exchange, routing_key))
+        except BrokerError as error:
+            where = f"queue {routing_key}" if exchange in ("", routing_key) else f"exchange {exchange}, routing key {routing_key!r}"
+            raise self._named(error, f"send {_called(message)} to {where}") from error.__cause__
 
     def publication(self, message: dict[str, Any], exchange: str, routing_key: str) -> list[Command[Any]]:
         """The commands that publish a message."""
@@ -283,7 +327,8 @@ class Channel(virtual.Channel):
         self._callbacks[consumer_tag] = (callback, bool(no_ack))
         self._session.routing.consume(queue)
         if queue not in self._session.fanout:
-            self._run_many(self._session.routing.say_rules(queue))
+            with self._doing(f"consume from queue {queue}"):
+                self._run_many(self._session.routing.say_rules(queue))
         self._session.keeper.refresh_now()
         self._session.consumer.subscribe(Subscription(self, queue, consumer_tag))
 
@@ -353,6 +398,10 @@ class Channel(virtual.Channel):
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Take one message, if there is one."""
+        with self._doing(f"get a message of queue {queue}"):
+            return self._take(queue, no_ack)
+
+    def _take(self, queue: str, no_ack: bool) -> Any:
         if queue in self._session.fanout:
             body = self._session.fanout.get(queue)
             return None if body is None else self._broadcast(body)
@@ -379,6 +428,12 @@ class Channel(virtual.Channel):
         """Acknowledge; works after the channel was closed too."""
         if self._qos is not None:
             self._qos.ack(delivery_tag)
+
+
+def _called(message: Any) -> str:
+    headers = message.get("headers") if isinstance(message, dict) else None
+    task = headers.get("task") if isinstance(headers, dict) else None
+    return f"task {task}" if isinstance(task, str) and task else "a message"
 
 
 def _exchange(kind: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from redisq.kombu.hub import TURN, Place
 from redisq.kombu.keeper import Keeper
 from redisq.kombu.names import Names
 from redisq.kombu.options import Options
+from redisq.kombu.outage import Outage, OutageTroubles
 
 __all__ = ["Consumer", "Subscription"]
 
@@ -49,6 +50,8 @@ _GATHER = 0.002
 _ASK_AFTER, _ASK_SOONEST, _ASK_LATEST = 0.1, 0.001, 0.05
 #: How often messages that are due are put to their places before a claim by priority. Each time takes a hundred of a queue.
 _MOVES = 3
+#: What does not work, for the log.
+_CLAIM = "claim messages"
 
 
 #: What tells the consumers of a connection apart: queue, channel, tag.
@@ -84,7 +87,8 @@ class Consumer:
         names: From kombu's names to keys.
         keeper: Extends the leases of what was claimed.
         fanout: The queues of fanout exchanges.
-        log: Where an outage is told, and that the server's clock was set back.
+        log: Where dead letters and an outage are told, and that the server's clock was set back.
+        outage: Whether Redis is away, which the keeper may know too.
         back: Called when Redis can be reached again.
         give_up: Raise when Redis is away, so that kombu goes on to the next URL; else wait for it.
     """
@@ -98,6 +102,7 @@ class Consumer:
         keeper: Keeper,
         fanout: Fanout,
         log: logging.Logger,
+        outage: Outage,
         *,
         back: Callable[[], None],
         give_up: bool,
@@ -130,7 +135,7 @@ class Consumer:
         self._asked: dict[BlockingCall[Any], float] = {}
         self._listening: tuple[str, ...] = ()
         self._failures = 0
-        self._told = False
+        self._troubles = OutageTroubles(log, outage)
         self._away_till = 0.0
         self._backoff = Backoff(first=0.05, cap=1.0)
         after_fork(self._forget)
@@ -422,9 +427,8 @@ class Consumer:
         if self._failures:
             self._failures = 0
             self._back()
-        if self._told:
-            self._told = False
-            self._log.warning("Redis is back")
+        if self._troubles:
+            self._troubles.over(_CLAIM)
         return wanting
 
     def _attempt(self, step: Callable[[], None]) -> bool:
@@ -438,9 +442,8 @@ class Consumer:
             self._away_till = time.monotonic() + self._backoff.delay(self._failures, random.random)
             self._look_at.clear()
             # Connections that were cut and can be had again at once are no outage: each of the two may fail once.
-            if self._failures > 2 and not self._told:
-                self._told = True
-                self._log.warning("Redis is away, waiting for it: %s", error)
+            if self._failures > 2:
+                self._troubles.met(_CLAIM, error)
             return False
         return True
 

@@ -23,8 +23,8 @@ from redisq.broker.leases import renew
 from redisq.codec.summary import dead_letter
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable
 from redisq.kombu.held import Held
+from redisq.kombu.outage import Outage, OutageTroubles
 from redisq.kombu.threads import Postponed, Threads
-from redisq.troubles import Troubles
 
 __all__ = ["Keeper"]
 
@@ -33,8 +33,15 @@ _AGAIN = 0.5
 #: Seconds that the thread lets settlements gather. While messages flow, the next claim takes them along in its write, and the
 #: thread is not needed: it would fight over the interpreter with the one that works.
 _GATHER = 0.005
+#: Seconds that settlements which met no Redis are not tried again. Shorter than `_AGAIN`, which the thread waits.
+_AWAY = 0.4
+#: Seconds after a failure in which `close` does not try to send what is left: the channels tried as they closed.
+_GIVE_UP = 2.0
 #: Seconds that `close` tries to send what is left.
 _LAST_TRY = 1.0
+#: What does not work, for the log.
+_SETTLE = "settle messages"
+_KEEP = "keep alive what is in use"
 #: Why a message that was requeued is a dead letter.
 _TOO_OFTEN = "it was requeued too often, see the transport option delivery_limit"
 #: Endings by a settlement that makes no dead letter.
@@ -65,6 +72,7 @@ class Keeper:
         lease: Microseconds.
         refresh: Called in the thread: prolongs what else lives only while somebody uses it, and says when to be called again.
         log: Where trouble is told.
+        outage: Whether Redis is away, which the consumer may know too.
         leave: Called by `close`, when Redis can be reached.
     """
 
@@ -74,6 +82,7 @@ class Keeper:
         lease: int,
         refresh: Callable[[Connector], float],
         log: logging.Logger,
+        outage: Outage,
         leave: Callable[[Connector], None] = lambda _: None,
     ) -> None:
         self._server = server
@@ -82,7 +91,7 @@ class Keeper:
         self._threads = Threads()
         self._postponed = Postponed(log) if self._threads.are_patched else None
         self._log = self._postponed or log
-        self._troubles = Troubles(self._log)
+        self._troubles = OutageTroubles(self._log, outage)
         self._leave = leave
         self._foreign: set[str] = set()
         self._reset()
@@ -104,6 +113,7 @@ class Keeper:
         self._connector: Connector | None = None
         self._closed = False
         self._refresh_at = 0.0
+        self._failed_at = float("-inf")
 
     @property
     def count(self) -> int:
@@ -157,14 +167,20 @@ class Keeper:
 
     def _flush(self, carrier: Callable[[], Connector]) -> bool:
         with self._sending:
-            count = len(self._endings)
-            if not count:
+            if not self._endings:
                 return True
+            if time.monotonic() < self._failed_at + _AWAY:
+                # Asked just now, in vain: a channel and its connection that close would each wait for it again.
+                return False
             try:
                 self._send(carrier(), ())
             except BrokerError as error:
-                self._log.warning("Could not settle %d messages, trying again: %s", count, error)
+                self._failed_at = time.monotonic()
+                self._troubles.met(_SETTLE, error)
                 return False
+            self._failed_at = float("-inf")
+            if self._troubles:
+                self._troubles.over(_SETTLE)
             return not self._endings_left
 
     def carry(self, commands: Sequence[Command[Any]], connector: Connector) -> list[Any]:
@@ -230,7 +246,7 @@ class Keeper:
         self._wanted.ring()
         if join:
             join(_LAST_TRY)
-        if self.flush():
+        if time.monotonic() > self._failed_at + _GIVE_UP and self.flush():
             with suppress(BrokerError):
                 self._leave(self._carrier())
         self._held.clear()
@@ -278,7 +294,7 @@ class Keeper:
                 if time.monotonic() >= self._refresh_at:
                     self._prolong(connector)
             except BrokerError as error:
-                self._log.warning("Keeping what is in use failed, trying again: %s", error)
+                self._troubles.met(_KEEP, error)
                 time.sleep(_AGAIN)
             except Exception:  # noqa: BLE001 - the leases live on this thread: the next round is another try
                 self._log.exception("Keeping leases failed")
@@ -290,6 +306,8 @@ class Keeper:
         again = _AGAIN
         try:
             again = self._refresh(connector)
+            if self._troubles:
+                self._troubles.over(_KEEP)
         finally:
             self._refresh_at = min(self._refresh_at, time.monotonic() + again)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from redisq.errors import ConfigError
@@ -45,6 +47,14 @@ _ELSEWHERE = frozenset(
 _OURS = (
     "lease", "delivery_limit", "higher_priority_first", "priority_step", "batch", "dead_letter_expired", "fanout_max_length",
     "fanout_max_age", "queue_order_strategy", "priority_across_queues", "visibility_timeout",
+)  # fmt: skip
+
+#: Packages between a program's line and an option of its connection.
+_LIBRARIES = frozenset(
+    (
+        "amqp", "billiard", "celery", "click", "concurrent", "contextlib", "dataclasses", "django_celery_beat", "eventlet",
+        "functools", "gevent", "importlib", "kombu", "redisq", "runpy", "threading", "vine",
+    )
 )  # fmt: skip
 
 #: Seconds. Renewed every third of it.
@@ -159,5 +169,21 @@ class Options:
 
 
 def _note(text: str) -> None:
-    # The interpreter shows the same words once.
-    warnings.warn(text, UserWarning, stacklevel=2)
+    """Warn once in a program, at the line of the program that made the connection."""
+    # Not `warnings.warn`: it counts per line, and a connection is made in many, those of kombu and Celery among them. The
+    # registry is where the interpreter notes what was shown.
+    registry = globals().setdefault("__warningregistry__", {})
+    if any(isinstance(shown, tuple) and shown[0] == text for shown in list(registry)):
+        return
+    frame = _user_frame(sys._getframe(1))  # public in all but its name; `inspect` gives the same
+    warnings.warn_explicit(text, UserWarning, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__"), registry)
+
+
+def _user_frame(frame: FrameType) -> FrameType:
+    """Find the innermost frame that is of no library between here and the program; the outermost, if all are."""
+    while frame.f_back is not None:
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in _LIBRARIES:
+            return frame
+        frame = frame.f_back
+    return frame

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from redisq.broker.connector import Connector
@@ -15,6 +15,7 @@ from redisq.errors import BrokerError
 from redisq.kombu.fanout import Fanout
 from redisq.kombu.names import Names
 from redisq.kombu.routing import Routing
+from redisq.message import new_id
 
 __all__ = ["Presence"]
 
@@ -31,7 +32,6 @@ class Presence:
         fanout: Knows the queues of fanout exchanges.
         queues: Returns the queues that are consumed now.
         held: Returns how many messages are held now.
-        log: Where trouble is told.
     """
 
     def __init__(
@@ -41,31 +41,29 @@ class Presence:
         fanout: Fanout,
         queues: Callable[[], Iterable[str]],
         held: Callable[[], int],
-        log: logging.Logger,
     ) -> None:
         self._names = names
         self._routing = routing
         self._fanout = fanout
         self._queues = queues
         self._held = held
-        self._log = log
         self._registry = Registry(names.namespace)
         self._pid = os.getpid()
         self._started = time.time()
         self._shown = ""
+        # A process may have several connections that consume, and each has a key of its own.
+        self._nameless = f"kombu-{self._pid}-{new_id()[:4]}@{socket.gethostname()}"
 
     def show(self, connector: Connector) -> float:
         """Show that it is there, if it consumes. Returns the seconds until it has to be shown again."""
         name, about = self._about()
-        try:
+        # Refused, or Redis is away: messages come and go all the same.
+        with suppress(BrokerError):
             if self._shown and name != self._shown:
                 self.leave(connector)
             if name:
                 connector.execute_many(announce(self._registry, name, about))
                 self._shown = name
-        except BrokerError as error:
-            # Messages come and go all the same.
-            self._log.debug("Could not show a sign of life: %s", error)
         return BEAT
 
     def leave(self, connector: Connector) -> None:
@@ -87,7 +85,7 @@ class Presence:
             return "", {}
         host = socket.gethostname()
         # The name that Celery gave the worker, if it told one; remote control can be off, or have a connection of its own.
-        name = ears[0].removesuffix(_PIDBOX).rpartition(".")[0] if ears else f"kombu-{self._pid}@{host}"
+        name = ears[0].removesuffix(_PIDBOX).rpartition(".")[0] if ears else self._nameless
         return name, {
             "host": host,
             "pid": self._pid,

@@ -96,21 +96,27 @@ def test_workers_of_celery_are_listed_while_they_are_there(connect: Connect, ope
         found: dict[str, Any] = operator.json("workers")
         return found
 
-    with (
-        consuming(worker, kombu.Queue("celery"), kombu.Queue("a b"), pidbox("celery@box.local")),
-        consuming(consumer, kombu.Queue("plain")),
-        consuming(waiter, kombu.Queue("reply", auto_delete=True, expires=60)),
-    ):
-        wait_until(lambda: len(listed()) == 2, "both are listed")
-        about = listed()["celery@box.local"]
-        assert (about["app"], about["queues"], about["answers"], about["kombu"]) == ("celery", ["a%20b", "celery"], None, True)
-        (other,) = set(listed()) - {"celery@box.local"}
-        assert other.startswith("kombu-")
-        assert listed()[other]["queues"] == ["plain"]
-        assert "celery@box.local  celery  pid" in operator.text("workers", "--running")
-    worker.close()
-    consumer.close()
-    wait_until(lambda: listed() == {}, "none is listed", 5)
+    with consuming(waiter, kombu.Queue("reply", auto_delete=True, expires=60)):
+        with consuming(consumer, kombu.Queue("plain")):
+            wait_until(lambda: len(listed()) == 1, "the consumer is listed")
+            ((name, about),) = listed().items()
+            assert (name[:6], about["app"], about["queues"]) == ("kombu-", "kombu", ["plain"])
+        consumer.close()
+        assert listed() == {}
+        with consuming(worker, kombu.Queue("celery"), kombu.Queue("a b"), pidbox("celery@box.local")):
+            wait_until(lambda: "celery@box.local" in listed(), "the worker is listed")
+            about = listed()["celery@box.local"]
+            assert (about["app"], about["queues"], about["answers"], about["kombu"]) == ("celery", ["a%20b", "celery"], None, True)
+            assert "celery@box.local  celery  pid" in operator.text("workers", "--running")
+        worker.close()
+        assert listed() == {}
+
+
+def test_a_worker_with_a_connection_of_its_own_for_remote_control_is_one_worker(connect: Connect, operator: Operator) -> None:
+    with consuming(connect(), kombu.Queue("celery")), consuming(connect(), pidbox("green@box")):
+        wait_until(
+            lambda: {name: about["queues"] for name, about in operator.json("workers").items()} == {"green@box": ["celery"]}, "one"
+        )
 
 
 def test_status_hides_what_celery_makes_for_itself_unless_asked(connect: Connect, operator: Operator) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import kombu
 import pytest
 import redis
 from kombu.asynchronous.hub import Hub
 
+from redisq.errors import BrokerUnavailable
 from tests.integration.kombu_client import Connect, Sink, get, publish
 from tests.integration.processes import wait_until
 from tests.servers import RedisServer
@@ -119,6 +122,77 @@ def test_a_consumer_goes_on_when_the_server_is_back(connect: Connect) -> None:
         started = time.monotonic()
         connection.release()
         assert time.monotonic() - started < 5
+
+
+def test_an_outage_has_one_warning_whatever_fails_in_it(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    with RedisServer(append_only=True) as server:
+        connection = connect(server.url().replace("redis://", "redisq://"), lease=3)
+        publish(connection, 1)
+        publish(connection, 2)
+        sink = Sink(connection, kombu.Queue("q"), kombu.Queue("other"), ack=False)
+        with sink.consumer:
+            sink.drain(2)
+            server.kill()
+            sink.messages[0].ack()
+            # Claims, renewals and the acknowledgement all fail, each several times.
+            with pytest.raises(socket.timeout):
+                connection.drain_events(timeout=4)
+            server.start()
+            publish(connection, 3)
+            sink.drain(1)
+            wait_until(lambda: server.client().zcard("q:queue:processing") == 2, "the acknowledgement arrived")
+            told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            assert [text.split(",")[0] for text in told] == ["Redis is away", "Redis is back"], told
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_where_there_is_another_url_nobody_waits_long_for_a_dead_server(connect: Connect, how: str) -> None:
+    with RedisServer() as first, RedisServer() as second:
+        url = ";".join(each.url().replace("redis://", "redisq://") for each in (first, second))
+        publisher, consumer, late = connect(url), connect(url), connect(url)
+        publish(publisher, 1, declare=[kombu.Queue("q")], retry=True)
+        sink = Sink(consumer, ack=False)
+        sink.consumer.consume()
+        sink.drain(1)
+        with first.frozen() if how == "frozen" else nullcontext():
+            if how == "killed":
+                first.kill()
+
+            def seconds(step: Callable[[], object]) -> float:
+                began = time.monotonic()
+                step()
+                return time.monotonic() - began
+
+            policy = {"max_retries": 3, "interval_start": 0, "interval_step": 0}
+            assert seconds(lambda: publish(publisher, 2, retry=True, retry_policy=policy)) < 3
+            assert seconds(consumer.close) < 3
+            assert seconds(lambda: late.ensure_connection(max_retries=3, interval_start=0, interval_step=0)) < 3
+            assert get(late, no_ack=True).payload == 2
+
+
+def test_an_error_names_what_the_program_did(connect: Connect) -> None:
+    with RedisServer() as server:
+        connection = connect(server.url().replace("redis://", "redisq://"), socket_timeout=0.3)
+        sender = connection.Producer()
+        headers = {"task": "app.add", "id": "1"}
+        queue = kombu.Queue("mail", kombu.Exchange("mail"), "mail")
+        steps: dict[str, Callable[[], object]] = {
+            "send task app.add (declare exchange mail)": lambda: sender.publish(
+                1, routing_key="mail", declare=[queue], headers=headers
+            ),
+            "send task app.add to queue mail": lambda: sender.publish(1, routing_key="mail", headers=headers),
+            "send a message to exchange mail, routing key 'x'": lambda: sender.publish(1, exchange="mail", routing_key="x"),
+            "send a message to exchange news": lambda: sender.publish(1, exchange="news"),
+            "declare queue other": lambda: connection.default_channel.queue_declare("other", passive=True),
+            "bind queue other to exchange mail": lambda: connection.default_channel.queue_bind("other", "mail", "k"),
+            "get a message of queue mail": lambda: get(connection, "mail"),
+        }
+        assert get(connection) is None
+        server.kill()
+        for what, step in steps.items():
+            with pytest.raises(BrokerUnavailable, match=f"could not {re.escape(what)}.*: .*; is Redis running") as failed:
+                step()
+            assert "redisq:exchange" not in str(failed.value)
 
 
 @pytest.mark.chaos

@@ -75,6 +75,19 @@ def test_options_that_do_nothing_are_told_once_and_unknown_ones_too(connect: Con
     assert [text.split()[2] for text in texts] == ["colour", "priority_steps", "visibility_timeout"]
 
 
+def test_an_options_warning_comes_once_and_is_at_the_programs_line(connect: Connect) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        connect(retry_on_timeout=True).connect()
+        with connect(retry_on_timeout=True).Producer() as producer:
+            producer.publish("x", routing_key="q")
+        with connect(retry_on_timeout=True) as another:
+            assert get(another)
+    assert len(told) == 1
+    line = Path(told[0].filename).read_text().splitlines()[told[0].lineno - 1]
+    assert (told[0].filename, line.strip()) == (__file__, "connect(retry_on_timeout=True).connect()")
+
+
 def test_a_short_visibility_timeout_is_a_short_lease(connect: Connect) -> None:
     connection = connect(visibility_timeout=5)
     connection.connect()
