@@ -28,7 +28,7 @@ from redisq.broker.scripts import Scripts
 from redisq.broker.surroundings import Surroundings, deployment
 from redisq.errors import ConfigError
 
-__all__ = ["BLOCK_SECONDS", "Server", "masked", "timeout_from_environment", "url_from_environment"]
+__all__ = ["BLOCK_SECONDS", "Server", "masked", "timeout_from_environment", "url_from_environment", "url_problem"]
 
 #: An idle worker blocks this long, in whole seconds (Redis 5 takes no fractions): the cap on every sleep.
 BLOCK_SECONDS = 1
@@ -119,13 +119,19 @@ def _check_url(url: str) -> None:
     scheme, separator, rest = url.partition("://")
     if scheme not in ("redis", "rediss", "unix") or not separator:
         raise ConfigError(f"URL {masked(url)!r}: want redis://host:port/db, rediss://... (TLS), unix:///path or embedded://")
-    problem = _problem(scheme, rest)
+    problem = url_problem(scheme, rest)
     if problem:
         raise ConfigError(f"URL {masked(url)!r}: {problem}")
 
 
-def _problem(scheme: str, rest: str) -> str:
-    """Say what is wrong with what follows `scheme://`; empty: nothing. No value is quoted: it may be part of a password."""
+def url_problem(scheme: str, rest: str, parameters: frozenset[str] | None = None) -> str:
+    """Say what is wrong with what follows `scheme://`; empty: nothing. No value is quoted: it may be part of a password.
+
+    Args:
+        scheme: `redis`, `rediss` or `unix`.
+        rest: What follows `scheme://`.
+        parameters: What may stand behind the `?`, where that is not for redis-py, beside what TLS takes.
+    """
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         port = parts.port
@@ -140,19 +146,24 @@ def _problem(scheme: str, rest: str) -> str:
             return "it lists several hosts; want one"
         if parts.netloc.endswith(":") and port is None:
             return "the port is missing behind the colon"
-        if not re.fullmatch(r"/?|/[0-9]+", parts.path):
+        # Two slashes: kombu's virtual hosts may begin with one.
+        if not re.fullmatch(r"/?|/[0-9]+" if parameters is None else r"/{0,2}[0-9]*", parts.path):
             return "the path is not the number of a database, as in redis://host:6379/0" + _ESCAPE
     elif not parts.path:
         return "the path of the socket is missing; want unix:///path/to/socket"
-    allowed = _PARAMETERS | (_TLS_PARAMETERS if scheme == "rediss" else frozenset())
+    allowed = (_PARAMETERS if parameters is None else parameters) | (_TLS_PARAMETERS if scheme == "rediss" else frozenset())
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in allowed:
             if not re.fullmatch(r"[a-z_]{1,40}", name):
                 return "there is an unknown parameter behind the ?" + _ESCAPE
+            if parameters is not None and name in _PARAMETERS:
+                return f"parameter {name!r} is not read from a broker URL: give it in broker_transport_options, or in the address"
             guess = get_close_matches(name, allowed, 1)
             return f"unknown parameter {name!r}" + (f"; did you mean {guess[0]!r}?" if guess else "") + _ESCAPE
         if name == "db" and not value.isdecimal():
             return "db= is not the number of a database"
+    if parameters is not None:
+        return ""
     try:
         redis.ConnectionPool.from_url(f"{scheme}://{rest}")  # connects to nothing yet
     except ValueError:

@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from kombu.utils.url import parse_url
 
-from redisq.broker.connection import Server
+from redisq.broker.connection import Server, masked, url_problem
 from redisq.errors import ConfigError
 
-__all__ = ["hide_login", "read_url", "server_of"]
+__all__ = ["UrlCheck", "check_url", "hide_login", "read_url", "server_of", "tls_options"]
 
 #: Stock options that redis-py takes by the same name.
 _PASSED = ("client_name", "credential_provider", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options")
 #: Schemes of URLs that a named transport may be given -> whether they mean TLS.
 _SCHEMES = {"redis": False, "redisq": False, "rediss": True, "redisqs": True}
+
+
+#: Scheme of a broker URL -> the scheme whose rules it follows.
+_RULES = {**{name: "rediss" if tls else "redis" for name, tls in _SCHEMES.items()}, "redisq+socket": "unix"}
+#: What kombu reads from a URL, beside `ssl_*`.
+_PARAMETERS = frozenset(("heartbeat", "virtual_host"))
+
+
+def check_url(url: str) -> None:
+    """Accept a broker URL, or one of another transport.
+
+    Raises:
+        ConfigError: It cannot be used. The text says why, and shows no password.
+    """
+    scheme, _, rest = url.partition("://")
+    rules = _RULES.get(scheme.lower())
+    problem = url_problem(rules, rest, _PARAMETERS) if rules else ""
+    if problem:
+        raise ConfigError(f"broker URL {masked(url)!r}: {problem}")
+
+
+class UrlCheck:
+    """A transport's `can_parse_url`: no. kombu asks before it parses a URL, which is checked then.
+
+    kombu's own errors for a malformed URL show parts of the password, and no method of a transport is called before. So the
+    URLs are looked up where kombu asks; if it asks elsewhere, it gets the answer alone.
+    """
+
+    def __bool__(self) -> bool:
+        asking = sys._getframe(1).f_locals
+        for url in (asking.get("hostname"), *(asking.get("alt") or ())):
+            if isinstance(url, str) and "://" in url:
+                check_url(url)
+        return False
 
 
 def read_url(client: Any) -> bool:
@@ -28,6 +63,7 @@ def read_url(client: Any) -> bool:
     url = client.hostname or ""
     if "://" not in url:
         return False
+    check_url(url)
     if len(client.alt or ()) > 1:
         raise ConfigError("several broker URLs with a named transport: kombu takes the next one's from its scheme, use redisq://")
     parts = parse_url(url)
@@ -45,6 +81,9 @@ def hide_login(client: Any) -> None:
     """Take the login out of the URL that kombu leaves unread behind `redisq+`: it shows that as the name of the host."""
     if "://" not in (client.hostname or ""):
         return
+    # kombu has cut `redisq+` off, and asked nothing.
+    if client.hostname.startswith("socket://"):
+        check_url(f"redisq+{client.hostname}")
     parts = urlsplit(client.hostname)
     if parts.username or parts.password:
         client.userid = unquote(parts.username or "") or client.userid
@@ -63,7 +102,7 @@ def server_of(client: Any, options: Mapping[str, Any], *, tls: bool) -> Server:
     """
     extra = {name: options[name] for name in _PASSED if options.get(name) is not None}
     extra.setdefault("socket_connect_timeout", client.connect_timeout or options.get("socket_timeout") or 5.0)
-    extra |= _tls_options(client.ssl) if client.ssl else {}
+    extra |= tls_options(client.ssl) if client.ssl else {}
     provider = getattr(client, "credential_provider", None)
     if provider is not None:
         extra["credential_provider"] = provider
@@ -102,12 +141,13 @@ def _query(query: str) -> str:
 def _database(vhost: str | int | None) -> int:
     text = str(vhost or "0").strip("/") or "0"
     if not text.isdecimal():
-        raise ConfigError(f"Database is int between 0 and limit - 1, not {text!r}")
+        # Not quoted: where a password is not escaped, it may be a part of that.
+        raise ConfigError("Database is int between 0 and limit - 1, as in redisq://host:6379/0")
     return int(text)
 
 
-def _tls_options(ssl: Any) -> dict[str, Any]:
-    """`broker_use_ssl`: True, or redis-py's `ssl_*` options, with or without that beginning."""
+def tls_options(ssl: Any) -> dict[str, Any]:
+    """Return redis-py's options for `broker_use_ssl`: True, or its `ssl_*` options, with or without that beginning."""
     if not isinstance(ssl, Mapping):
         return {}
     return {name if name.startswith("ssl_") else f"ssl_{name}": value for name, value in ssl.items()}

@@ -13,7 +13,7 @@ from kombu.utils.url import as_url
 import redisq_kombu_alias  # noqa: F401 - its import makes the scheme known
 from redisq.broker.faults import CONNECTION_ERRORS
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable, WrongServer
-from redisq.kombu.address import hide_login, read_url
+from redisq.kombu.address import UrlCheck, hide_login, read_url
 from redisq.kombu.channel import Channel
 from redisq.kombu.session import Session
 
@@ -31,6 +31,7 @@ class Transport(virtual.Transport):
     # Celery's mingle, gossip, events and remote control ask for it.
     driver_type = "redis"
     driver_name = "redisq"
+    can_parse_url: Any = UrlCheck()
     #: Whether the scheme itself says TLS.
     tls = False
 

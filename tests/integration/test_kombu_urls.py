@@ -5,16 +5,19 @@ from __future__ import annotations
 import ssl
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import celery
 import kombu
 import pytest
 import redis
 import trustme
+from celery.loaders.app import AppLoader
 from kombu.transport import redis as stock
 
 import redisq.kombu
@@ -167,6 +170,61 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(secure: Secure, url: s
         connection.connect()
 
 
+# Celery's result backend
+
+#: Celery's own call of redis-py.
+of_celery = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+
+class Loader(AppLoader):
+    """Knows the backends as the entry points of the package name them."""
+
+    override_backends: ClassVar[dict[str, str]] = dict.fromkeys(("redisq", "redisqs"), "redisq.kombu.results:RedisBackend")
+
+
+def result_of(url: str, **settings: Any) -> Any:
+    """Keep a result and read it, with the same URL for broker and results."""
+    app = celery.Celery("app", broker=url, backend=url, loader=Loader, set_as_current=False)
+    app.conf.update(settings)
+    app.backend.store_result("id", {"n": 1}, "SUCCESS")
+    answer = app.AsyncResult("id").get(timeout=5)
+    app.backend.client.connection_pool.disconnect()
+    return answer
+
+
+@of_celery
+def test_the_brokers_url_is_one_for_results_too(redis_url: str, raw: redis.Redis) -> None:
+    assert result_of(redis_url.replace("redis://", "redisq://")) == {"n": 1}
+    assert raw.exists("celery-task-meta-id"), "where Celery's own backend has it"
+
+
+@of_celery
+def test_the_brokers_url_is_one_for_results_too_over_tls(secure: Secure) -> None:
+    assert result_of(f"redisqs://localhost:{secure.port}/0?ssl_ca_certs={secure.ca}") == {"n": 1}
+    assert result_of(f"redisq://localhost:{secure.port}/0", broker_use_ssl={"ssl_ca_certs": secure.ca}) == {"n": 1}
+    with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
+        result_of(f"redisqs://localhost:{secure.port}/0", redis_retry_on_timeout=False)
+
+
+@of_celery
+def test_the_brokers_url_is_one_for_results_too_on_a_unix_socket() -> None:
+    with RedisServer() as server:
+        path = server.folder / "s"
+        server.stop()
+        server._options += ["--unixsocket", str(path)]
+        server.start()
+        assert result_of(f"redisq+socket://{path}?virtual_host=2") == {"n": 1}
+        assert server.client(2).exists("celery-task-meta-id")
+
+
+@pytest.mark.parametrize("url", ["redisq://:hunter2@h:abc/0", "redisq://h/0;redisq://:hunter2@i/0", "redisqs://:hun#ter2@h/0"])
+def test_a_url_that_cannot_be_one_for_results_is_an_error_without_its_password(url: str) -> None:
+    app = celery.Celery("app", backend=url, loader=Loader, set_as_current=False)
+    with pytest.raises(ConfigError) as refused:
+        _ = app.backend
+    assert "hun" not in str(refused.value)
+
+
 # Passwords
 
 
@@ -187,6 +245,53 @@ def test_passwords_are_masked(url: str, shown: str, options: dict[str, str]) -> 
     assert info.pop("password") == "s/cret"
     for text in (repr(connection), repr(connection.transport.session.connector), repr(info)):
         assert "cret" not in text
+
+
+#: What does not work -> what is said of it. Each has the password `hunter2`, or a part of it where kombu looks for something else.
+MALFORMED = {
+    "redisq://:hunter2@h:abc/0": "the port is not a number",
+    "redisq://:hunter2@h:99999/0": "the port is not a number",
+    "redisq://h:hunter2": "the port is not a number",
+    "redisq://:hun/ter2@h:6379/0": "there is an @ behind the address|the port is not a number",
+    "redisq://:hun#ter2@h:6379/0": "there is an @ behind the address|the port is not a number",
+    "redisq://:hun?ter2@h:6379/0": "there is an @ behind the address|the port is not a number",
+    "redisq://:hunter2@h:6379/x": "the path is not the number of a database",
+    "redisq://:hunter2@h:6379/1/2": "the path is not the number of a database",
+    "redisq://:hunter2@h:6379/0?foo=1": "unknown parameter 'foo'",
+    "redisq://:hunter2@h:6379/0?virtual_hots=1": "did you mean 'virtual_host'",
+    "redisq://:hunter2@h:6379/0?socket_timeout=1": "parameter 'socket_timeout' is not read from a broker URL",
+    "redisq://:hunter2@h,i:6379/0": "it lists several hosts",
+    "redisqs://:hunter2@h:abc/0": "the port is not a number",
+    "redisq+socket://:hun#ter2@/run/s": "the port is not a number",
+    "redisq+socket://:hunter2@": "the path of the socket is missing",
+    "redisq://h:1/0;redisq://:hunter2@h:abc/0": "the port is not a number",
+}
+
+
+@pytest.mark.parametrize(("url", "says"), MALFORMED.items(), ids=range(len(MALFORMED)))
+def test_a_malformed_url_is_an_error_that_says_why_and_shows_no_password(url: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        _ = kombu.Connection(url).transport
+    whole = "".join(traceback.format_exception(refused.value)).partition("Error")[2]
+    for part in ("hunter2", "hun", "ter2"):
+        assert part not in str(refused.value)
+        assert part not in whole
+
+
+def test_a_malformed_url_is_refused_when_the_connection_is_made_and_with_a_named_transport_too() -> None:
+    with pytest.raises(ConfigError, match="the port is not a number"):
+        kombu.Connection("redisq://:hunter2@h:abc/0")
+    with pytest.raises(ConfigError, match="the port is not a number") as refused:
+        _ = kombu.Connection("redis://:hunter2@h:abc/0", transport="redisq.kombu:Transport").transport
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redisq://h", "redisq://h/", "redisq://h//3", "redisq://[::1]:7/3", "redisq://j%2Fo:p%40%2F@h/1?heartbeat=5", "redisq://"],
+)
+def test_a_url_that_is_well_formed_is_taken(url: str) -> None:
+    assert kombu.Connection(url).transport.session
 
 
 def test_a_clone_of_a_connection_to_a_unix_socket_has_its_login() -> None:

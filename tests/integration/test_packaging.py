@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -54,6 +56,14 @@ def test_the_built_wheel_runs_its_scripts_in_a_clean_environment(redis_url: str,
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "redisq").rglob("*.lua")}
     assert sources <= set(names)
     assert {"redisq/py.typed", "redisq_contrib/py.typed"} <= set(names)
+    (entry_points,) = (name for name in names if name.endswith("/entry_points.txt"))
+    declared = configparser.ConfigParser()
+    declared.read_string(zipfile.ZipFile(wheel).read(entry_points).decode())
+    # Celery finds its Redis result backend under the schemes of the transport.
+    assert set(declared["celery.result_backends"]) == {"redisq", "redisqs"}
+    for target in declared["celery.result_backends"].values():
+        module, _, name = target.partition(":")
+        assert hasattr(importlib.import_module(module), name)
     assert not [name for name in names if name.startswith(("tests/", "docs/", "benchmarks/"))]
     run(sys.executable, "-m", "venv", tmp_path / "clean", cwd=tmp_path)
     python = tmp_path / "clean" / "bin" / "python"
