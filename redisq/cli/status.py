@@ -29,11 +29,11 @@ _COLUMNS = ("queue", "waiting", "delayed", "retry", "processing", "dead", "pause
 @click.argument("app_argument", metavar="[MODULE:APP]", required=False)
 @queues_option
 @click.option(
-    "--all", "all_", is_flag=True, envvar="REDISQ_STATUS_ALL", help="Also the queues of Celery's remote control and events."
+    "--all", "internal", is_flag=True, envvar="REDISQ_STATUS_ALL", help="Also the queues of Celery's remote control and events."
 )
 @json_option
 @target_options
-def status(target: Target, all_: bool, as_json: bool) -> None:
+def status(target: Target, internal: bool, as_json: bool) -> None:
     """Show how many messages each queue has, in which states, and its counters.
 
     The queues are those of -Q, else those of the app, else all that are found in Redis, without those that Celery has for
@@ -45,7 +45,7 @@ def status(target: Target, all_: bool, as_json: bool) -> None:
     read has "error" in place of all but its name.
     """
     queues = target.queues()
-    shown = queues if all_ or target.chosen else [keys for keys in queues if not is_internal(keys)]
+    shown = queues if internal or target.chosen else [keys for keys in queues if not is_internal(keys)]
     rows = target.ask(overview(shown))
     held = target.ask(held_back([keys for keys, view in rows if isinstance(view, QueueView)]))
     gates = {keys.queue: each for keys, each in held.items()}
