@@ -306,8 +306,6 @@ class Keeper:
         again = _AGAIN
         try:
             again = self._refresh(connector)
-            if self._troubles:
-                self._troubles.over(_KEEP)
         finally:
             self._refresh_at = min(self._refresh_at, time.monotonic() + again)
 

@@ -6,12 +6,10 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from redisq.broker.connector import Connector
 from redisq.broker.registry import BEAT, Registry, announce, leave
-from redisq.errors import BrokerError
 from redisq.kombu.fanout import Fanout
 from redisq.kombu.names import Names
 from redisq.kombu.routing import Routing
@@ -55,15 +53,18 @@ class Presence:
         self._nameless = f"kombu-{self._pid}-{new_id()[:4]}@{socket.gethostname()}"
 
     def show(self, connector: Connector) -> float:
-        """Show that it is there, if it consumes. Returns the seconds until it has to be shown again."""
+        """Show that it is there, if it consumes. Returns the seconds until it has to be shown again.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
         name, about = self._about()
-        # Refused, or Redis is away: messages come and go all the same.
-        with suppress(BrokerError):
-            if self._shown and name != self._shown:
-                self.leave(connector)
-            if name:
-                connector.execute_many(announce(self._registry, name, about))
-                self._shown = name
+        if self._shown and name != self._shown:
+            self.leave(connector)
+        if name:
+            # Redis may refuse it: messages come and go all the same.
+            connector.execute_many(announce(self._registry, name, about))
+            self._shown = name
         return BEAT
 
     def leave(self, connector: Connector) -> None:
