@@ -74,7 +74,7 @@ def test_dead_letters_of_celery_are_listed_shown_replayed_and_dropped_by_its_ids
     assert [letter["celery_id"] for letter in operator.json("dead", "list")["dead"]] == [ID, "second"]
     assert ID in operator.text("dead", "list")
     assert operator.json("dead", "show", ID)["reason"] == "rejected"
-    assert operator.json("dead", "replay", ID) == {"replayed": 1, "missing": []}
+    assert operator.json("dead", "replay", ID) == {"replayed": 1, "missing": [], "held": {}}
     assert operator.json("dead", "drop", "second") == {"dropped": 1, "missing": []}
     assert (raw.zcard("celery:queue:main"), raw.zcard("celery:queue:dlq")) == (1, 0)
 
