@@ -77,7 +77,7 @@ def group() -> Iterator[str]:
 def registry() -> Iterator[str]:
     """The keys and channels that all workers of a namespace share."""
     shared = Registry()
-    kinds = {"workers": "set", "worker": "string", "control": "channel", "reply": "channel"}
+    kinds = {"workers": "set", "worker": "string", "mark": "string", "control": "channel", "reply": "channel"}
     found = {name for name in vars(Registry) if not name.startswith("_")} - {"namespace"}
     if found != set(kinds):
         raise ValueError(f"docs/_ext/redisq_reference.py: say of what type these are: {sorted(found ^ set(kinds))}")

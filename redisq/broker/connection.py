@@ -24,6 +24,7 @@ from redisq.broker.blocking import BlockingCall
 from redisq.broker.connector import AsyncConnector, Connector, Observer, Patience
 from redisq.broker.embedded import Embedded, named_folder
 from redisq.broker.own_folder import AsyncOwnSocket, OwnSocket
+from redisq.broker.pulse import Pulse
 from redisq.broker.scripts import Scripts
 from redisq.broker.surroundings import Surroundings, deployment
 from redisq.errors import ConfigError
@@ -236,6 +237,10 @@ class Server:
             observer,
             max_connections=self._limit(pool.max_connections),
         )
+
+    def pulse(self) -> Pulse:
+        """Return what asks the server all the time whether it is there."""
+        return Pulse(redis.asyncio.Redis.from_pool(self._async_pool(self._reachable_url(), "worker-pulse", self.timeout)))
 
     def _pool(self, url: str, role: str, read_timeout: float) -> redis.ConnectionPool:
         pool = redis.ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **self._options(url, role, read_timeout))

@@ -12,11 +12,14 @@ from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import DecodeError
 from redisq.types import check_name
 
-__all__ = ["BEAT", "Registry", "announce", "leave", "present"]
+__all__ = ["BEAT", "Registry", "announce", "leave", "mark", "present"]
 
 #: Seconds between two signs of life; without one for three times as long a worker is not there any more.
 BEAT = 5
 _LIFE = 3 * BEAT
+
+#: Seconds that the data's mark stays without a worker.
+MARK_KEPT = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,11 @@ class Registry:
         return self._named(f"worker:{name}")
 
     @property
+    def mark(self) -> str:
+        """The data's mark: who made it first. Another one means that the data were lost; expires a day after the last worker."""
+        return self._named("mark")
+
+    @property
     def control(self) -> str:
         """The channel on which workers are asked things."""
         return self._named("control")
@@ -52,6 +60,15 @@ def announce(registry: Registry, name: str, about: Mapping[str, Any]) -> tuple[C
     return (
         Command("", None, ("SET", registry.worker(name), encode_value(dict(about)), "EX", _LIFE), _nothing),
         Command("", None, ("SADD", registry.workers, name), _nothing),
+    )
+
+
+def mark(registry: Registry, new: str) -> tuple[Command[Any], ...]:
+    """Read the data's mark, by the last of these commands; when there is none, it is `new`."""
+    return (
+        Command("", None, ("SET", registry.mark, new, "NX", "EX", MARK_KEPT), _nothing),
+        Command("", None, ("PEXPIRE", registry.mark, MARK_KEPT * 1000), _nothing),
+        Command("", None, ("GET", registry.mark), bytes),
     )
 
 

@@ -33,7 +33,7 @@ from redisq.worker.observers import Observers
 from redisq.worker.rooms import Rooms
 from redisq.worker.settler import Batch, Settler
 
-__all__ = ["CLAIM", "MAX_TRIPS", "Consumer"]
+__all__ = ["MAX_TRIPS", "Consumer", "refused"]
 
 #: Unanswered calls at most. With one, what ends during its answer waits; more than four gain nothing.
 MAX_TRIPS = 4
@@ -79,6 +79,13 @@ class Short(NamedTuple):
 
     pools: frozenset[int]
     at_once: bool
+
+
+def refused(queues: Sequence[QueueKeys], troubles: Troubles) -> list[str]:
+    """Return the queues that Redis does not let a worker claim from, settle on or wait for at present."""
+    if WAIT in troubles:
+        return [keys.queue for keys in queues]
+    return [keys.queue for keys in queues if any(what.format(keys.queue) in troubles for what in (CLAIM, SETTLE))]
 
 
 class Consumer:

@@ -13,10 +13,11 @@ from typing import Any
 
 from redisq.broker.commands import Command
 from redisq.broker.connector import AsyncConnector
-from redisq.broker.registry import BEAT, Registry, announce, leave
+from redisq.broker.registry import BEAT, Registry, announce, leave, mark
 from redisq.cancelling import end_tasks
 from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import BrokerError, DecodeError, RedisqError
+from redisq.message import new_id
 from redisq.troubles import Troubles
 
 __all__ = ["SIGN_OFF", "Control"]
@@ -65,6 +66,7 @@ class Control:
         self._answers = answers
         self._log = log
         self._troubles = troubles
+        self._mark: bytes | None = None
         self._hears = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -95,13 +97,28 @@ class Control:
             await asyncio.sleep(BEAT)
 
     async def _show(self) -> None:
-        results = await self._connector.execute_many(announce(self._registry, self._worker, self._about()))
+        signs = announce(self._registry, self._worker, self._about())
+        *results, seen = await self._connector.execute_many((*signs, *mark(self._registry, new_id())))
+        self._look_at_mark(seen)
+        results.append(seen)
         if errors := [result for result in results if isinstance(result, BrokerError)]:
             self._troubles.met(_SHOW, errors[0])
         else:
             self._troubles.over(_SHOW)
         if self._hears.is_set():
             self._troubles.over(_LISTEN)
+
+    def _look_at_mark(self, seen: bytes | BrokerError) -> None:
+        if isinstance(seen, BrokerError):
+            return
+        if self._mark not in (None, seen):
+            self._log.warning(
+                "Redis has lost its data: key %s is not the one of before. Messages that waited, and counters and limits,"
+                " are gone. Causes: FLUSHALL, a restart without appendonly, a failover to an empty replica, eviction;"
+                " see `redisq doctor`",
+                self._registry.mark,
+            )  # fmt: skip
+        self._mark = seen
 
     async def _listen(self) -> None:
         while True:

@@ -12,12 +12,13 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from redisq.cancelling import end_tasks
 from redisq.errors import ConfigError
 
 __all__ = ["Address", "Health", "Report", "ask"]
@@ -28,7 +29,7 @@ Address = tuple[str, int] | str
 #: Seconds that a client has, for all of its request and for taking the answer.
 DEADLINE = 5.0
 
-#: Bytes of a request at most, and clients at a time; more are turned away.
+#: Bytes of a request at most, and clients at a time. For one more, the one that has been silent longest is dropped.
 MAX_REQUEST, MAX_CLIENTS = 4096, 32
 
 
@@ -46,15 +47,25 @@ class Health:
         address: Where.
         reports: What is asked for, e.g. `live`, and what makes its report; called in the thread.
         log: Told what goes wrong.
+        beside: Runs in the same thread for as long as reports are served.
 
     Raises:
         ConfigError: It cannot listen there.
     """
 
-    def __init__(self, address: Address, reports: Mapping[str, Callable[[], Awaitable[Report]]], log: logging.Logger) -> None:
+    def __init__(
+        self,
+        address: Address,
+        reports: Mapping[str, Callable[[], Awaitable[Report]]],
+        log: logging.Logger,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         self._reports = reports
         self._log = log
-        self._clients = 0
+        self._beside = beside
+        self._answering = 0
+        #: Clients that have not asked yet, in the order in which they came.
+        self._silent: dict[asyncio.StreamWriter, None] = {}
         self._loop = asyncio.new_event_loop()
         self._stopped = asyncio.Event()
         try:
@@ -86,29 +97,47 @@ class Health:
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._answer, sock=self._socket, limit=MAX_REQUEST)
+        beside = asyncio.create_task(self._beside()) if self._beside else None
         await self._stopped.wait()
         server.close()
+        if beside:
+            await end_tasks((beside,))
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._clients >= MAX_CLIENTS:
+        if self._answering >= MAX_CLIENTS:
             writer.transport.abort()
             return
-        self._clients += 1
+        if self._answering + len(self._silent) >= MAX_CLIENTS:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.transport.abort()
+        self._silent[writer] = None
         try:
             async with asyncio.timeout(DEADLINE):
-                writer.write(await self._look(reader))
-                await writer.drain()
+                head = await self._head(reader)
+                if self._silent.pop(writer, writer) is None:
+                    self._answering += 1
+                    try:
+                        writer.write(await self._look(head))
+                        await writer.drain()
+                    finally:
+                        self._answering -= 1
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
             pass  # it was too slow, or has gone: nobody waits for an answer
         finally:
-            self._clients -= 1
+            self._silent.pop(writer, None)
             # Not waited for: a client that takes nothing would keep it open.
             writer.close()
 
-    async def _look(self, reader: asyncio.StreamReader) -> bytes:
+    async def _head(self, reader: asyncio.StreamReader) -> bytes:
+        """Return the head of a request; nothing when it is too long."""
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
+            return await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
+            return b""
+
+    async def _look(self, head: bytes) -> bytes:
+        if not head:
             return _refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {MAX_REQUEST} bytes")
         match head.split(b"\r\n", 1)[0].split(b" "):
             case [b"GET" | b"HEAD" as method, target, protocol] if protocol.startswith(b"HTTP/1."):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from redisq.worker.health import Report
 from redisq.worker.outage import Outage
@@ -11,9 +11,9 @@ from redisq.worker.watchdog import Watchdog
 
 __all__ = ["AWAY", "Readiness"]
 
-#: Seconds without any answer from Redis that are too many. There is one every five at the least (`registry.BEAT`), and
-#: who waits for a server that says nothing gives up after six.
-AWAY = 12.0
+#: Seconds without any answer from Redis that are too many. A server that is there is asked four times a second
+#: (`broker/pulse.py`), so it may pause for one and a half: for a long script, or a fork.
+AWAY = 1.75
 
 
 class Readiness:
@@ -21,8 +21,9 @@ class Readiness:
 
     Args:
         outage: How its lines to Redis are.
+        heard: Returns when Redis last answered on a line that asks all the time, in monotonic seconds.
         stopping: Whether it was told to stop.
-        refused: Whether Redis refuses all claims.
+        refused: Returns the queues of which Redis refuses something.
         now: Monotonic seconds.
 
     Attributes:
@@ -32,11 +33,13 @@ class Readiness:
     def __init__(
         self,
         outage: Outage,
+        heard: Callable[[], float],
         stopping: Callable[[], bool],
-        refused: Callable[[], bool],
+        refused: Callable[[], Sequence[str]],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outage = outage
+        self._heard = heard
         self._stopping = stopping
         self._refused = refused
         self._now = now
@@ -57,7 +60,7 @@ class Readiness:
         return Report(True, {"live": True})
 
     async def ready(self) -> Report:
-        """Ready when Redis answers, and messages are claimed."""
+        """Ready when Redis answers, and messages are claimed from each queue."""
         why = self._why_not()
         return Report(False, {"ready": False, "why": why}) if why else Report(True, {"ready": True})
 
@@ -66,9 +69,12 @@ class Readiness:
             return "stopping"
         if self.watchdog and (silence := self.watchdog.silence):
             return f"the event loop is blocked since {silence:.0f} s"
-        unanswered = self._now() - self._outage.answered
-        if self._outage.is_away or unanswered > AWAY:
+        answered = max(self._outage.answered, self._heard())
+        unanswered = self._now() - answered
+        if (self._outage.failed or 0.0) > answered or unanswered > AWAY:
             return f"Redis is away since {unanswered:.0f} s"
         if not self.watchdog:
             return "starting"
-        return "Redis refuses all claims: see the log" if self._refused() else ""
+        if refused := self._refused():
+            return f"Redis refuses queue {', '.join(refused)}: see the log"
+        return ""

@@ -26,7 +26,7 @@ from redisq.troubles import Troubles
 from redisq.types import check_name
 from redisq.worker.board import Board
 from redisq.worker.clean import CleanLoop
-from redisq.worker.consumer import CLAIM, Consumer
+from redisq.worker.consumer import Consumer, refused
 from redisq.worker.control import SIGN_OFF, Answer, Control
 from redisq.worker.executor import Executor
 from redisq.worker.exits import Exit
@@ -215,10 +215,9 @@ class Worker:
         connector = server.async_connector("worker", patience=forever, observer=outage.line())
         blocking = server.async_connector("worker-idle", patience=forever, observer=outage.line(), block=BLOCK_SECONDS)
         troubles = Troubles(self.log)
-        readiness = Readiness(
-            outage, self._stopped.is_set, lambda: all(CLAIM.format(keys.queue) in troubles for keys in self._queues)
-        )
-        health = Health(self._health, readiness.reports, self.log) if self._health else None
+        pulse = server.pulse()
+        readiness = Readiness(outage, lambda: pulse.answered, self._stopped.is_set, lambda: refused(self._queues, troubles))
+        health = Health(self._health, readiness.reports, self.log, pulse.run) if self._health else None
         try:
             await self._until_stopped(self._first_contact(connector))
             if self._stopped.is_set():

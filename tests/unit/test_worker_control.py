@@ -40,9 +40,9 @@ class SlowLine:
         await asyncio.Event().wait()
         yield b""
 
-    async def execute_many(self, _commands: Sequence[Any]) -> list[Any]:
+    async def execute_many(self, commands: Sequence[Any]) -> list[Any]:
         self.sent.set()
-        return []
+        return [None] * len(commands)
 
 
 def test_a_worker_is_listed_only_when_it_hears_questions() -> None:
@@ -82,9 +82,9 @@ def test_a_worker_that_may_not_hear_questions_says_so_once_and_is_listed(
             await asyncio.Event().wait()
             yield b""
 
-        async def execute_many(self, _commands: Sequence[Any]) -> list[Any]:
+        async def execute_many(self, commands: Sequence[Any]) -> list[Any]:
             self.signs += 1
-            return []
+            return [None] * len(commands)
 
     async def check() -> None:
         line: Any = Refusing()
@@ -133,8 +133,8 @@ def test_a_question_that_makes_no_sense_does_not_end_the_hearing(question: Any) 
             _, channel, reply = command.args
             self.answers.append((channel, decode_value(reply)["answer"]))
 
-        async def execute_many(self, _commands: Sequence[Any]) -> list[Any]:
-            return []
+        async def execute_many(self, commands: Sequence[Any]) -> list[Any]:
+            return [None] * len(commands)
 
     def fails(_: Any) -> None:
         raise AttributeError("no such thing")
