@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from redisq.app.middleware import Middleware, OutgoingCall
 from redisq.errors import CallRefused, ConfigError
+from redisq.logs import get_logger
 
 __all__ = ["Hook", "Hooks"]
 
@@ -34,7 +35,7 @@ class Hooks:
 
     def __init__(self, app: str, middleware: Iterable[Middleware] = ()) -> None:
         self.middleware = tuple(middleware)
-        self.log = logging.getLogger(f"{app}.middleware")
+        self.log = get_logger(f"{app}.middleware")
         for each in self.middleware:
             if not isinstance(each, Middleware):
                 raise ConfigError(f"middleware {each!r}: want an instance of a class that is made from redisq.Middleware")

@@ -91,7 +91,8 @@ def masked(url: str) -> str:
     hidden = re.sub(r"(?<=://)([^:/?#@]*):.*@", r"\1:***@", url, flags=re.DOTALL)
     # Without an @ a password stands where the port should be.
     hidden = re.sub(r"(?<=://)([^:/?#@\[]*):(?!\d{1,5}(?:[/?]|$)|\*\*\*@).*", r"\1:***", hidden, flags=re.DOTALL)
-    return re.sub(r"(?i)(password=)[^&]*", r"\1***", hidden)
+    # What is no known parameter may be a misspelt one, or the rest of a password.
+    return re.sub(r"(?<=[?&])([^=&]*)=[^&]*", lambda found: found[0] if found[1] in _HARMLESS else f"{found[1]}=***", hidden)
 
 
 #: What a URL may say behind its `?`: redis-py's options for connections, and its pool's `max_connections`.
@@ -109,6 +110,9 @@ _TLS_PARAMETERS = frozenset(
         "ssl_validate_ocsp_stapled",
     )
 )  # fmt: skip
+
+#: Parameters whose values may be shown.
+_HARMLESS = (_PARAMETERS | _TLS_PARAMETERS) - {"password", "ssl_password"}
 
 
 def _check_url(url: str) -> None:

@@ -12,7 +12,6 @@ What is in the folder, next to the server's data:
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import signal
@@ -34,13 +33,14 @@ from redis.retry import Retry
 from redisq.broker.embedded_binary import REMEDIES, Binary, find_binary
 from redisq.broker.own_folder import who_else
 from redisq.errors import ConfigError, NoServer
+from redisq.logs import get_logger
 
 if sys.platform != "win32":
     import fcntl
 
 __all__ = ["Embedded", "Status", "default_folder", "named_folder"]
 
-log = logging.getLogger("redisq.embedded")
+log = get_logger("redisq.embedded")
 
 #: Seconds without a word from a server that starts, or that should end.
 PATIENCE = 20.0

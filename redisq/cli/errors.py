@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import click
@@ -13,7 +14,10 @@ __all__ = ["ErrorsInWords", "in_words"]
 
 
 class ErrorsInWords(click.Group):
-    """A group of commands; what they raise of `RedisqError` is printed in one line, and the exit code is 1."""
+    """A group of commands; what they raise of `RedisqError` is printed in one line, and the exit code is 1.
+
+    Of other errors the traceback is printed, without secrets.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that the command line names."""
@@ -21,6 +25,12 @@ class ErrorsInWords(click.Group):
             return super().invoke(ctx)
         except RedisqError as error:
             raise click.ClickException(in_words(error)) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - of the app's own module, say, as it is imported
+            # As Python shows it, but for secrets.
+            click.echo(redact("".join(traceback.format_exception(error))), err=True, nl=False)
+            raise click.exceptions.Exit(1) from None
 
 
 def in_words(error: RedisqError) -> str:

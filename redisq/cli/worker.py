@@ -7,7 +7,7 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from redisq.app.app import RedisQ
 from redisq.cli.errors import in_words
 from redisq.cli.loader import load_app
 from redisq.errors import BrokerFull, BrokerUnavailable, ConfigError, RedisqError
+from redisq.logs import LogSetup, get_logger, own_packages, set_up
 from redisq.worker.exits import Exit
 from redisq.worker.fitness import Limits
 from redisq.worker.health import Address, Health
@@ -147,7 +148,7 @@ def worker(
     )
     with _refusals():
         app = load_app(named)
-        _set_up_logs(log_level, no_log_setup)
+        _set_up_logs(log_level, no_log_setup, _own_loggers(app, named))
         runner = asyncio.Runner(loop_factory=_fast_loop())
         try:
             code = runner.run(_work(app, options, signals, voice))
@@ -158,10 +159,15 @@ def worker(
     _end(code)
 
 
-def _set_up_logs(level: str, leave: bool) -> None:
+def _set_up_logs(level: str, leave: bool, own: Iterable[str] = ()) -> None:
     """Show logs on stderr, unless the app has set up its own: its module is imported before."""
     if not leave and not logging.getLogger().handlers:
-        logging.basicConfig(format=LOG_FORMAT, level=level.upper())
+        set_up(LogSetup(LOG_FORMAT, level, frozenset(own)))
+
+
+def _own_loggers(app: RedisQ, target: str) -> set[str]:
+    modules = (task.__module__ for task in app.tasks.values())
+    return {app.name, *own_packages((target.partition(":")[0], *modules))}
 
 
 class Refused(click.ClickException):
@@ -244,7 +250,7 @@ def command_of(context: click.Context) -> list[str]:
 
 def _supervise(command: Sequence[str], workers: int, burst: bool, reload: bool, health: Address | None) -> int:
     """Run the same command in processes of their own; they find in the environment whose children they are."""
-    log = logging.getLogger("redisq.supervisor")
+    log = get_logger("redisq.supervisor")
     with TemporaryDirectory(prefix="redisq-health-") if health else nullcontext() as folder:
         supervisor = Supervisor(command, workers, log, once=burst, changes=_changes() if reload else None, health=folder)
         if health:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,10 +26,11 @@ from redisq.kombu.held import Held
 from redisq.kombu.options import Options
 from redisq.kombu.qos import QoS
 from redisq.kombu.steps import run
+from redisq.logs import get_logger
 
 __all__ = ["Channel"]
 
-_log = logging.getLogger("redisq.kombu")
+_log = get_logger("redisq.kombu")
 
 #: What reading a message raises that somebody made odd.
 _UNREADABLE = (DecodeError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +15,11 @@ from redisq.kombu.options import Options
 from redisq.kombu.outage import Outage
 from redisq.kombu.presence import Presence
 from redisq.kombu.routing import Routing
+from redisq.logs import get_logger
 
 __all__ = ["Session"]
 
-_log = logging.getLogger("redisq.kombu")
+_log = get_logger("redisq.kombu")
 
 #: Seconds that a consumer waits for an answer before it takes the connection for dead.
 _DEAF = 1.5

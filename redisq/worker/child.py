@@ -33,6 +33,7 @@ from redisq.broker.commands import Settlement
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge, SoftTimeout
 from redisq.gates.blame import Blame
+from redisq.logs import LogSetup, set_up
 from redisq.message import Delivery, Meta
 from redisq.redact import error_text
 from redisq.worker.frames import origin
@@ -94,9 +95,11 @@ def unpack_answer(raw: bytes) -> Answer | Said | Stage:
     return Answer(Settlement(first, *fields), line)
 
 
-def child_main(pipe: Connection, parent: int) -> None:
-    """Serve requests until the pipe closes."""
+def child_main(pipe: Connection, parent: int, logs: LogSetup | None) -> None:
+    """Serve requests until the pipe closes. Logs are shown as in the parent."""
     _die_with(parent)
+    if logs:
+        set_up(logs)
     # Ctrl-C reaches the whole group: the parent decides what becomes of its children.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Not SIG_IGN, which the programs that a handler starts would inherit.

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
 from traceback import walk_tb
+
+from redisq.logs import is_foreign
 
 __all__ = ["origin", "stack"]
 
 #: The innermost frames that are shown.
 _MOST = 30
 
-#: Where code is that is neither the app's nor its tasks'.
-_FOREIGN = tuple({*(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")), str(Path(__file__).parents[1])})
-
 
 def origin(error: BaseException) -> str:
     """Return the last frame of the app's own code; of any code, if none of the app's was there; empty without a frame."""
     frames = list(_frames(error))
-    own = [frame for frame in frames if not frame[0].startswith(_FOREIGN)]
+    own = [frame for frame in frames if not is_foreign(frame[0])]
     if not frames:
         return ""
     file, line, function = (own or frames)[-1]

@@ -16,6 +16,7 @@ from random import random
 from typing import NamedTuple
 
 from redisq.broker.commands import Settlement, given_back
+from redisq.logs import present_setup
 from redisq.redact import error_text
 from redisq.worker.child import Said, Stage, child_main, pack_request, unpack_answer
 from redisq.worker.places import Home, Place
@@ -55,7 +56,8 @@ class Child:
 
     def __init__(self, number: int) -> None:
         self.pipe, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=child_main, args=(theirs, os.getpid()), name=f"redisq-child-{number}", daemon=True)
+        arguments = (theirs, os.getpid(), present_setup())
+        self.process = _CONTEXT.Process(target=child_main, args=arguments, name=f"redisq-child-{number}", daemon=True)
         try:
             self.process.start()
         except BaseException:

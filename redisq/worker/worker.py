@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import socket
@@ -21,6 +20,7 @@ from redisq.broker.connector import AsyncConnector, Patience
 from redisq.broker.gates import define_limits
 from redisq.cancelling import end_tasks
 from redisq.errors import ConfigError
+from redisq.logs import get_logger
 from redisq.message import new_id
 from redisq.troubles import Troubles
 from redisq.types import check_name
@@ -46,6 +46,9 @@ __all__ = ["Worker"]
 
 #: Seconds for the last settlements to reach Redis when all is over.
 LAST_TRIP = 5.0
+
+#: Tasks that are named in the log when a worker begins.
+MAX_LISTED = 20
 
 #: The same when it was told to stop now; none when Redis is away.
 HASTY_TRIP = 1.0
@@ -121,7 +124,7 @@ class Worker:
         self.exit = Exit.ASKED
         self._started = round(time.time())
         self.name = check_name("worker", name or f"{_host()}-{os.getpid()}-{new_id()[:4]}")
-        self.log = logging.getLogger(f"{app.name}.worker")
+        self.log = get_logger(f"{app.name}.worker")
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
         self._asked = False
@@ -189,6 +192,13 @@ class Worker:
             "cancel": lambda arguments: executor.cancel(str(arguments.get("id"))) or None,
             "shutdown": lambda _: self._shut_down(),
         }
+
+    @property
+    def tasks_in_words(self) -> str:
+        """The names of the tasks, for a line of the log: the first of many."""
+        names = sorted(self._app.tasks)
+        more = len(names) - MAX_LISTED
+        return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
     def _shut_down(self) -> bool:
         self.log.info("Worker %s was asked to stop", self.name)
@@ -327,7 +337,7 @@ class Worker:
         for keys in self._queues:
             shown = "chat API" if keys.queue == "chat_api" else keys.queue
             self.log.info("Started %s queue processor", shown)
-        self.log.info("Worker %s is ready: %d slots, %s", self.name, rooms.slots, ", ".join(sorted(self._app.tasks)))
+        self.log.info("Worker %s is ready: %d slots, %s", self.name, rooms.slots, self.tasks_in_words)
         consumer.pump()
         self.ready.set()
         if self._burst:
