@@ -39,6 +39,10 @@ class Message(NamedTuple):
     kwargs: dict[str, Any] | None = None
 
 
+#: Stands between the error of a dead letter and its stack. No error text has it: control characters are written out there.
+STACK_MARK = "\x1f"
+
+
 class Meta(NamedTuple):
     """What the queue knows of a message beside its body; the defaults are those of a plain first delivery.
 
@@ -47,9 +51,10 @@ class Meta(NamedTuple):
         crashes: How often its lease ended by expiry: a worker died, or hung.
         parks: How often it was put aside, because no worker knew what to do with it.
         reason: One word on why it waits or died, e.g. `failed`, `exhausted`, `crashed`, `unknown_task`.
-        text: The error, in words.
+        text: The error, in words, on one line.
         expires: When it is dropped if it was not leased by then, in microseconds since the epoch; 0: never.
         requeues: How often a consumer of the kombu transport put it back on purpose.
+        stack: Of a dead letter: where the error was raised, a frame a line, the innermost last; empty when not known.
     """
 
     attempt: int = 1
@@ -59,6 +64,7 @@ class Meta(NamedTuple):
     text: str = ""
     expires: int = 0
     requeues: int = 0
+    stack: str = ""
 
 
 PLAIN = Meta()
@@ -68,7 +74,8 @@ def parse_meta(raw: bytes) -> Meta:
     """Read a meta record, `attempt=2 reason=failed text=ValueError: no`. What cannot be read is passed over."""
     if not raw:
         return PLAIN
-    head, _, text = raw.decode("utf-8", "replace").partition("text=")
+    head, _, rest = raw.decode("utf-8", "replace").partition("text=")
+    text, _, stack = rest.partition(STACK_MARK)
     fields = dict(part.split("=", 1) for part in head.split() if "=" in part)
     numbers = {name: int(value) for name, value in fields.items() if value.isdecimal()}
     return Meta(
@@ -79,6 +86,7 @@ def parse_meta(raw: bytes) -> Meta:
         text,
         numbers.get("expires", 0),
         numbers.get("requeues", 0),
+        stack,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
-from redisq.message import PLAIN, Delivery, Meta, parse_meta
+from redisq.message import PLAIN, STACK_MARK, Delivery, Meta, parse_meta
 from redisq.types import MAX_MICROSECONDS
 
 __all__ = [
@@ -246,6 +246,7 @@ class Settlement(NamedTuple):
         delay: Microseconds: until the next attempt, for retry, park and crash; to keep the result.
         reason: One word, lower case.
         text: Free text: the error; the encoded result.
+        stack: Where the error was raised: a frame a line, without values. Kept with a dead letter, behind its text.
     """
 
     op: str
@@ -254,6 +255,7 @@ class Settlement(NamedTuple):
     delay: int = 0
     reason: str = "none"
     text: str | bytes = ""
+    stack: str = ""
 
 
 class QueueView(NamedTuple):
@@ -372,7 +374,9 @@ def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0
         if settlement.op == "ack":
             acks += (settlement.id, settlement.fence)
         else:
-            others += settlement
+            others += settlement[:-1]
+            if settlement.stack and settlement.op == "dead":
+                others[-1] = f"{settlement.text!s}{STACK_MARK}{settlement.stack}"
     return Command("settle", keys, (run_time, len(acks) // 2, *acks, *others), _texts, numbered=True)
 
 

@@ -36,6 +36,7 @@ def inspect(target: Target, job: str, show_args: bool, as_json: bool) -> None:
     dead, "size" is in bytes, "lane_position" is its place in its lane, "lane_holder" the job that was started there and has
     not ended, "waits_at" the limit that holds it, or its lane, back; what does not apply is null. "state" is waiting,
     delayed, retry, processing or dead; or done, with "queue" and "progress" alone, when the result is kept.
+    "stack", of a dead letter, has the frames in which its error was raised, the innermost last.
     """
     place = find_place(target, job)
     if place:

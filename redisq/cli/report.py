@@ -112,6 +112,7 @@ def report(
         "age": -away if found.state in _SINCE else None,
         "lease": away if found.state == "processing" else None,
         "progress": told_progress(progress),
+        "stack": [shown(frame) for frame in found.meta.stack.splitlines()] or None,
         "unreadable": None if isinstance(message, Message) else shown(message),
         "args_count": len(message.args) if isinstance(message, Message) else None,
         "kwargs_count": len(message.kwargs or {}) if isinstance(message, Message) else None,
@@ -151,8 +152,13 @@ def print_report(fields: Mapping[str, Any]) -> None:
     }
     if words["progress"] is not None:
         words["progress"] = str(Progress(**words["progress"]))
+    frames = words.pop("stack")
     rest = {name: value for name, value in words.items() if name not in times}
     print_fields({**first, **rest, "size": size, **shown_args})
+    if frames:
+        click.echo("raised in, the innermost last:")
+        for frame in frames:
+            click.echo(f"  {frame}")
 
 
 def _read(body: bytes, max_bytes: int) -> Message | str:

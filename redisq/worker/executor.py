@@ -23,7 +23,7 @@ from redisq.redact import error_text
 from redisq.worker.board import Board
 from redisq.worker.clean import CleanLoop
 from redisq.worker.consumer import Consumer
-from redisq.worker.frames import origin
+from redisq.worker.frames import origin, stack
 from redisq.worker.held import Held
 from redisq.worker.judge import Judge
 from redisq.worker.observers import Observers
@@ -254,6 +254,7 @@ class Executor:
             settlement = given_back(run.held.delivery)
         if settlement is None:
             settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
+        self._judge.show_stack(run, settlement.stack)
         if settlement.op == "limited":
             self._judge.report_refusal(run, settlement, "")
         elif line and settlement.op != "dead":
@@ -312,6 +313,7 @@ class Executor:
         if held.leased and not held.settled:
             settlement = self._judge.verdict(run, returned, error)
         elif error is not None and not held.leased and not held.lost and run.phase is not Phase.ABANDONED:
+            self._judge.show_stack(run, stack(error))
             self._log.error(
                 "Task %s[%s] failed, at most once: %s%s", run.task.name, held.delivery.id, error_text(error), origin(error)
             )

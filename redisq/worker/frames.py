@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from traceback import walk_tb
 
 from redisq.logs import is_foreign
+from redisq.redact import escape
 
 __all__ = ["origin", "stack"]
 
-#: The innermost frames that are shown.
-_MOST = 30
+#: The innermost frames that are shown, and the characters that they may have together.
+_MOST, _MAX_TEXT = 20, 2000
 
 
 def origin(error: BaseException) -> str:
@@ -24,8 +25,16 @@ def origin(error: BaseException) -> str:
 
 
 def stack(error: BaseException) -> str:
-    """Return the innermost frames, a line each, the outermost first."""
-    return "\n".join(f"  {file}:{line} in {function}" for file, line, function in list(_frames(error))[-_MOST:])
+    """Return the innermost frames, a line each, the outermost first: `file:line in function`."""
+    lines: list[str] = []
+    left = _MAX_TEXT
+    for file, line, function in reversed(list(_frames(error))[-_MOST:]):
+        text = escape(f"{file}:{line} in {function}")
+        left -= len(text) + 1
+        if left < 0:
+            break
+        lines.append(text)
+    return "\n".join(reversed(lines))
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:

@@ -58,6 +58,7 @@ class Judge:
             self._log.info("Task %s[%s] was cancelled", run.task.name, run.held.delivery.id)
             return Settlement("cancel", run.held.delivery.id, run.held.delivery.fence)
         delivery = run.held.delivery
+        self.show_stack(run, stack(error) if self._log.isEnabledFor(logging.DEBUG) else "")
         refused = after_refusal(run.task, delivery, error, self._blame, self._max_bytes, random)
         if refused and refused.op == "limited":
             self.report_refusal(run, refused, origin(error))
@@ -65,6 +66,11 @@ class Judge:
         settlement = refused or after_failure(run.task.definition, delivery, error, random)
         self._report(run.task, run.held, settlement, decision_in(error))
         return settlement
+
+    def show_stack(self, run: Run, frames: str) -> None:
+        """Log at DEBUG where the error of a run was raised."""
+        if frames:
+            self._log.debug("Task %s[%s] failed in:\n%s", run.task.name, run.held.delivery.id, frames)
 
     def report_refusal(self, run: Run, settlement: Settlement, where: str) -> None:
         """Tell that a platform refused a run."""
@@ -91,8 +97,6 @@ class Judge:
     def _report(self, task: Task[..., Any], held: Held, settlement: Settlement, error: BaseException) -> None:
         attempt, attempts = held.delivery.meta.attempt, task.definition.max_retries + 1
         where = origin(error)
-        if self._log.isEnabledFor(logging.DEBUG):
-            self._log.debug("Task %s[%s] raised %s in:\n%s", task.name, held.delivery.id, type(error).__name__, stack(error))
         if settlement.op == "retry":
             self._log.warning(
                 "Task %s[%s] failed, attempt %d of %d, again in %.1f s: %s%s",

@@ -14,6 +14,7 @@ from redisq.gates.blame import Blame
 from redisq.gates.limited import limited_by
 from redisq.message import Delivery
 from redisq.redact import error_text
+from redisq.worker.frames import stack
 
 __all__ = ["MAX_REFUSALS", "Refusal", "after_refusal", "refusal_of"]
 
@@ -61,10 +62,11 @@ def after_refusal(
     if not pausing:
         verdict = replace(verdict, gate="")
     if not verdict.gate and delivery.meta.parks >= MAX_REFUSALS:
-        return Settlement("dead", delivery.id, delivery.fence, 0, "limited", error_text(error))
+        return Settlement("dead", delivery.id, delivery.fence, 0, "limited", error_text(error), stack(error))
     jitter = random() * min(verdict.seconds * _SHARE, _MOST)
     pause, more = max(1, round(verdict.seconds * 1_000_000)), round(jitter * 1_000_000)
-    return limited(delivery.id, delivery.fence, gate=verdict.gate, pause=pause, jitter=more, text=error_text(error))
+    settlement = limited(delivery.id, delivery.fence, gate=verdict.gate, pause=pause, jitter=more, text=error_text(error))
+    return settlement._replace(stack=stack(error))
 
 
 def refusal_of(settlement: Settlement) -> Refusal:

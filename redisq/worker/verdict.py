@@ -15,6 +15,7 @@ from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry,
 from redisq.gates.permanent import is_permanent
 from redisq.message import Delivery
 from redisq.redact import error_text
+from redisq.worker.frames import stack
 
 __all__ = [
     "MAX_PARKS",
@@ -66,11 +67,11 @@ def after_failure(options: TaskOptions, delivery: Delivery, error: BaseException
     error = decision_in(error)
     reason = _hopeless(options, error) or ("exhausted" if attempt > options.max_retries else "")
     if reason:
-        return Settlement("dead", delivery.id, delivery.fence, 0, reason, error_text(error))
+        return Settlement("dead", delivery.id, delivery.fence, 0, reason, error_text(error), stack(error))
     delay = Backoff(options.retry_backoff, options.retry_backoff_max).delay(attempt, random)
     if isinstance(error, Retry) and error.countdown is not None:
         delay = error.countdown
-    return Settlement("retry", delivery.id, delivery.fence, _microseconds(delay), "failed", error_text(error))
+    return Settlement("retry", delivery.id, delivery.fence, _microseconds(delay), "failed", error_text(error), stack(error))
 
 
 def _hopeless(options: TaskOptions, error: BaseException) -> str:
@@ -128,7 +129,7 @@ def undecided(options: TaskOptions, delivery: Delivery, fault: Exception) -> Set
     """It failed, and the look at its error did too: another attempt in the longest time, or a dead letter after the last."""
     is_last = delivery.meta.attempt > options.max_retries
     op, delay, reason = ("dead", 0, "exhausted") if is_last else ("retry", _microseconds(options.retry_backoff_max), "failed")
-    return Settlement(op, delivery.id, delivery.fence, delay, reason, error_text(fault))
+    return Settlement(op, delivery.id, delivery.fence, delay, reason, error_text(fault), stack(fault))
 
 
 def suspected(delivery: Delivery, why: str) -> Settlement:

@@ -7,12 +7,19 @@ import logging
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from redisq import RedisQ
+from redisq.cli.main import main
+from redisq.states import State
 from redisq.testing import sandbox
-from tests.integration.processes import WorkerProcess
+from tests.integration.processes import ROOT, WorkerProcess, wait_until
 
 SECRET = "hunter2-in-the-payload"
+
+
+#: Where the handlers below call `fail`.
+LINES = {"in_the_loop": 10, "in_a_thread": 13, "in_a_process": 16}
 
 
 def own_code(text: str) -> None:
@@ -36,7 +43,7 @@ def test_the_last_frame_of_the_apps_own_code_is_in_the_warning_and_the_stack_at_
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert f"{__file__}:" in warning.getMessage()
     assert "in own_code)" in warning.getMessage()
-    (debug,) = [record for record in caplog.records if "raised ExceptionGroup in:" in record.getMessage()]
+    (debug,) = [record for record in caplog.records if "] failed in:" in record.getMessage()]
     assert "parses" in debug.getMessage()
     assert "raw_decode" in debug.getMessage()
     assert SECRET not in debug.getMessage() + warning.getMessage()
@@ -59,3 +66,62 @@ def test_the_apps_own_logging_wins(set_up: str, options: tuple[str, ...], shown:
     assert shown in worker.text()
     assert bool(worker.text()) == bool(shown)
     assert ("OWN" in worker.text()) == ("OWN" in shown)
+
+
+STACKS = """
+from redisq import RedisQ
+
+app = RedisQ("app")
+
+def fail(secret):
+    raise ValueError("no")
+
+@app.task(max_retries=1, retry_backoff=0.01)
+async def in_the_loop(secret): fail(secret)
+
+@app.task(max_retries=1, retry_backoff=0.01)
+def in_a_thread(secret): fail(secret)
+
+@app.task(max_retries=1, retry_backoff=0.01, pool="process")
+def in_a_process(secret): fail(secret)
+
+@app.task(ack="early")
+async def once(secret): fail(secret)
+"""
+
+
+@pytest.mark.parametrize("task", ["in_the_loop", "in_a_thread", "in_a_process"])
+def test_dead_letter_keeps_a_stack_without_values_and_the_log_has_it_at_debug(task: str, redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "stacks.py").write_text(STACKS)
+    app = RedisQ("app", url=redis_url)
+    job = app.send(task, (SECRET,))
+    options = ("--log-level", "debug")
+    worker = WorkerProcess(redis_url, tmp_path, *options, app="stacks:app", folder_to_run_in=tmp_path, PYTHONPATH=str(ROOT))
+    try:
+        wait_until(lambda: job.state() is State.DEAD, "a dead letter, after two attempts")
+        assert worker.terminate() == 0
+    finally:
+        worker.kill()
+    app.close()
+    frames = [f"{tmp_path / 'stacks.py'}:{line} in {name}" for line, name in ((LINES[task], task), (7, "fail"))]
+    assert worker.text().count("\n".join(frames)) == 2, "of both attempts"
+    shown = CliRunner().invoke(main, ["dead", "show", job.id, "--url", redis_url]).output
+    assert [line.strip() for line in shown.splitlines()[-2:]] == frames
+    fields = json.loads(CliRunner().invoke(main, ["dead", "show", job.id, "--json", "--url", redis_url]).output)
+    assert fields["stack"][-2:] == frames
+    assert fields["error"] == "ValueError: no"
+    listed = CliRunner().invoke(main, ["dead", "list", "--url", redis_url]).output
+    assert "stacks.py" not in listed
+    assert SECRET not in worker.text() + shown
+
+
+def test_failure_of_a_task_that_was_acknowledged_first_shows_its_stack_too(redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "stacks.py").write_text(STACKS)
+    app = RedisQ("app", url=redis_url)
+    app.send("once", (SECRET,))
+    app.close()
+    options = ("-b", "--log-level", "debug")
+    worker = WorkerProcess(redis_url, tmp_path, *options, app="stacks:app", folder_to_run_in=tmp_path, PYTHONPATH=str(ROOT))
+    assert worker.wait() == 0
+    assert f"{tmp_path / 'stacks.py'}:7 in fail" in worker.text()
+    assert "failed in:" in worker.text()

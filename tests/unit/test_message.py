@@ -28,6 +28,7 @@ def test_no_ids_are_asked_for_and_none_given() -> None:
         (b"reason=failed text=", Meta(reason="failed")),
         (b"reason=failed text=a text=b reason=c\nd", Meta(reason="failed", text="a text=b reason=c\nd")),
         (b"text=\xff\xc3\xbc", Meta(text="\ufffdü")),
+        (b"text=no\x1fa.py:1 in f\nb.py:2 in g", Meta(text="no", stack="a.py:1 in f\nb.py:2 in g")),
         (b"later=1 attempt=2 unknown", Meta(attempt=2)),
         (b"attempt=x crashes=-1 parks=", PLAIN),
         (b"hello", PLAIN),
