@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Backoff"]
+__all__ = ["Backoff", "jitter_of"]
+
+
+def jitter_of(share: float | None) -> Callable[[], float]:
+    """Return what gives each jitter its share, in [0, 1): this one always, or a random one each time for None."""
+    return random.random if share is None else lambda: share
 
 
 @dataclass(frozen=True, slots=True)

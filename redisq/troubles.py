@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
+
+from redisq.clocks import monotonic
 
 __all__ = ["Troubles"]
 
@@ -17,7 +18,7 @@ class Troubles:
         now: Monotonic seconds.
     """
 
-    def __init__(self, log: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: logging.Logger, now: Callable[[], float] = monotonic) -> None:
         self._log = log
         self._now = now
         self._known: dict[str, tuple[type[Exception], float]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from typing import Any
 
 from redisq.app.progress import Progress
 from redisq.app.settings import TaskOptions
+from redisq.clocks import monotonic
 from redisq.message import Delivery
 
 __all__ = ["Context", "Report", "begin_run", "context_of", "current_context", "detached", "end_run"]
@@ -57,7 +57,7 @@ class Context:
         self.max_retries = max_retries
         self.worker = worker
         self.expires = expires
-        self._until = None if seconds is None else time.monotonic() + seconds
+        self._until = None if seconds is None else monotonic() + seconds
         self._report = report
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ class Context:
 
     def remaining(self) -> float | None:
         """Return the seconds until the handler is told to stop: its `soft_timeout`, else its `timeout`. None: no end."""
-        return None if self._until is None else max(0.0, self._until - time.monotonic())
+        return None if self._until is None else max(0.0, self._until - monotonic())
 
     @property
     def deadline(self) -> datetime | None:

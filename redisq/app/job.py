@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from redisq.app.control import question
@@ -15,6 +14,7 @@ from redisq.broker.commands import Found
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry
+from redisq.clocks import monotonic
 from redisq.codec.msgpack import decode_value
 from redisq.errors import JobFailed, NoResult
 from redisq.states import State

@@ -30,6 +30,7 @@ class Settings:
         max_deliveries: A message whose worker died this often is a dead letter. While it runs apart, in a process of its own,
             only the death of that counts, and twice as many of the worker.
         max_bytes: A message, or a result, has no more bytes than this.
+        jitter: The share of their jitter that the waits of retries lose, from 0 to 1; None: a random one each time.
     """
 
     namespace: str
@@ -38,6 +39,7 @@ class Settings:
     priority_step: int
     max_deliveries: int
     max_bytes: int
+    jitter: float | None = None
 
     def __post_init__(self) -> None:
         # An idle queue is looked at once a second, and silence of half a lease is taken for a gap of the server (I12).

@@ -7,7 +7,9 @@ from copy import copy
 from dataclasses import fields
 from datetime import datetime
 from functools import update_wrapper
-from types import GenericAlias
+from inspect import unwrap
+from pathlib import Path
+from types import CodeType, GenericAlias
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from redisq.app.calls import Calls
@@ -340,15 +342,29 @@ class TaskDecorator:
         refuse_generators(name, handler)
         check_options(f"@task of {name}", options, OPTIONS, TASK_HINTS)
         task = Task(self._sender, handler, TaskOptions(**{**options, "name": name}))
-        if name in self._tasks:
+        if name in self._tasks and not _replaces(handler, self._tasks[name].handler):
             known = _place(self._tasks[name].handler)
             raise ConfigError(f"two tasks are called {name!r}: {known} and {_place(handler)}; give one name=")
         if task.definition.group is not None and not task.gating:
             raise ConfigError(f"task {name}: group={task.definition.group!r} is about its limits; give it some with limits=")
         if task.gating:
-            check_sharing((*self._tasks.values(), task))
+            check_sharing((*(known for known in self._tasks.values() if known.name != name), task))
         self._tasks[name] = task
         return task
+
+
+def _replaces(handler: Callable[..., Any], known: Callable[..., Any]) -> bool:
+    """Whether a function takes the place of one that was typed in before: a notebook's cell was run again."""
+    new, old = (getattr(unwrap(each), "__code__", None) for each in (handler, known))
+    if new is None or old is None or new is old:  # the same `def`, twice: a loop makes two tasks of one name
+        return False
+    return _place(handler) == _place(known) and all(_is_typed_in(unwrap(each)) for each in (handler, known))
+
+
+def _is_typed_in(function: Callable[..., Any]) -> bool:
+    """Whether code was given to an interactive interpreter: it is in `__main__`, and in no file that is there."""
+    code: CodeType = function.__code__
+    return function.__module__ == "__main__" and not Path(code.co_filename).is_file()
 
 
 def _place(handler: Callable[..., Any]) -> str:

@@ -32,6 +32,7 @@ from redis.retry import Retry
 
 from redisq.broker.embedded_binary import REMEDIES, Binary, find_binary
 from redisq.broker.own_folder import who_else
+from redisq.clocks import monotonic
 from redisq.errors import ConfigError, NoServer
 from redisq.logs import get_logger
 
@@ -188,9 +189,9 @@ class Embedded:
             # The number is that of a living server and of nothing else: the server holds the lock on the file it stands in.
             if pid and self._lives():
                 os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + PATIENCE
+            deadline = monotonic() + PATIENCE
             while self._lives():
-                if time.monotonic() > deadline:
+                if monotonic() > deadline:
                     raise NoServer(f"the embedded server in {self.folder} does not end; the last resort: kill -KILL {pid}")
                 time.sleep(0.005)
             if path := self._socket():
@@ -201,15 +202,15 @@ class Embedded:
         launched: Binary | None = None
         with self._alone():
             path = self._place_socket()
-            deadline = time.monotonic() + PATIENCE
+            deadline = monotonic() + PATIENCE
             while not _is_ready(answer := _ask(path)):
                 if answer:
-                    deadline = time.monotonic() + PATIENCE  # it is reading its data
+                    deadline = monotonic() + PATIENCE  # it is reading its data
                 if not launched:
                     launched = self._launch(path)
                 elif not self._lives():
                     raise NoServer(f"the embedded server in {self.folder} ended at once; its log ends:\n{self._log_tail()}")
-                if time.monotonic() > deadline:
+                if monotonic() > deadline:
                     raise NoServer(
                         f"the embedded server in {self.folder} (process {self._pid()}) lives but does not answer;"
                         f" to end it: redisq embedded stop --url {self.url}"

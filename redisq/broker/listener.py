@@ -15,6 +15,7 @@ from redis import exceptions as redis_errors
 
 from redisq.broker.faults import raise_if_told
 from redisq.cancelling import end_tasks
+from redisq.clocks import monotonic
 
 __all__ = ["Listener", "Listeners", "aask", "ask", "listening", "messages"]
 
@@ -33,16 +34,16 @@ class Listener:
 
     def wait(self, seconds: float) -> None:
         """Return when the channel was spoken on, or after so many seconds."""
-        deadline = time.monotonic() + seconds
+        deadline = monotonic() + seconds
         try:
-            while (left := deadline - time.monotonic()) > 0:
+            while (left := deadline - monotonic()) > 0:
                 message = self._pubsub.get_message(timeout=left)
                 if message and message["type"] == "message":
                     return
         except _TROUBLE as error:
             raise_if_told(error)
             # The connection is gone, and with it the subscription: from here on it is just a wait.
-            time.sleep(max(deadline - time.monotonic(), 0))
+            time.sleep(max(deadline - monotonic(), 0))
 
 
 @contextmanager
@@ -180,8 +181,8 @@ def ask(client: redis.Redis, channel: str, reply_channel: str, question: bytes, 
         pubsub.subscribe(reply_channel)
         pubsub.get_message(timeout=seconds)  # the server's word that it subscribed
         asked: Any = client.publish(channel, question)
-        deadline = time.monotonic() + seconds
-        while len(answers) < asked and (left := deadline - time.monotonic()) > 0:
+        deadline = monotonic() + seconds
+        while len(answers) < asked and (left := deadline - monotonic()) > 0:
             message = pubsub.get_message(timeout=left)
             if message and message["type"] == "message":
                 answers.append(message["data"])
@@ -195,8 +196,8 @@ async def aask(client: redis.asyncio.Redis, channel: str, reply_channel: str, qu
         await pubsub.subscribe(reply_channel)
         await pubsub.get_message(timeout=seconds)
         asked = await client.publish(channel, question)
-        deadline = time.monotonic() + seconds
-        while len(answers) < asked and (left := deadline - time.monotonic()) > 0:
+        deadline = monotonic() + seconds
+        while len(answers) < asked and (left := deadline - monotonic()) > 0:
             message = await pubsub.get_message(timeout=left)
             if message and message["type"] == "message":
                 answers.append(message["data"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from redis import exceptions as redis_errors
 from redisq.broker.faults import classify
 from redisq.broker.wire import packed
 from redisq.cancelling import end_tasks
+from redisq.clocks import monotonic
 
 __all__ = ["INTERVAL", "Pulse"]
 
@@ -35,7 +35,7 @@ class Pulse:
         answered: Monotonic seconds of the last answer; of the start, before the first one.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: redis.asyncio.Redis, now: Callable[[], float] = monotonic) -> None:
         self._client = client
         self._now = now
         self.answered = now()

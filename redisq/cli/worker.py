@@ -20,6 +20,7 @@ from click.core import ParameterSource
 from redisq.app.app import RedisQ
 from redisq.cli.errors import in_words
 from redisq.cli.loader import load_app
+from redisq.clocks import steady_loop
 from redisq.errors import BrokerFull, BrokerUnavailable, ConfigError, RedisqError
 from redisq.logs import LogSetup, get_logger, own_packages, set_up
 from redisq.worker.exits import Exit
@@ -275,11 +276,11 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     """The loop of uvloop, when that is installed (`pip install redisq-tasks[speedups]`)."""
     try:
         import uvloop
     except ImportError:
-        return None
+        return steady_loop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory

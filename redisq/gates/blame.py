@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
 
+from redisq.clocks import monotonic
 from redisq.gates.limit import Limit
 from redisq.gates.limited import RateLimit, Scope
 from redisq.gates.template import gate_name

@@ -11,8 +11,6 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from random import random
-from time import monotonic
 from typing import Any
 
 from redisq.app.app import RedisQ
@@ -21,8 +19,10 @@ from redisq.app.calling import call as sync_call
 from redisq.app.context import Context, begin_run, context_of, end_run
 from redisq.app.progress import KEPT, Progress
 from redisq.app.task import Task
+from redisq.backoff import jitter_of
 from redisq.broker.commands import Settlement, keep_progress
 from redisq.broker.keys import QueueKeys
+from redisq.clocks import monotonic
 from redisq.codec.msgpack import decode
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, UnknownTask
 from redisq.gates.blame import Blame
@@ -97,11 +97,15 @@ class Attempt:
             self._task = task.name
             return Call(task, *task.arguments(message))
         except UnknownTask as error:
-            self._settle(unreadable(self._delivery, error, random), 0)
+            self._settle(unreadable(self._delivery, error, self._random), 0)
         except DecodeError as error:
             self.error = error
-            self._settle(unreadable(self._delivery, error, random), 0)
+            self._settle(unreadable(self._delivery, error, self._random), 0)
         return None
+
+    @property
+    def _random(self) -> Callable[[], float]:
+        return jitter_of(self._app.settings.jitter)
 
     def _settle(self, settlement: Settlement, run_time: int) -> None:
         self._settle_as(self._task, settlement, run_time)
@@ -158,8 +162,10 @@ class Attempt:
 
     def _fail(self, task: Task[..., Any], error: BaseException, run_time: int) -> None:
         # Limits do not count here, so no gate is to blame: it is tried again at once, a bounded number of times.
-        refused = after_refusal(task, self._delivery, error, Blame(), self._app.settings.max_bytes, random, pausing=False)
-        settlement = refused or after_failure(task.definition, self._delivery, error, random)
+        refused = after_refusal(
+            task, self._delivery, error, Blame(), self._app.settings.max_bytes, jitter_of(self._app.settings.jitter), pausing=False
+        )
+        settlement = refused or after_failure(task.definition, self._delivery, error, self._random)
         self.error = error
         self.to_be_repeated = settlement.op in ("retry", "limited")
         self._settle(settlement, run_time)

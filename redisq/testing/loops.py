@@ -9,6 +9,7 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from redisq.app.app import RedisQ
+from redisq.clocks import steady_loop
 
 __all__ = ["loop_is_running", "off_the_loop", "run_here"]
 
@@ -33,7 +34,7 @@ def run_here(app: RedisQ, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         finally:
             await app.aclose()
 
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=steady_loop) as runner:
         return runner.run(closing())
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from redisq.app.app import RedisQ
 from redisq.app.task import Task
 from redisq.broker.keys import QueueKeys
+from redisq.errors import ConfigError
 from redisq.states import State
 from redisq.testing.calls import Call, Wanted, calls_in
 from redisq.testing.clock import Clock
@@ -16,7 +17,7 @@ from redisq.testing.drain import Drained, drain
 from redisq.testing.eager import run_at_once
 from redisq.testing.fake import FakeServer
 from redisq.testing.loops import loop_is_running, run_here
-from redisq.testing.swap import swapped, without_limits
+from redisq.testing.swap import swapped, with_jitter, without_limits
 
 if TYPE_CHECKING:
     import redis
@@ -32,7 +33,9 @@ _SHOWN = 20
 
 
 @contextmanager
-def sandbox(app: RedisQ, *, eager: bool = False, propagate: bool = True, limits: bool = False) -> Iterator[Sandbox]:
+def sandbox(
+    app: RedisQ, *, eager: bool = False, propagate: bool = True, limits: bool = False, jitter: float | None = None
+) -> Iterator[Sandbox]:
     """Put an app on an empty Redis in this process; afterwards it is what it was. Shared tasks go through it as well.
 
         with sandbox(app) as box:
@@ -47,10 +50,14 @@ def sandbox(app: RedisQ, *, eager: bool = False, propagate: bool = True, limits:
             letter, and nothing is raised, as in production.
         limits: Calls keep the limits of their tasks, by the sandbox's clock, which stands still: move it. False: no limit
             holds a call back; lanes, caps and dedupe keys count all the same. Not in eager mode.
+        jitter: How much of its random part each wait of a retry loses. 0: nothing, so `retry_backoff` counts to the
+            microsecond; 1: all of it, half of the wait. None: a random share, as in production.
 
     Raises:
-        ConfigError: fakeredis is not installed.
+        ConfigError: fakeredis is not installed, or `jitter` is not from 0 to 1.
     """
+    if jitter is not None and not 0 <= jitter <= 1:
+        raise ConfigError(f"jitter={jitter!r}: want 0 to 1, or None for a random one")
     server = FakeServer(Clock.scripts())
     with ExitStack() as stack:
         client = server.client()
@@ -59,6 +66,8 @@ def sandbox(app: RedisQ, *, eager: bool = False, propagate: bool = True, limits:
         stack.enter_context(swapped(app, server))
         if not limits:
             stack.enter_context(without_limits(app))
+        if jitter is not None:
+            stack.enter_context(with_jitter(app, jitter))
         if eager:
             stack.enter_context(run_at_once(app, clock, propagate=propagate))
         yield Sandbox(app, client, clock, eager=eager)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 from redisq.app.app import RedisQ
@@ -12,7 +13,7 @@ from redisq.app.outbox import Outbox
 from redisq.app.shared import SHARED
 from redisq.broker.connection import Server
 
-__all__ = ["swapped", "without_limits"]
+__all__ = ["swapped", "with_jitter", "without_limits"]
 
 
 @contextmanager
@@ -39,4 +40,11 @@ def without_limits(app: RedisQ) -> Iterator[None]:
         return outbox(calls._replace(gating=calls.gating and calls.gating.at_the_door_alone(lane=True)))
 
     with patch.object(app, "_outbox", unlimited):
+        yield
+
+
+@contextmanager
+def with_jitter(app: RedisQ, share: float) -> Iterator[None]:
+    """The waits of the app's retries lose this share of their jitter."""
+    with patch.object(app, "settings", replace(app.settings, jitter=share)):
         yield

@@ -11,14 +11,12 @@ import ctypes
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from enum import StrEnum
 from functools import partial
 from multiprocessing.connection import Connection
-from random import random
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -29,7 +27,9 @@ from redisq.app.context import Context, context_of
 from redisq.app.hooks import Hooks
 from redisq.app.progress import Progress
 from redisq.app.task import Task
+from redisq.backoff import jitter_of
 from redisq.broker.commands import Settlement
+from redisq.clocks import monotonic, steady_loop
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, EncodeError, MessageTooLarge, SoftTimeout
 from redisq.gates.blame import Blame
@@ -76,10 +76,12 @@ class Said(NamedTuple):
     progress: Progress
 
 
-def pack_request(place: Place, delivery: Delivery, queue: str, worker: str, hooks_at: Home | None, max_bytes: int) -> bytes:
+def pack_request(
+    place: Place, delivery: Delivery, queue: str, worker: str, hooks_at: Home | None, max_bytes: int, jitter: float | None
+) -> bytes:
     """Return what a child is asked: to run this delivery of the task at this place, through the hooks of the app there."""
     # The delivery with its record in one list, as the child builds it again.
-    packed: bytes = msgpack.packb([place, delivery, queue, worker, hooks_at, max_bytes])
+    packed: bytes = msgpack.packb([place, delivery, queue, worker, hooks_at, max_bytes, jitter])
     return packed
 
 
@@ -138,7 +140,9 @@ def _serve(
     worker: str,
     hooks_at: list[str] | None,
     max_bytes: int,
+    jitter: float | None,
 ) -> list[Any]:
+    random = jitter_of(jitter)
     job_id, fence, body, meta = sent
     delivery = Delivery(job_id, fence, body, Meta(*meta))
     module, name, task_name, home = place
@@ -154,33 +158,38 @@ def _serve(
     except DecodeError as error:
         return [*unreadable(delivery, error, random), str(error)]
     except Exception as error:  # noqa: BLE001 - as in the executor, which has tried it before: a failed attempt
-        return _failed(task, delivery, error)
+        return _failed(task, delivery, error, random)
     context = context_of(task.definition, delivery, queue, worker, 0.0, partial(speaker.say, job_id))
     try:
         returned = _call(hooks, task, lambda: context, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - judged, as in the executor
         refused = after_refusal(task, delivery, error, blame, max_bytes, random)
-        return [*refused, refused.text] if refused else _failed(task, delivery, error)
+        return [*refused, refused.text] if refused else _failed(task, delivery, error, random)
     try:
         return [*after_success(task, delivery, returned, max_bytes), ""]
     except (EncodeError, MessageTooLarge) as error:
         return [*done(delivery), f"done, its result is not kept: {error}"]
 
 
-def _failed(task: Task[..., Any], delivery: Delivery, error: BaseException) -> list[Any]:
+def _failed(task: Task[..., Any], delivery: Delivery, error: BaseException, random: Callable[[], float]) -> list[Any]:
     settlement = after_failure(task.definition, delivery, error, random)
     return [*settlement, f"{settlement.text!s}{origin(error)}"]
 
 
 def _call(hooks: Hooks, task: Task[..., Any], context: Callable[[], Context], args: Any, kwargs: Any) -> Any:
-    soft, begun = task.definition.soft_timeout, time.monotonic()
+    soft, begun = task.definition.soft_timeout, monotonic()
     if task.is_async:
-        return asyncio.run(_await(soft, soft, acall(hooks, task, context, args, kwargs)))
+        return _run(_await(soft, soft, acall(hooks, task, context, args, kwargs)))
     returned = _call_plain(soft, partial(call, hooks, task, context, args, kwargs))
     if isinstance(returned, Unfinished):
-        left = None if soft is None else max(0.0, begun + soft - time.monotonic())
-        return asyncio.run(_await(soft, left, returned.finish()))
+        left = None if soft is None else max(0.0, begun + soft - monotonic())
+        return _run(_await(soft, left, returned.finish()))
     return returned
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=steady_loop) as runner:
+        return runner.run(work)
 
 
 def _call_plain(soft: float | None, handler: Callable[[], Any]) -> Any:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import cached_property, partial
-from random import random
 from typing import Any
 
 from redisq.app.app import RedisQ
 from redisq.app.calling import Unfinished, acall, awaited, call
 from redisq.app.context import begin_run
 from redisq.app.task import Task
+from redisq.backoff import jitter_of
 from redisq.broker.commands import SUSPECT, Settlement, given_back
+from redisq.clocks import monotonic
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, SoftTimeout, TaskCancelled, UnknownTask
 from redisq.message import Delivery
@@ -92,7 +92,8 @@ class Executor:
         self._share_done: Callable[[], object] = _nothing
         #: Whether a `KeyboardInterrupt` can only be a handler's own.
         self.own_signals = False
-        self._judge = Judge(self._max_bytes, log)
+        self._random = jitter_of(app.settings.jitter)
+        self._judge = Judge(self._max_bytes, self._random, log)
         self._running: dict[Held, Run] = {}
         #: Tasks that a process of its own did not find, and why: they run here.
         self._only_here: dict[str, str] = {}
@@ -144,14 +145,14 @@ class Executor:
             # Plain arguments pass as they come: no code of the app makes them.
             args, kwargs = task.arguments(message) if task.shape.plain else context.run(task.arguments, message)
         except (DecodeError, UnknownTask) as error:
-            settlement = unreadable(delivery, error, random)
+            settlement = unreadable(delivery, error, self._random)
             level = logging.ERROR if settlement.op == "dead" else logging.WARNING
             self._log.log(level, "Kept message %s of queue %s (%s): %s", delivery.id, held.keys.queue, settlement.op, error)
             self._consumer.ended(held, settlement, 0)
             return
         if task.definition.pool == "process" and (why := self._bound_here(task)):
             self._log.error("Task %s[%s] is kept: %s", task.name, delivery.id, why)
-            self._consumer.ended(held, not_begun(delivery, NOT_IMPORTABLE, why, random), 0)
+            self._consumer.ended(held, not_begun(delivery, NOT_IMPORTABLE, why, self._random), 0)
             return
         if poison := self._refuse_poison(task, delivery):
             self._consumer.ended(held, poison, 0)
@@ -253,7 +254,7 @@ class Executor:
             self._only_here[run.task.name] = line
             settlement = given_back(run.held.delivery)
         if settlement is None:
-            settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, random)
+            settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, self._random)
         self._judge.show_stack(run, settlement.stack)
         if settlement.op == "limited":
             self._judge.report_refusal(run, settlement, "")
@@ -369,7 +370,7 @@ class Executor:
         if self._waits_no_more(run):
             self._settle(run, self._judge.verdict(run, None, TaskCancelled("not begun")))
         else:
-            self._timeouts.stop(run, time.monotonic())
+            self._timeouts.stop(run, monotonic())
         return True
 
     def _waits_no_more(self, run: Run) -> bool:
@@ -378,7 +379,7 @@ class Executor:
 
     def report(self) -> list[dict[str, Any]]:
         """Say what runs; no arguments."""
-        now = time.monotonic()
+        now = monotonic()
         return [
             {
                 "id": held.delivery.id,
@@ -410,7 +411,7 @@ class Executor:
             run.coroutine.cancel()
         elif run.apart:
             held.leased = False
-            self._timeouts.stop(run, time.monotonic())
+            self._timeouts.stop(run, monotonic())
         else:
             self._threads.tell(run, TaskCancelled)
 

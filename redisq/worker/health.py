@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from redisq.cancelling import end_tasks
+from redisq.clocks import steady_loop
 from redisq.errors import ConfigError
 
 __all__ = ["Address", "Health", "Report", "ask"]
@@ -66,7 +67,7 @@ class Health:
         self._answering = 0
         #: Clients that have not asked yet, in the order in which they came.
         self._silent: dict[asyncio.StreamWriter, None] = {}
-        self._loop = asyncio.new_event_loop()
+        self._loop = steady_loop()
         self._stopped = asyncio.Event()
         try:
             self._socket = _listen(address)

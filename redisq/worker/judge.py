@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from random import random
+from collections.abc import Callable
 from typing import Any
 
 from redisq.app.task import Task
@@ -25,11 +25,13 @@ class Judge:
 
     Args:
         max_bytes: The most that a result may have.
+        random: Returns the share of its jitter that a wait loses.
         log: The worker's logger.
     """
 
-    def __init__(self, max_bytes: int, log: logging.Logger) -> None:
+    def __init__(self, max_bytes: int, random: Callable[[], float], log: logging.Logger) -> None:
         self._max_bytes = max_bytes
+        self._random = random
         self._log = log
         self._blame = Blame()
         self._told_of: set[str] = set()
@@ -59,11 +61,11 @@ class Judge:
             return Settlement("cancel", run.held.delivery.id, run.held.delivery.fence)
         delivery = run.held.delivery
         self.show_stack(run, stack(error) if self._log.isEnabledFor(logging.DEBUG) else "")
-        refused = after_refusal(run.task, delivery, error, self._blame, self._max_bytes, random)
+        refused = after_refusal(run.task, delivery, error, self._blame, self._max_bytes, self._random)
         if refused and refused.op == "limited":
             self.report_refusal(run, refused, origin(error))
             return refused
-        settlement = refused or after_failure(run.task.definition, delivery, error, random)
+        settlement = refused or after_failure(run.task.definition, delivery, error, self._random)
         self._report(run.task, run.held, settlement, decision_in(error))
         return settlement
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
+from redisq.clocks import monotonic
 from redisq.redact import error_text
 
 __all__ = ["Line", "Outage"]
@@ -19,7 +19,7 @@ class Outage:
         failed: Monotonic seconds when a call last failed, not for the first time; None: none did.
     """
 
-    def __init__(self, log: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: logging.Logger, now: Callable[[], float] = monotonic) -> None:
         self._log = log
         self._now = now
         self._down: set[Line] = set()

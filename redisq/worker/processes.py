@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import get_context
-from random import random
 from typing import NamedTuple
 
+from redisq.backoff import jitter_of
 from redisq.broker.commands import Settlement, given_back
+from redisq.clocks import monotonic
 from redisq.logs import present_setup
 from redisq.redact import error_text
 from redisq.worker.child import Said, Stage, child_main, pack_request, unpack_answer
@@ -74,7 +74,7 @@ class Child:
 
     def ask(self, asked: Asked) -> None:
         """Have it work on something, once it is ready."""
-        self.asked, self.has_begun, self.since = asked, False, time.monotonic()
+        self.asked, self.has_begun, self.since = asked, False, monotonic()
         if self.is_ready:
             self._send()
 
@@ -112,6 +112,7 @@ class ProcessPool:
         loop: Where answers are read.
         size: Children at most; started when needed.
         max_bytes: The most that a message, or a result, may have.
+        jitter: As in the app's settings.
 
     Attributes:
         size: Children at most.
@@ -119,10 +120,11 @@ class ProcessPool:
 
     takes_ahead = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, size: int, max_bytes: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, size: int, max_bytes: int, jitter: float | None = None) -> None:
         self._loop = loop
         self.size = size
         self._max_bytes = max_bytes
+        self._jitter = jitter
         self._idle: list[Child] = []
         self._children: set[Child] = set()
         self._started = 0
@@ -145,7 +147,7 @@ class ProcessPool:
             done: Told how it ended.
         """
         held = run.held
-        request = pack_request(place, held.delivery, held.keys.queue, run.worker, hooks_at, self._max_bytes)
+        request = pack_request(place, held.delivery, held.keys.queue, run.worker, hooks_at, self._max_bytes, self._jitter)
         return Asked(run, request, done)
 
     def start(self, asked: Asked) -> None:
@@ -188,7 +190,7 @@ class ProcessPool:
         """Find the dead whose pipe is still held by something that they started, behind our back."""
         self._timer = None
         for child in self._children:
-            if child.asked and not child.has_begun and time.monotonic() - child.since > IMPORT_SECONDS:
+            if child.asked and not child.has_begun and monotonic() - child.since > IMPORT_SECONDS:
                 child.process.kill()  # it counts as an import that failed
         for child in [child for child in self._children if child.asked and not child.process.is_alive()]:
             # It may have answered before.
@@ -229,7 +231,7 @@ class ProcessPool:
             asked.done(asked.run, None, how)
         else:  # the message had no part in it
             text = f"a process of its own ended before its modules were imported: {how}"
-            asked.done(asked.run, not_begun(asked.run.held.delivery, NOT_IMPORTABLE, text, random), text)
+            asked.done(asked.run, not_begun(asked.run.held.delivery, NOT_IMPORTABLE, text, jitter_of(self._jitter)), text)
 
     def _bury(self, child: Child) -> None:
         self._loop.remove_reader(child.pipe.fileno())

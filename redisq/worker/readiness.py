@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from redisq.clocks import monotonic
 from redisq.worker.health import Report
 from redisq.worker.outage import Outage
 from redisq.worker.watchdog import Watchdog
@@ -36,7 +36,7 @@ class Readiness:
         heard: Callable[[], float],
         stopping: Callable[[], bool],
         refused: Callable[[], Sequence[str]],
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._outage = outage
         self._heard = heard

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 from redisq.broker.connector import Connector
 from redisq.broker.leases import renew
+from redisq.clocks import monotonic
 from redisq.troubles import Troubles
 from redisq.worker.exits import LAST_WORD
 from redisq.worker.held import Held
@@ -42,7 +42,7 @@ class Renewer:
         loop: asyncio.AbstractEventLoop,
         troubles: Troubles,
         log: logging.Logger,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._connector = connector
         self._lease = lease

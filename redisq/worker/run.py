@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from redisq.app.context import Context, Report, context_of
 from redisq.app.progress import Progress
 from redisq.app.task import Task
+from redisq.clocks import monotonic
 from redisq.worker.held import Held
 
 if TYPE_CHECKING:
@@ -73,14 +73,14 @@ class Run:
 
     def begin(self) -> None:
         """Its handler is called now: its time counts, and its lease is extended no longer than that lasts."""
-        self.started = time.monotonic()
+        self.started = monotonic()
         timeout = self.task.definition.timeout
         self.held.until = None if timeout is None else self.started + timeout + GRACE
 
     def context(self) -> Context:
         """Return what its handler can know; made when first asked for."""
         if self._context is None:
-            ran = 0.0 if self.started is None else time.monotonic() - self.started
+            ran = 0.0 if self.started is None else monotonic() - self.started
             report: Report = self.tell_progress
             self._context = context_of(self.task.definition, self.held.delivery, self.held.keys.queue, self.worker, ran, report)
         return self._context
@@ -92,4 +92,4 @@ class Run:
     @property
     def run_time(self) -> int:
         """Microseconds since it began."""
-        return 0 if self.started is None else int((time.monotonic() - self.started) * 1_000_000)
+        return 0 if self.started is None else int((monotonic() - self.started) * 1_000_000)

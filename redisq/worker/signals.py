@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
+from redisq.clocks import monotonic
 from redisq.worker.exits import Exit
 
 __all__ = ["ALSO_STOP", "HURRY", "TOGETHER", "Counter", "Signals", "take_over"]
@@ -32,7 +32,7 @@ ALSO_STOP = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 class Counter:
     """Counts how often somebody said "stop"."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
         self._last: float | None = None
         self.count = 0

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from random import random
 from typing import NamedTuple
 
 from redisq.backoff import Backoff
+from redisq.clocks import monotonic
 from redisq.worker.exits import Exit
 from redisq.worker.health import Report, ask
 from redisq.worker.line import LINE, Ear, Word
@@ -102,7 +102,7 @@ class Supervisor:
         changes: AsyncIterator[object] | None = None,
         health: str | None = None,
         backoff: Backoff = Backoff(first=0.5, cap=30.0),  # noqa: B008 - frozen
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._command = command
         self._count = count

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable
 
+from redisq.clocks import monotonic
 from redisq.errors import SoftTimeout, TaskCancelled
 from redisq.worker.run import GRACE, Phase, Run
 from redisq.worker.threads import ThreadPool
@@ -41,7 +41,7 @@ class Timeouts:
         runs: Callable[[], Iterable[Run]],
         abandon: Callable[[Run], None],
         log: logging.Logger,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._loop = loop
         self._threads = threads

@@ -11,10 +11,10 @@ import logging
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 
+from redisq.clocks import monotonic
 from redisq.redact import redact
 from redisq.worker.exits import LAST_WORD, Exit
 
@@ -49,7 +49,7 @@ class Watchdog:
         self._silent = silent
         self._end = end
         self._watched = threading.get_ident()
-        self._beat = time.monotonic()
+        self._beat = monotonic()
         self._stopped = threading.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="redisq-watchdog", daemon=True)
@@ -60,14 +60,14 @@ class Watchdog:
         self._thread.start()
 
     def _turn(self) -> None:
-        self._beat = time.monotonic()
+        self._beat = monotonic()
         self._timer = self._loop.call_later(self._silent / 5, self._turn)
 
     def _run(self) -> None:
-        said, awake, interval = 0.0, time.monotonic(), self._silent / 5
+        said, awake, interval = 0.0, monotonic(), self._silent / 5
         looked = awake
         while not self._stopped.wait(interval):
-            now = time.monotonic()
+            now = monotonic()
             if now - looked > 2 * interval:
                 # This thread did not turn either: the process was frozen, or got no core. The loop gets its time anew.
                 awake = now
@@ -87,14 +87,14 @@ class Watchdog:
     @property
     def silence(self) -> float:
         """Seconds since the loop last turned, when they are too many; else 0. Safe to call from a thread."""
-        silent = time.monotonic() - self._beat
+        silent = monotonic() - self._beat
         return silent if silent > self._silent and self._thread.is_alive() else 0.0
 
     @property
     def is_stuck(self) -> bool:
         """Whether the process should have been ended, and was not: the log, say, goes to a pipe that nobody reads."""
         limit = self._limit()
-        return limit is not None and time.monotonic() > limit + 2 * self._silent and self.silence > 0
+        return limit is not None and monotonic() > limit + 2 * self._silent and self.silence > 0
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._watched)

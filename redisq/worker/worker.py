@@ -19,6 +19,7 @@ from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector, Patience
 from redisq.broker.gates import define_limits
 from redisq.cancelling import end_tasks
+from redisq.clocks import monotonic
 from redisq.errors import ConfigError
 from redisq.logs import get_logger
 from redisq.message import new_id
@@ -236,10 +237,10 @@ class Worker:
             loop = CleanLoop(asyncio.get_running_loop())  # type: ignore[abstract]  # a worker needs no more of it
             settings = self._app.settings
             threads = ThreadPool(loop, self._threads)
-            processes = ProcessPool(loop, self._processes, settings.max_bytes)
+            processes = ProcessPool(loop, self._processes, settings.max_bytes, settings.jitter)
             rooms = self._rooms(threads, processes)
             board, observers = Board(connector, loop, self.log), Observers(self._app.hooks, self._own_signals, loop.context)
-            quarantine = ProcessPool(loop, 1, settings.max_bytes)
+            quarantine = ProcessPool(loop, 1, settings.max_bytes, settings.jitter)
             consumer = Consumer(
                 connector,
                 blocking,
@@ -355,7 +356,7 @@ class Worker:
         executor.leave_lost_slots()
         if executor.unfinished:
             self.log.info("Stopping: %d handlers have %g s to finish", executor.unfinished, self._shutdown_timeout)
-        self._ends_at = time.monotonic() + self._shutdown_timeout
+        self._ends_at = monotonic() + self._shutdown_timeout
         # Without a handler: for the last settlements, and at least so long that a Redis that answers can take them.
         patience = self._shutdown_timeout if executor.unfinished else max(HASTY_TRIP, min(LAST_TRIP, self._shutdown_timeout))
         await self._first(patience, consumer.idle.wait(), self._hurry.wait())
@@ -379,7 +380,7 @@ class Worker:
 
     def _left(self, least: float) -> float:
         """Return the seconds that are left of the stop time, but no fewer than the least."""
-        return max(least, self._ends_at - time.monotonic())
+        return max(least, self._ends_at - monotonic())
 
     async def _first(self, seconds: float, *events: Coroutine[Any, Any, Any]) -> None:
         tasks = [asyncio.ensure_future(event) for event in events]

@@ -291,3 +291,34 @@ def test_an_app_can_be_made_on_a_fake_server() -> None:
     app = RedisQ("bot", server=FakeServer())
     app.task(name="work")(lambda: None)
     assert app.tasks["work"].delay().state() == "waiting"
+
+
+@pytest.mark.parametrize(("jitter", "waits"), [(0.0, [8.0, 16.0]), (0.5, [6.0, 12.0]), (1.0, [4.0, 8.0])])
+@pytest.mark.parametrize("eager", [False, True])
+def test_jitter_of_retries_can_be_set(jitter: float, waits: list[float], eager: bool) -> None:
+    app = RedisQ("jitter")
+
+    @app.task(max_retries=2, retry_backoff=8)
+    async def fails() -> None:
+        raise ValueError("no")
+
+    before = app.settings
+    with sandbox(app, jitter=jitter, eager=eager, propagate=False) as box:
+        fails.delay()
+        if not eager:
+            found = []
+            for wait in waits:
+                box.drain()
+                (call,) = box.enqueued()
+                assert call.due
+                found.append((call.due - box.clock.now()).total_seconds())
+                box.clock.advance(wait)
+            assert found == waits
+            box.drain()
+        assert len(box.dead()) == 1
+    assert app.settings is before
+
+
+def test_jitter_is_a_share() -> None:
+    with pytest.raises(ConfigError, match=r"jitter=1\.5: want 0 to 1"), sandbox(RedisQ("jitter"), jitter=1.5):
+        pass
