@@ -275,6 +275,10 @@ class Connector(_Carrier):
         """Subscribe to a channel."""
         return listening(self._wire.client, channel)
 
+    def in_database(self, channel: str) -> str:
+        """Return the name under which a channel of this database is listened to."""
+        return _in_database(self._wire.client, channel)
+
     def ask(self, channel: str, reply_channel: str, question: bytes, seconds: float) -> list[bytes]:
         """Ask all workers of this database that listen on a channel; they answer on `reply_channel`.
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
-import redisq
 from redisq.app.control import ANSWER_WITHIN, question
 from redisq.app.waiting import Ask, Step
 from redisq.broker.health import Finding, Level, check_channels, judge
 from redisq.broker.keys import QueueKeys
 from redisq.broker.vitals import Vitals, is_cluster, read_info, read_vitals
 from redisq.cli.errors import in_words
+from redisq.cli.installation import installation
 from redisq.cli.output import print_json, print_table
 from redisq.cli.target import Target, json_option, queues_option, target_options
 from redisq.errors import BrokerError, RedisqError
@@ -58,17 +57,6 @@ def exit_code(worst: Level, strict: bool) -> int:
     return {Level.OK: 0, Level.WARNING: int(strict), Level.ERROR: 2}[worst]
 
 
-def installation() -> Finding:
-    """Say what is installed here."""
-    parts = [f"redisq {redisq.__version__}"]
-    for name, package in (("redis-py", "redis"), ("hiredis", "hiredis"), ("uvloop", "uvloop")):
-        try:
-            parts.append(f"{name} {version(package)}")
-        except PackageNotFoundError:
-            parts.append(f"no {name} (pip install 'redisq-tasks[speedups]')")
-    return Finding("installation", Level.OK, ", ".join(parts))
-
-
 def _server(target: Target) -> list[Finding]:
     """Check the server; that it cannot be asked is a finding too."""
     try:
@@ -88,7 +76,8 @@ def _channels(target: Target, queues: Sequence[QueueKeys]) -> str:
     """Why the channels cannot be used; empty if they can. Nobody is asked anything: the workers named are none."""
     registry = target.app.registry
     never = registry.reply("never")
-    tries: list[Steps] = [question(registry, "ping", {}, ()), _speak(never, registry.control)]
+    control = target.app.connector.in_database(registry.control)
+    tries: list[Steps] = [question(registry, "ping", {}, ()), _speak(never, control)]
     tries += [_speak(keys.done("never"), keys.done("never")) for keys in queues]
     try:
         for steps in tries:

@@ -19,6 +19,7 @@ from click.core import ParameterSource
 
 from redisq.app.app import RedisQ
 from redisq.cli.errors import in_words
+from redisq.cli.installation import others_warning
 from redisq.cli.loader import load_app
 from redisq.clocks import steady_loop
 from redisq.errors import BrokerFull, BrokerUnavailable, ConfigError, RedisqError
@@ -134,6 +135,7 @@ def worker(
     signals = Signals(supervised, partial(voice.say, Word.ENDS) if voice else None)
     if not supervised and (workers or reload or max_tasks_per_child or max_memory_per_child):
         _set_up_logs(log_level, no_log_setup)
+        _warn_of_others()
         with _refusals():
             _end(_supervise(command_of(click.get_current_context()), workers or 1, burst, reload, health))
     options = WorkerOptions(
@@ -150,6 +152,8 @@ def worker(
     with _refusals():
         app = load_app(named)
         _set_up_logs(log_level, no_log_setup, _own_loggers(app, named))
+        if not supervised:
+            _warn_of_others()
         runner = asyncio.Runner(loop_factory=_fast_loop())
         try:
             code = runner.run(_work(app, options, signals, voice))
@@ -164,6 +168,11 @@ def _set_up_logs(level: str, leave: bool, own: Iterable[str] = ()) -> None:
     """Show logs on stderr, unless the app has set up its own: its module is imported before."""
     if not leave and not logging.getLogger().handlers:
         set_up(LogSetup(LOG_FORMAT, level, frozenset(own)))
+
+
+def _warn_of_others() -> None:
+    if warning := others_warning():
+        get_logger("redisq.worker").warning("%s", warning)
 
 
 def _own_loggers(app: RedisQ, target: str) -> set[str]:

@@ -176,3 +176,22 @@ def test_the_clocks_are_compared(stage: Stage) -> None:
     server = stage.app.connector.execute(server_time())
     vitals: Vitals = run(read_vitals({}, [], now=lambda: server - 100), stage.app.connector)
     assert 100 <= vitals.clock_ahead < 110
+
+
+@pytest.mark.parametrize(
+    ("channels", "level"),
+    [
+        (("&redisq:control@0", "&redisq:reply:*", "&chat_api:done:*"), "ok"),
+        (("&redisq:control@*", "&redisq:reply:*", "&chat_api:done:*"), "ok"),
+        (("&redisq:control", "&redisq:control@1", "&redisq:reply:*", "&chat_api:done:*"), "warning"),
+        (("&redisq:control@0", "&chat_api:done:*"), "warning"),
+    ],
+)
+def test_channels_are_tried_under_the_names_that_workers_use(
+    start_server: Callable[..., RedisServer], channels: tuple[str, ...], level: str
+) -> None:
+    server = start_server()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "bot", "on", ">pw", "~*", "+@all", "resetchannels", *channels)
+    operator = Operator(f"redis://bot:pw@127.0.0.1:{server.port}")
+    assert levels(operator.json("doctor", "-Q", "chat_api"))["channels"] == level

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from redisq.broker import health
 from redisq.broker.health import CHECKS, Finding, Level, judge
 from redisq.broker.scripts import SCRIPT_NAMES, Scripts
 from redisq.broker.vitals import PROBES, Vitals
-from redisq.cli.doctor import exit_code, installation, worst_of
+from redisq.cli.doctor import exit_code, worst_of
+from redisq.cli.installation import installation, others_warning
 
 OK, WARNING, ERROR = Level.OK, Level.WARNING, Level.ERROR
 
@@ -122,3 +124,48 @@ def test_the_exit_code_is_that_of_the_worst(levels: list[Level], strict: bool, c
 
 def test_the_installation_names_its_versions() -> None:
     assert re.match(r"redisq \S+, redis-py \d\S*, (no )?hiredis ", installation().text)
+
+
+def installed(folder: Path, files: list[str], kind: str = "dist-info") -> list[str]:
+    """The folder of packages in which a distribution `redisq` has these files."""
+    info = folder / (f"redisq-3.1.{kind}" if kind == "dist-info" else f"redisq.{kind}")
+    info.mkdir(parents=True)
+    (info / ("METADATA" if kind == "dist-info" else "PKG-INFO")).write_text("Metadata-Version: 2.1\nName: redisq\nVersion: 3.1\n")
+    (info / ("RECORD" if kind == "dist-info" else "SOURCES.txt")).write_text("".join(f"{file}\n" for file in files))
+    for file in files:  # of an egg-info those count that are there
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    return [str(folder)]
+
+
+def test_another_projects_package_of_our_name_is_a_warning(tmp_path: Path) -> None:
+    paths = installed(tmp_path, ["redisq/__init__.py", "redisq/queue.py"])
+    finding = installation(paths)
+    assert finding.level is WARNING
+    assert f"the package redisq 3.1 in {tmp_path}" in finding.text
+    assert "pip uninstall redisq, then pip install --force-reinstall redisq-tasks" in finding.text
+
+
+def test_another_projects_package_is_found_behind_a_clone_of_ours(tmp_path: Path) -> None:
+    clone = installed(tmp_path / "clone", ["redisq/__init__.py", "redisq/broker/scripts.py"], "egg-info")
+    others = installed(tmp_path / "site-packages", ["redisq/__init__.py"])
+    assert others_warning(clone) == ""
+    assert str(tmp_path / "site-packages") in others_warning(clone + others)
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["redisq/__init__.py", "redisq/broker/scripts.py"], "dist-info"),
+        (["redisq/__init__.py", "redisq/broker/scripts.py", "setup.cfg"], "egg-info"),
+        (["__editable___redisq_0_1_0_finder.py", "redisq-0.1.0.dist-info/METADATA"], "dist-info"),
+        ([], "egg-info"),
+    ],
+    ids=["ours under the old name", "a clone", "an editable clone", "a clone without a list of files"],
+)
+def test_a_clone_and_an_installation_of_ours_are_no_warning(files: list[str], kind: str, tmp_path: Path) -> None:
+    assert installation(installed(tmp_path, files, kind)).level is OK
+
+
+def test_this_installation_is_no_warning() -> None:
+    assert others_warning() == ""
