@@ -66,6 +66,11 @@ class Meta(NamedTuple):
     requeues: int = 0
     stack: str = ""
 
+    @staticmethod
+    def text_with(text: str, stack: str) -> str:
+        """Return an error and its stack as they stand in a record."""
+        return f"{text}{STACK_MARK}{stack}"
+
 
 PLAIN = Meta()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
-from redisq.message import PLAIN, STACK_MARK, Delivery, Meta, parse_meta
+from redisq.message import PLAIN, Delivery, Meta, parse_meta
 from redisq.types import MAX_MICROSECONDS
 
 __all__ = [
@@ -366,17 +366,33 @@ def claim(
     return Command("claim", keys, (worker, limit, lease, max_crashes, *suspects, *more), _claimed, numbered=True)
 
 
+class _Sent(NamedTuple):
+    """A settlement as the script takes it."""
+
+    op: str
+    id: str
+    fence: int
+    delay: int
+    reason: str
+    text: str | bytes
+
+
+def _sent(settlement: Settlement) -> Settlement | _Sent:
+    if settlement.op == "ack":
+        return settlement
+    kept = settlement.stack and settlement.op == "dead"
+    return _Sent(*settlement[:5], Meta.text_with(str(settlement.text), settlement.stack) if kept else settlement.text)
+
+
 def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0) -> Command[list[str]]:
     """End up to `MAX_BATCH` deliveries; `run_time` is what their handlers took, in microseconds. Gives the stale ids."""
     acks: list[Any] = []
     others: list[Any] = []
-    for settlement in settlements:
+    for settlement in map(_sent, settlements):
         if settlement.op == "ack":
             acks += (settlement.id, settlement.fence)
         else:
-            others += settlement[:-1]
-            if settlement.stack and settlement.op == "dead":
-                others[-1] = f"{settlement.text!s}{STACK_MARK}{settlement.stack}"
+            others += settlement
     return Command("settle", keys, (run_time, len(acks) // 2, *acks, *others), _texts, numbered=True)
 
 

@@ -21,7 +21,6 @@ from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.broker.listener import Listener, Listeners, aask, ask, listening, messages
 from redisq.broker.scripts import Scripts
 from redisq.broker.wire import AsyncWire, Wire
-from redisq.clocks import monotonic
 from redisq.errors import BrokerError
 
 #: Seconds that a call waits for a free connection before that counts as a failed try.
@@ -226,7 +225,7 @@ class Connector(_Carrier):
         scripts: Scripts,
         patience: Patience = Patience(),
         observer: Observer | None = None,
-        now: Callable[[], float] = monotonic,
+        now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
         max_connections: int = 50,
     ) -> None:
@@ -315,7 +314,7 @@ class AsyncConnector(_Carrier):
         scripts: Scripts,
         patience: Patience = Patience(),
         observer: Observer | None = None,
-        now: Callable[[], float] = monotonic,
+        now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Any] = asyncio.sleep,
         max_connections: int = 50,
     ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import Context
@@ -22,7 +23,6 @@ from redisq.broker.blocking import readable
 from redisq.broker.faults import TROUBLE, raise_if_told
 from redisq.broker.forks import after_fork, reopened
 from redisq.broker.idle import LOOKS, Idle, unsent
-from redisq.clocks import monotonic
 
 __all__ = ["AsyncWire", "Wire"]
 
@@ -48,7 +48,7 @@ def _failed(replies: list[Any], error: Exception, wanted: int) -> list[Any]:
 
 def _check(idle: Idle, seen: int) -> None:
     """Raise when bytes have not moved for too long."""
-    if verdict := idle.verdict(monotonic(), seen):
+    if verdict := idle.verdict(time.monotonic(), seen):
         raise redis_errors.TimeoutError(verdict)
 
 
@@ -134,7 +134,7 @@ class Wire:
 
     def _send_in_pieces(self, connection: Any, request: bytes, timeout: float) -> None:
         """Send a large request, and wait until the last of it has arrived or there is an answer."""
-        idle = Idle(monotonic(), timeout)
+        idle = Idle(time.monotonic(), timeout)
 
         def pieces() -> Iterator[bytes]:
             for at in range(0, len(request), _PIECE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,11 +27,10 @@ from redisq.kombu.held import Held
 from redisq.kombu.options import Options
 from redisq.kombu.qos import QoS
 from redisq.kombu.steps import run
-from redisq.logs import get_logger
 
 __all__ = ["Channel"]
 
-_log = get_logger("redisq.kombu")
+_log = logging.getLogger("redisq.kombu")
 
 #: What reading a message raises that somebody made odd.
 _UNREADABLE = (DecodeError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
