@@ -75,10 +75,12 @@ class Short(NamedTuple):
     Attributes:
         pools: The pools, by their numbers.
         at_once: Whether it takes room where they begin at once: they have limits, or were there when a worker died.
+        passed: Messages that were taken since it was looked into.
     """
 
     pools: frozenset[int]
     at_once: bool
+    passed: int
 
 
 def refused(queues: Sequence[QueueKeys], troubles: Troubles) -> list[str]:
@@ -413,6 +415,7 @@ class Consumer:
             self._asked[keys], self._in_order = wanted.asked, IN_ORDER
         if self._observers.watch_claims:
             self._observers.claimed(keys, deliveries)
+        pool_of = self._rooms.pool_of
         for delivery in deliveries:
             held = Held(keys, delivery)
             self._held.add(held)
@@ -420,22 +423,25 @@ class Consumer:
                 self.ended(held, given_back(delivery), 0)
             else:
                 self._start(held)
-                self._rooms.take(held)
+                if held.task in pool_of:
+                    self._rooms.take(held)
 
     def _note_shortage(self, wanted: Wanted, pools: frozenset[int], count: int) -> None:
         """Remember of which pools a queue is short, and see to it that it is looked into."""
-        keys, is_full = wanted.keys, count >= wanted.limit
+        keys, is_full, before = wanted.keys, count >= wanted.limit, self._short.get(wanted.keys)
+        passed = count if wanted.look or not before else before.passed + count
         if pools:
-            self._short[keys] = Short(pools, any(count < wanted.rooms[pool].free for pool in pools))
+            self._short[keys] = Short(pools, any(count < wanted.rooms[pool].free for pool in pools), passed)
             if wanted.look and is_full and self._looks_into is None:
                 self._looks_into = keys  # there may be more of the same behind what it has found
-            self._plan_look()
-        elif wanted.look or not is_full:
-            # The others only asked for what it is short of, and got that.
+        elif before and is_full and not wanted.look:
+            # It only asked for what the queue is short of, and got that.
+            self._short[keys] = before._replace(passed=passed)
+        elif before:
             del self._short[keys]
             if self._looks_into is keys:
                 self._looks_into = None
-                self._plan_look()
+        self._plan_look()
 
     def _plan_look(self) -> None:
         if self._short and self._looks_into is None and self._look_timer is None:
@@ -443,9 +449,14 @@ class Consumer:
 
     def _look(self) -> None:
         self._look_timer = None
-        if self._looks_into is None:
-            self._looks_into = next(iter(self._short), None)
-        self.pump()
+        for keys, short in list(self._short.items()):
+            if short.passed < LOOK // 2:
+                self._looks_into = keys
+                self.pump()
+                return
+            # It moves along so quickly that there is no need to.
+            self._short[keys] = short._replace(passed=0)
+        self._plan_look()
 
     def _set_empty(self, keys: QueueKeys, is_empty: bool) -> None:
         self._empty[keys] = is_empty

@@ -39,7 +39,10 @@ class Rooms:
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = places
-        self._pool_of = {task: number for number, place in enumerate(places) if number for task in place.tasks}
+        #: Task -> its pool, by number; not those of the first pool.
+        self.pool_of: dict[str | None, int] = {
+            task: number for number, place in enumerate(places) if number for task in place.tasks
+        }
         #: What is held in each pool; not in the first one, which has the rest.
         self._held = [0] * len(places)
         self._reserved = [0] * len(places)
@@ -50,10 +53,9 @@ class Rooms:
         return sum(place.size for place in self._places)
 
     def take(self, held: Held) -> None:
-        """One more is held, and its message was read."""
-        if self._pool_of and (pool := self._pool_of.get(held.task or "")):
-            held.pool = pool
-            self._held[pool] += 1
+        """One more is held, of a task in `pool_of`."""
+        held.pool = self.pool_of[held.task]
+        self._held[held.pool] += 1
 
     def drop(self, held: Held) -> None:
         """It is not held any more. May be repeated."""
@@ -69,7 +71,7 @@ class Rooms:
             leaving: Those of them that are settled in front of the claim.
         """
         used = list(self._held)
-        for each in leaving if self._pool_of else ():
+        for each in leaving if self.pool_of else ():
             used[each.pool] -= bool(each.pool)
         used[0] = held - len(leaving) - sum(used[1:])
         return [_room(place, taken + reserved) for place, taken, reserved in zip(self._places, used, self._reserved, strict=True)]

@@ -19,7 +19,7 @@ from redisq.worker.run import Run
 __all__ = ["Item", "ThreadPool"]
 
 #: What begins within so many seconds counts as beginning at once.
-SOON = 0.005
+SOON = 0.01
 
 #: Seconds over which ends are counted, and after which what was counted says nothing any more.
 SPAN, STALE = 0.01, 0.1

@@ -16,7 +16,8 @@ def place(size: int, *tasks: str, ahead: int = 0) -> Place:
 def held(task: str | None, rooms: Rooms) -> Held:
     each = Held(QueueKeys("q"), Delivery("a", 7, b""))
     each.task = task
-    rooms.take(each)
+    if task in rooms.pool_of:
+        rooms.take(each)
     return each
 
 

@@ -38,6 +38,9 @@ local SWEEP = 100
 -- Where there are gates: leases, refusals, and messages without gates that get a ticket, of one call at most.
 local LEASES_AT_GATES, REFUSALS, TOLD = 100, 50, 200
 
+-- Messages that are looked at together, after the first page, which has as many as are wanted.
+local PAGE = 100
+
 -- Bodies of one call, in bytes, if it is more than one body: a slow link carries them within its time limit.
 local BYTES = 4194304
 
@@ -390,14 +393,15 @@ if limit > 0 and queue.main > 0 and not queue.paused then
       if #rows == 0 then
         break
       end
-      if seen == 0 and limit > 1 then
+      if limit > 1 then
         -- Large bodies are read few at a time, or each call would read all that it has to leave.
-        most = math.max(1, math.min(limit, math.floor(BYTES / math.max(redis.call('HSTRLEN', MESSAGES, rows[1]), 1))))
+        most = math.max(1, math.min(most, math.floor(BYTES / math.max(redis.call('HSTRLEN', MESSAGES, rows[1]), 1))))
       end
       local ids = {}
       for i = 1, math.min(#rows, 2 * most), 2 do
         ids[#ids + 1] = rows[i]
       end
+      most = PAGE
       local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
       for i = 1, #ids do
         local id, body, meta = ids[i], bodies[i], metas[i]

@@ -19,7 +19,7 @@ local function open_rooms(first, exact)
     return nil
   end
   -- free: for messages that may begin soon; at_once: for those that have to begin at once.
-  local rooms, free, at_once, tasks, short = {}, {}, {}, {}, {}
+  local rooms, free, at_once, tasks, short, known = {}, {}, {}, {}, {}, {}
   for i = first, #ARGV, 3 do
     local room, ahead, names = natural(ARGV[i]), natural(ARGV[i + 1]), ARGV[i + 2]
     if not room or not ahead or ahead > room or not names then
@@ -28,16 +28,29 @@ local function open_rooms(first, exact)
     free[#free + 1], at_once[#at_once + 1], tasks[#tasks + 1] = exact and room - ahead or room, room - ahead, names
   end
 
-  --- rooms.find: the number of the pool that has room for a message; nil when its pool has none, and this is noted. One that
-  --- was there when a worker died has to begin at once: what only waits is charged with the death of its worker no second time.
-  function rooms.find(body, meta)
-    local pool, name = 1, #tasks > 1 and task_of(body)
+  --- pool_of: the number of the pool that runs the messages that begin like that.
+  local function pool_of(body)
+    local name = #tasks > 1 and task_of(body)
     if name then
       for i = 2, #tasks do
         if string.find(tasks[i], '\0' .. name .. '\0', 1, true) then
-          pool = i
+          return i
         end
       end
+    end
+    return 1
+  end
+
+  --- rooms.find: the number of the pool that has room for a message; nil when its pool has none, and this is noted. One that
+  --- was there when a worker died has to begin at once: what only waits is charged with the death of its worker no second time.
+  function rooms.find(body, meta)
+    -- Most messages are of few tasks: the head of a body, up to the task's name, is looked up once.
+    local text = string.byte(body, 3)
+    local head = text and text >= 0xa0 and text <= 0xbf and string.sub(body, 1, text - 0x9d) or body
+    local pool = known[head]
+    if not pool then
+      pool = pool_of(body)
+      known[head] = pool
     end
     if meta and at_once[pool] <= 0 and string.find(meta, 'crashes=', 1, true) then
       free[pool] = 0 -- nothing passes it: else it would never find room
