@@ -283,9 +283,12 @@ class Consumer:
     def _fairly(self, first: QueueKeys, rooms: Sequence[Room]) -> QueueKeys:
         """The first in order; at times another, that would starve behind it, or be thought empty for as long as it is full."""
         now = self._loop.time()
-        waits = min((keys for keys in self._queues if keys not in self._resting), key=self._asked.__getitem__)
-        is_late = self._in_order >= IN_ORDER and waits is not first and now - self._asked[waits] > BLOCK_SECONDS
-        if is_late and self._limit(waits, rooms):
+        # A short queue does not wait for its turn, but for room.
+        able = (
+            keys for keys in self._queues if keys not in self._resting and (keys not in self._short or self._limit(keys, rooms))
+        )
+        waits = min(able, key=self._asked.__getitem__) if self._in_order >= IN_ORDER else first
+        if waits is not first and now - self._asked[waits] > BLOCK_SECONDS:
             self._in_order = 0
             first = waits
         else:

@@ -64,6 +64,24 @@ def test_the_last_queue_is_served_while_the_first_is_full(
     assert 0 < seen <= SLOTS
 
 
+def test_the_last_queue_is_served_while_the_threads_have_no_room_for_the_first(
+    start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    held.touch()
+    for number in range(3):
+        producer.send("hold", (number, str(held)), queue="slow")
+    for number in range(100):
+        producer.send("sleep", (f"work{number}", 0.1), queue="work")
+    start_worker("-Q", "slow,work,more", "-c", "1", "-t", "1").ready()
+    for name in ("first", "second", "third"):
+        producer.send("sleep", (name, 0.0), queue="more")
+        wait_until(lambda name=name: Ledger(tmp_path / "ledger").ends[name], f"the {name} message of the last queue ended", 4)
+    assert raw.zcard("work:queue:main") > 0
+    assert raw.zcard("slow:queue:main") == 2
+    held.unlink()
+
+
 def test_of_two_full_queues_the_first_gets_most(start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path) -> None:
     for number in range(20):
         producer.send("sleep", (f"first{number}", 0.35), queue="work")
