@@ -269,7 +269,9 @@ class RedisQ:
         gating = known.gating if known else None
         if definition is not registered:
             gating = gating_of(definition, known or _anything)
-        return Calls(definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None, gating)
+        return Calls(
+            definition, send, [Message(name, tuple(args), dict(kwargs or {}))], known.shape if known else None, gating, True
+        )
 
     def enqueue(self, calls: Calls) -> list[Job]:
         """Store messages of one task. Users call `Task.delay`."""
@@ -286,7 +288,7 @@ class RedisQ:
         return outbox.jobs(await self._loops.here.writer.execute_many(outbox.commands))
 
     def _outbox(self, calls: Calls) -> Outbox:
-        options, send, messages, shape, gating = calls
+        options, send, messages, shape, gating, by_name = calls
         queue = self.queue_of(options, send)
         if send.queue and gating and gating.group and (group := self.group_of(queue)) and group != gating.group:
             raise ConfigError(
@@ -299,7 +301,7 @@ class RedisQ:
             messages = [Message(call.task, call.args, dict(call.kwargs)) for call in outgoing]
             sends = [call.send for call in outgoing]
         jobs = partial(Job, self, task=options.name, queue=queue, build=shape.result if shape else None)
-        return Outbox(self.keys(queue), options, sends, messages, shape, self.settings, jobs, gating)
+        return Outbox(self.keys(queue), options, sends, messages, shape, self.settings, jobs, gating, by_name)
 
     def _outgoing(self, queue: str, send: SendOptions, message: Message) -> OutgoingCall:
         call = OutgoingCall(message.task, queue, message.args, MappingProxyType(message.kwargs or {}), send)

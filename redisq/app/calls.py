@@ -21,6 +21,7 @@ class Calls(NamedTuple):
         messages: One a call.
         shape: What the handler builds out of the arguments; None: its code is not here.
         gating: What the calls are subject to; None: nothing.
+        by_name: Whether plain arguments fit is for the worker to say, whose code may be another.
     """
 
     options: TaskOptions
@@ -28,3 +29,4 @@ class Calls(NamedTuple):
     messages: list[Message]
     shape: Shape | None = None
     gating: Gating | None = None
+    by_name: bool = False

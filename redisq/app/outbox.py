@@ -30,6 +30,7 @@ class Outbox:
         settings: The app's.
         job: Makes a job of an id.
         gating: What the calls are subject to; None: nothing.
+        by_name: Plain arguments are not compared with the annotations.
 
     Raises:
         EncodeError: An argument cannot travel, or gives no name of a lane or a limit.
@@ -46,10 +47,11 @@ class Outbox:
         settings: Settings,
         job: Callable[[str], Job],
         gating: Gating | None = None,
+        by_name: bool = False,
     ) -> None:
         ids = new_ids(len(messages))
         ways = _ways(options, sends, settings)
-        bodies = [encode_call(message, shape, settings.max_bytes) for message in messages]
+        bodies = [encode_call(message, shape, settings.max_bytes, by_name=by_name) for message in messages]
         if gating:
             stored = [*_gated(ids, bodies, ways, messages, gating, keys.namespace)]
         else:

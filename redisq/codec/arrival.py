@@ -18,13 +18,14 @@ from redisq.message import Message
 __all__ = ["encode_call", "encode_result"]
 
 
-def encode_call(message: Message, shape: Shape | None, max_bytes: int) -> bytes:
+def encode_call(message: Message, shape: Shape | None, max_bytes: int, *, by_name: bool = False) -> bytes:
     """Return a message's bytes.
 
     Args:
         message: The call.
         shape: What the handler builds out of the arguments; None: its code is not here.
         max_bytes: How large the message may be.
+        by_name: Whether plain values fit their annotations is left to the worker.
 
     Raises:
         EncodeError: An argument cannot travel, or would arrive as something else.
@@ -34,8 +35,27 @@ def encode_call(message: Message, shape: Shape | None, max_bytes: int) -> bytes:
     body = encode(message, max_bytes, flattener, shape.names if shape else ())
     if flattener.lossy:
         for name, change in _changes(message, decode(body, max_bytes), shape):
-            raise EncodeError(f"task {message.task}: argument {name} {_what(change, f'the parameter {name}' if shape else None)}")
+            hidden = shape is not None and name in shape.unresolved
+            what = _what(change, f"the parameter {name}" if shape else None, hidden)
+            raise EncodeError(f"task {message.task}: argument {name} {what}")
+    elif shape is not None and not shape.plain and not by_name:
+        _check_fit(decode(body, max_bytes), shape)
     return body
+
+
+def _check_fit(sent: Message, shape: Shape) -> None:
+    """Refuse plain values that the worker could make nothing of.
+
+    Raises:
+        EncodeError: One does not fit its annotation.
+    """
+    try:
+        shape.revive(sent.args, sent.kwargs or {})
+    except DecodeError as error:
+        raise EncodeError(f"task {sent.task}: {error}") from error
+    except TypeError:
+        # The call does not fit the signature that is here; it may fit the worker's.
+        return
 
 
 def encode_result(task: str, returned: Any, shape: Shape) -> bytes:
@@ -82,7 +102,7 @@ _ANNOTATE = "annotate the handler's parameter with its class"
 _INSTEAD = {str: "str()", bool: "bool()", int: "int()", float: "float()", bytes: "bytes()", dict: "dict()", list: "list()"}
 
 
-def _what(change: tuple[Any, Any], place: str | None) -> str:
+def _what(change: tuple[Any, Any], place: str | None, hidden: bool = False) -> str:
     """Say what would become of a value, and what to do; its type, never the value."""
     before, after = change
     kind = type(before)
@@ -93,6 +113,11 @@ def _what(change: tuple[Any, Any], place: str | None) -> str:
         return f"{would}: {_send(before)}"
     if place is None:
         return f"{would}, since the handler's annotations are not here: {_send(before)}"
+    if hidden:
+        return (
+            f"{would}: the annotation of {place} names what is not there at run time;"
+            f" import it outside `if TYPE_CHECKING`, or {_send(before)}"
+        )
     return f"{would}: annotate {place} with {kind.__name__}, or {_send(before)}"
 
 

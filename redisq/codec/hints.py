@@ -20,7 +20,8 @@ from types import NoneType
 from typing import Any, Union, get_args, get_origin
 from uuid import UUID
 
-from redisq.codec.models import fields_of, is_model, library_builder, pydantic_builder
+from redisq.codec.models import fields_of, is_model, library_builder, none_by_default, pydantic_builder
+from redisq.codec.same import first_change
 from redisq.errors import DecodeError
 
 __all__ = ["Shape", "shape_of"]
@@ -36,17 +37,20 @@ class Shape:
     Attributes:
         names: Of the parameters that may be given by their place.
         plain: Nothing has to be built: arguments pass as they come.
+        unresolved: Parameters whose annotation names what is not there at run time.
         result: Builds what the handler returned out of its plain form.
     """
 
     def __init__(self, signature: inspect.Signature, hints: Mapping[str, Any]) -> None:
         self._signature = signature
+        annotated = (name for name, parameter in signature.parameters.items() if parameter.annotation is not parameter.empty)
+        self.unresolved = frozenset(annotated) - frozenset(hints)
         self._builds: dict[str, Build] = {}
         self.names = [name for name, parameter in signature.parameters.items() if parameter.kind in _BY_PLACE]
-        for name in signature.parameters:
+        for name, parameter in signature.parameters.items():
             build = _builder(hints.get(name, Any))
             if build:
-                self._builds[name] = build
+                self._builds[name] = _or_none(build) if parameter.default is None else build
         self.plain = not self._builds
         self.result: Build = _builder(_awaited(hints.get("return", Any))) or _as_it_is
 
@@ -114,6 +118,8 @@ def _hints_of(annotated: Any, names: Mapping[str, Any]) -> dict[str, Any]:
 
 #: Types that arrive as they are.
 _PLAIN = (str, bool, int, float, bytes, list, dict, tuple, datetime, date, time, timedelta, Decimal, UUID)
+#: Types of these whose constructor does not take one of their own.
+_CALENDAR = (datetime, date, time, timedelta, UUID)
 _LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable)
 _MAPS = (dict, abc.Mapping, abc.MutableMapping)
 #: Annotations that say nothing of the value but what is in their first argument.
@@ -160,6 +166,11 @@ def _builder(hint: Any, within: tuple[Any, ...] = ()) -> Build | None:
     return None
 
 
+def _or_none(build: Build) -> Build:
+    """Let None pass where it is the default, as in `mood: Mood = None`."""
+    return lambda value: None if value is None else build(value)
+
+
 def _want(kinds: type | tuple[type, ...], value: Any, name: str) -> None:
     if not isinstance(value, kinds):
         raise TypeError(f"want {name}")
@@ -198,7 +209,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
-    """Build the first of the choices that the value fits; a value that is of one of the plain choices passes.
+    """Build the first of the choices that the value fits; a value that one of the choices leaves as it is passes.
 
     Where nothing says which was meant, the sender compares what would arrive, and refuses it.
     """
@@ -226,10 +237,15 @@ def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
             return value
         if len(builds) == 1:
             return builds[0](value)
+        fitting = []
         for build in builds:
             with suppress(Exception):
-                return build(value)
-        raise TypeError("fits none of the classes")
+                fitting.append(build(value))
+                if first_change(value, fitting[-1]) is None:
+                    return fitting[-1]
+        if not fitting:
+            raise TypeError("fits none of the classes")
+        return fitting[0]
 
     return build_one
 
@@ -273,7 +289,10 @@ def _builders_of(kind: type) -> Callable[[], Mapping[str, Build]]:
     def read() -> Mapping[str, Build]:
         if not names:
             names.append(vars(sys.modules.get(kind.__module__, typing)))
-            found.update({name: make for name, hint in _hints_of(kind, names[0]).items() if (make := _builder(hint))})
+            nones = none_by_default(kind)
+            for name, hint in _hints_of(kind, names[0]).items():
+                if make := _builder(hint):
+                    found[name] = _or_none(make) if name in nones else make
         return found
 
     return read
@@ -305,7 +324,7 @@ def _typed_dict(kind: type) -> Build:
 
 
 def _subclass(kind: type, arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
-    """Build a value of a subclass of a plain type by calling the class with the plain value."""
+    """Build a value of a subclass of a plain type by calling the class with the plain value. Other values pass."""
     if issubclass(kind, defaultdict):
         return None  # its function does not travel
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
@@ -316,7 +335,20 @@ def _subclass(kind: type, arguments: tuple[Any, ...], within: tuple[Any, ...]) -
     elif issubclass(kind, list) and len(arguments) == 1:
         inner = _list(_builder(arguments[0], within))
     make: Build = kind
-    return lambda value: value if isinstance(value, kind) else make(inner(value) if inner else value)
+    # A subclass of tuple travels as a list.
+    bases = (list, tuple) if issubclass(kind, tuple) else tuple(plain for plain in _PLAIN if issubclass(kind, plain))
+
+    def build(value: Any) -> Any:
+        if isinstance(value, kind) or type(value) not in bases:
+            return value
+        if type(value) not in _CALENDAR:
+            return make(inner(value) if inner else value)
+        try:
+            return make(value)
+        except Exception:  # noqa: BLE001 - the constructors of most such classes want numbers or text
+            return value
+
+    return build
 
 
 def _named_tuple(kind: Any) -> Build:

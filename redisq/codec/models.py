@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Union
 from uuid import UUID
 
-__all__ = ["fields_of", "is_model", "library_builder", "parts_of", "plain_form"]
+__all__ = ["fields_of", "is_model", "library_builder", "none_by_default", "parts_of", "plain_form"]
 
 #: What msgspec leaves to this codec.
 _OURS = (bytes, datetime, date, time, timedelta, Decimal, UUID)
@@ -53,6 +53,15 @@ def fields_of(kind: type) -> Mapping[str, str]:
     if hasattr(kind, "__attrs_attrs__"):
         return {field.name: field.alias or field.name.lstrip("_") for field in kind.__attrs_attrs__ if field.init}
     return {field.name: field.name for field in dataclasses.fields(kind) if field.init}
+
+
+def none_by_default(kind: Any) -> frozenset[str]:
+    """Return the fields of a dataclass, an attrs class or a named tuple whose default is None, whatever their annotation says."""
+    if hasattr(kind, "__attrs_attrs__"):
+        return frozenset(field.name for field in kind.__attrs_attrs__ if field.default is None)
+    if dataclasses.is_dataclass(kind):
+        return frozenset(field.name for field in dataclasses.fields(kind) if field.default is None)
+    return frozenset(name for name, default in getattr(kind, "_field_defaults", {}).items() if default is None)
 
 
 def library_builder(hint: Any, kind: type) -> Callable[[Any], Any] | None:
@@ -102,7 +111,9 @@ def parts_of(value: Any) -> list[Any] | None:
     """Return what makes up an instance, for a comparison field by field; None: it is of no such class."""
     kind = type(value)
     if _is_pydantic(kind):
-        return [sorted(vars(value).items()), value.__pydantic_extra__, value.__pydantic_private__]
+        # Not what a `cached_property` has kept beside the fields.
+        fields = vars(value)
+        return [[fields.get(name) for name in kind.model_fields], value.__pydantic_extra__, value.__pydantic_private__]
     if _is_struct(kind):
         return [getattr(value, name) for name in kind.__struct_fields__]
     if hasattr(kind, "__attrs_attrs__"):

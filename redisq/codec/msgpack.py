@@ -1,4 +1,6 @@
-"""Wire format v1: a msgpack array `[1, task, args, kwargs]`; kwargs is nil when there are none.
+"""Wire format: a msgpack array `[version, task, args, kwargs]`; kwargs is nil when there are none.
+
+The version is 2 where a tuple is in a message, and 1 else: who reads no tuples puts it aside for who does.
 
 Plain values travel as msgpack has them: nil, booleans, integers of 64 bits, floats, text, bytes, lists, maps; seven more
 of the standard library as extension types (`values.py`). Nothing else: no message can make a reader import or build
@@ -20,7 +22,8 @@ from redisq.message import Message
 
 __all__ = ["VERSION", "decode", "decode_value", "encode", "encode_value"]
 
-VERSION = 1
+VERSION = 2
+_WITHOUT_TUPLES = 1
 
 _TRAVELS = (
     "send plain values, bytes, tuples, datetime, date, time, timedelta, Decimal, UUID,"
@@ -41,8 +44,11 @@ def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | No
         EncodeError: An argument is of a type that does not travel; names the task and the argument.
         MessageTooLarge: Too many bytes, levels or elements.
     """
+    flatten = flatten or Flattener()
     try:
-        packed = _packed([VERSION, message.task, [*message.args], message.kwargs or None], flatten or Flattener())
+        packed = _packed([_WITHOUT_TUPLES, message.task, [*message.args], message.kwargs or None], flatten)
+        if flatten.tuples:
+            packed = packed[:1] + bytes([VERSION]) + packed[2:]
     except Exception as error:  # a dataclass may run any code when it is looked at
         raise EncodeError(f"task {message.task}: {_culprit(message, names)}") from error
     # So few bytes hold no more levels or elements than are allowed.
@@ -126,8 +132,8 @@ def decode(body: bytes, max_bytes: int = MAX_BYTES) -> Message:
         version, task, args, kwargs = fields
     except ValueError:
         raise DecodeError("not a redisq message: want [version, task, args, kwargs]") from None
-    if version != VERSION or type(task) is not str or type(args) is not list or not _is_kwargs(kwargs):
-        raise DecodeError("not a redisq message: want [1, text, list, map or nil]")
+    if version < _WITHOUT_TUPLES or type(task) is not str or type(args) is not list or not _is_kwargs(kwargs):
+        raise DecodeError("not a redisq message: want [1 or 2, text, list, map or nil]")
     return Message(task, args, kwargs)
 
 

@@ -47,10 +47,12 @@ class Flattener:
     Attributes:
         lossy: What arrives of a value among them is plain, unless an annotation brings it back.
         extended: A value of an extension type was among them.
+        tuples: A tuple was among them.
     """
 
     lossy = False
     extended = False
+    tuples = False
     _depth = 0
 
     def __call__(self, value: Any) -> Any:
@@ -70,7 +72,7 @@ class Flattener:
         return _extension(value)
 
     def _tuple(self, value: tuple[Any, ...]) -> msgpack.ExtType:
-        self.extended = True
+        self.extended = self.tuples = True
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise TypeError(f"nested more than {MAX_DEPTH} levels deep")

@@ -45,6 +45,14 @@ def test_a_claim_takes_what_has_room_and_leaves_the_rest_in_order(broker: Broker
     assert broker.claimed_ids() == ["s2", "s3"]
 
 
+def test_a_message_with_a_tuple_has_its_tasks_room(broker: Broker) -> None:
+    body = encode(Message("sync", ((1, 2),)))
+    assert body[1] != encode(Message("sync"))[1]
+    broker.do(commands.enqueue(broker.keys, [Enqueue("s1", body)]))
+    assert ids(claim(broker, *loop_and_threads(9, 0))) == []
+    assert ids(claim(broker, *loop_and_threads(0, 9))) == ["s1"]
+
+
 def test_a_claim_with_room_for_all_is_short_of_nothing(broker: Broker) -> None:
     send(broker, ("s1", "sync"), ("a1", "other"))
     claimed = claim(broker, *loop_and_threads(9, 9))

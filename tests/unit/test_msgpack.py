@@ -107,7 +107,7 @@ def test_a_message_cut_short_or_grown_is_a_decode_error(message: Message, place:
         decode(body + b"\xc0")
 
 
-@pytest.mark.parametrize("fields", [[2], [2, "t", [], None], [2**64 - 1, {}], [2, "t", [], None, "more"]])
+@pytest.mark.parametrize("fields", [[3], [3, "t", [], None], [2**64 - 1, {}], [3, "t", [], None, "more"]])
 def test_a_message_of_a_newer_version_says_so_whatever_is_in_it(fields: list[Any]) -> None:
     with pytest.raises(NewerMessage, match=f"wire format {fields[0]}"):
         decode(msgpack.packb(fields))

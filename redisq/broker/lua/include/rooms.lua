@@ -4,7 +4,7 @@
 --- task_of: the task's name in an encoded message, which is [1, task, ...] in msgpack; nil when the body is none.
 local function task_of(body)
   local array, version, text, length = string.byte(body, 1, 4)
-  if array ~= 0x94 or version ~= 1 or not text then
+  if array ~= 0x94 or (version ~= 1 and version ~= 2) or not text then
     return nil
   elseif text >= 0xa0 and text <= 0xbf then
     return string.sub(body, 4, 3 + text - 0xa0)
