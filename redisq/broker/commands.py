@@ -167,11 +167,18 @@ class Room(NamedTuple):
         tasks: The names of the tasks that run there. Of the first room it does not count: it is for all other messages.
         free: So many can be leased.
         ahead: So many of them would begin soon, and not at once. They are not leased from a queue with gates.
+        never_ahead: The names of the tasks, of those that run there, that are only leased where they begin at once.
     """
 
     tasks: tuple[str, ...]
     free: int
     ahead: int = 0
+    never_ahead: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> str:
+        """The tasks, as the script wants them."""
+        return f"\0{chr(0).join(self.tasks)}\0" + "".join(f"\1{name}\0" for name in self.never_ahead)
 
 
 class ClockSetBack(NamedTuple):
@@ -361,7 +368,7 @@ def claim(
         look: With rooms: look at up to so many messages, more than `limit`, for those that have room.
     """
     suspects = (MAX_BATCH, _NO_SUSPECT) if apart is None else (apart, SUSPECT)
-    limits = [value for room in rooms for value in (room.free, room.ahead, f"\0{chr(0).join(room.tasks)}\0")]
+    limits = [value for room in rooms for value in (room.free, room.ahead, room.names)]
     more = (look, *limits) if rooms else ()
     return Command("claim", keys, (worker, limit, lease, max_crashes, *suspects, *more), _claimed, numbered=True)
 

@@ -23,11 +23,13 @@ class Place(NamedTuple):
         size: Handlers that it runs at a time.
         tasks: The names of its tasks.
         ahead: Returns how many more would begin within a few milliseconds.
+        never_ahead: Those of its tasks of which nothing is leased ahead.
     """
 
     size: int
     tasks: tuple[str, ...]
     ahead: Callable[[], int]
+    never_ahead: tuple[str, ...] = ()
 
 
 class Rooms:
@@ -91,4 +93,4 @@ def _room(place: Place, used: int) -> Room:
     at_once = max(0, place.size - used)
     ahead = place.ahead()
     free = max(0, min(place.size + ahead - used, (place.size + ahead + 1) // 2))
-    return Room(place.tasks, free, max(0, free - at_once))
+    return Room(place.tasks, free, max(0, free - at_once), place.never_ahead)

@@ -307,11 +307,13 @@ class Worker:
         tasks = self._app.tasks.values()
         apart = tuple(task.name for task in tasks if task.definition.pool == "process")
         plain = tuple(task.name for task in tasks if not task.is_async and task.name not in apart)
+        # Acked before it begins: while it waited, nobody could give it back, and with the worker it would be gone.
+        early = tuple(name for name in plain if self._app.tasks[name].definition.ack == "early")
         others = tuple(task.name for task in tasks if task.is_async and task.name not in apart)
         most = max(0, self._concurrency - self._threads)
         places = [
             Place(self._concurrency, others, _none),
-            Place(self._threads, plain, lambda: min(threads.ahead(), most)),
+            Place(self._threads, plain, lambda: min(threads.ahead(), most), early),
             Place(processes.size, apart, _none),
         ]
         return Rooms([place for place in places if place.tasks])

@@ -97,6 +97,20 @@ def test_a_plain_queue_gives_what_begins_soon(broker: Broker) -> None:
     assert ids(claim(broker, *loop_and_threads(9, 2, ahead=1))) == ["s1", "s2"]
 
 
+@pytest.mark.parametrize("loop", [[], [Room((), 9)]], ids=["threads only", "loop and threads"])
+def test_some_tasks_are_only_given_what_begins_at_once(broker: Broker, loop: list[Room]) -> None:
+    def threads(free: int, ahead: int) -> list[Room]:
+        return [*loop, Room(("sync", "once"), free, ahead, never_ahead=("once",))]
+
+    send(broker, ("s1", "sync"), ("s2", "sync"), ("o1", "once"), ("o2", "once"), ("s3", "sync"))
+    assert ids(claim(broker, *threads(9, 8))) == ["s1", "s2"], "nothing passes it"
+    claimed = claim(broker, *threads(9, 8))
+    assert ids(claimed) == ["o1"]
+    assert claimed.short == {len(loop)}
+    assert ids(claim(broker, *threads(1, 1))) == []
+    assert ids(claim(broker, *threads(9, 7))) == ["o2", "s3"]
+
+
 @pytest.mark.parametrize("descriptor", ["0 F bot Rbot,1", "0 C @1 Rbot,1", "0 C @1"])
 def test_a_queue_with_gates_gives_what_begins_at_once_and_spends_nothing_on_the_rest(broker: Broker, descriptor: str) -> None:
     rules = {"bot": "1 1000000 3"} if "bot" in descriptor else {}

@@ -94,6 +94,11 @@ def hold(number: int, path: str) -> None:
     _hold(number, path)
 
 
+@app.task(queue="slow", timeout=None, ack="early")
+def hold_at_most_once(number: int, path: str) -> None:
+    _hold(number, path)
+
+
 @app.task(queue="apart", pool="process", timeout=None)
 def hold_in_a_process(number: int, path: str) -> None:
     _hold(number, path)

@@ -131,6 +131,19 @@ def test_a_rate_is_spent_by_what_runs_also_in_threads_and_processes(
     assert most <= 12
 
 
+def test_what_is_acknowledged_first_does_not_wait_in_the_worker(
+    start_worker: Start, app: RedisQ, raw: redis.Redis, held: Path, ledger: Callable[[], Ledger]
+) -> None:
+    # Threads that are as quick as this have messages leased ahead.
+    app.tasks["sleep_sync"].delay_many([(number, 0.0) for number in range(1000)])
+    app.tasks["hold_at_most_once"].delay_many([(number, str(held)) for number in range(2000, 2030)])
+    worker = start_worker("-Q", "slow", "-c", "100", "-t", "2").ready()
+    wait_until(lambda: all(ledger().starts[str(number)] for number in (2000, 2001)), "both threads are busy")
+    wait_until(lambda: raw.hlen("slow:messages") <= 28 and not raw.zcard("slow:queue:processing"), "all is settled")
+    worker.kill()
+    assert raw.hlen("slow:messages") == 28, "nothing is lost but what had begun"
+
+
 @pytest.mark.chaos
 @THREADS_OR_PROCESSES
 def test_what_has_no_room_is_not_charged_with_the_death_of_a_worker(

@@ -41,8 +41,17 @@ local function open_rooms(first, exact)
     return 1
   end
 
-  --- rooms.find: the number of the pool that has room for a message; nil when its pool has none, and this is noted. One that
-  --- was there when a worker died has to begin at once: what only waits is charged with the death of its worker no second time.
+  --- has_to_begin: whether a message is not taken ahead. One that was there when a worker died: what only waits is charged with
+  --- the death of its worker no second time. One that is acked before it begins: nobody could give it back, or find it again.
+  local function has_to_begin(body, meta, names)
+    if meta and string.find(meta, 'crashes=', 1, true) then
+      return true
+    end
+    local name = string.find(names, '\1', 1, true) and task_of(body)
+    return name and string.find(names, '\1' .. name .. '\0', 1, true)
+  end
+
+  --- rooms.find: the number of the pool that has room for a message; nil when its pool has none, and this is noted.
   function rooms.find(body, meta)
     -- Most messages are of few tasks: the head of a body, up to the task's name, is looked up once.
     local text = string.byte(body, 3)
@@ -52,7 +61,7 @@ local function open_rooms(first, exact)
       pool = pool_of(body)
       known[head] = pool
     end
-    if meta and at_once[pool] <= 0 and string.find(meta, 'crashes=', 1, true) then
+    if at_once[pool] <= 0 and free[pool] > 0 and has_to_begin(body, meta, tasks[pool]) then
       free[pool] = 0 -- nothing passes it: else it would never find room
     end
     if free[pool] > 0 then
