@@ -85,6 +85,18 @@ def test_a_claim_looks_no_further_than_it_is_told_to(broker: Broker) -> None:
     assert ids(claim(broker, *loop_and_threads(9, 0), limit=9, look=31)) == ["a1"]
 
 
+@pytest.mark.parametrize("gated", [False, True], ids=["plain", "with lanes"])
+@pytest.mark.parametrize(("large", "found"), [(3, ["a1"]), (4, [])], ids=["less", "more"])
+def test_a_claim_looks_past_a_megabyte_at_most(broker: Broker, gated: bool, large: int, found: list[str]) -> None:
+    # The first one is small: it tells nothing of those behind it.
+    calls = {"s0": Message("sync"), **{f"s{number + 1}": Message("sync", ("x" * 300_000,)) for number in range(large)}}
+    calls["a1"] = Message("other", ("x" * 300_000,))
+    messages = [Enqueue(ident, encode(call), descriptor=f"0 C @{ident}" if gated else "") for ident, call in calls.items()]
+    broker.do(commands.enqueue(broker.keys, messages))
+    assert ids(claim(broker, *loop_and_threads(9, 0), limit=9, look=500)) == found
+    assert ids(claim(broker, *loop_and_threads(9, 9))) == [ident for ident in calls if ident not in found], "in order"
+
+
 def test_an_expired_message_is_dropped_whether_or_not_it_has_room(broker: Broker) -> None:
     broker.do(commands.enqueue(broker.keys, [Enqueue("s1", encode(Message("sync")), expires="+5")]))
     broker.pass_time(6)

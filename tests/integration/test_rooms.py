@@ -108,6 +108,22 @@ def test_a_worker_that_has_no_room_costs_redis_little(start_worker: Start, app: 
     assert (looks() - first) / seconds < 45 * 12
 
 
+def test_large_messages_without_room_are_read_few_at_a_time(start_worker: Start, app: RedisQ, held: Path, raw: redis.Redis) -> None:
+    start_worker("-Q", "slow", "-c", "100", "-t", "1").ready()
+    for number in range(2):
+        app.send("hold", (number, str(held)))
+    for number in range(30):
+        app.send("hold", (number, str(held) + 900_000 * "x"))
+    wait_until(lambda: raw.zcard("slow:queue:processing") == 1, "its thread is busy")
+    read: list[int] = []
+    with raw.monitor() as monitor:
+        while len(read) < 30:
+            command = monitor.next_command()["command"].split()
+            if command[:2] == ["HMGET", "slow:messages"]:
+                read.append(len(command) - 2)
+    assert max(read) <= 3
+
+
 @pytest.mark.parametrize(("holds", "paced"), [("hold_a_thread", "paced"), ("hold_a_process", "paced_apart")])
 def test_a_rate_is_spent_by_what_runs_also_in_threads_and_processes(
     holds: str, paced: str, start_worker: Start, redis_url: str, tmp_path: Path, held: Path, ledger: Callable[[], Ledger]

@@ -45,6 +45,9 @@ local PAGE = 100
 -- Bodies of one call, in bytes, if it is more than one body: a slow link carries them within its time limit.
 local BYTES = 4194304
 
+-- Bodies that one call looks past, in bytes, if it is more than one body: the same ones are read again at the next look.
+local PASSED = 1048576
+
 local caller, number = ARGV[2], natural(ARGV[3])
 local worker, limit, lease, max_crashes = ARGV[4], natural(ARGV[5]), duration(ARGV[6]), natural(ARGV[7])
 local apart, suspect, look = natural(ARGV[8]), natural(ARGV[9]), natural(ARGV[10] or 0)
@@ -337,6 +340,7 @@ if limit > 0 and queue.main > 0 and not queue.paused then
     gates.tell_old(TOLD)
     -- What judge found out of the message that it was asked for last.
     local size, pool, is_apart
+    local passed = 0
     local rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, function(id)
       local raw = queue.meta > 0 and redis.call('HGET', META, id)
       if raw and drop_expired(id, raw) then
@@ -351,8 +355,12 @@ if limit > 0 and queue.main > 0 and not queue.paused then
         full = true
         return 'full'
       end
+      if passed >= PASSED then
+        return 'full'
+      end
       pool = rooms and rooms.find(redis.call('HGET', MESSAGES, id), raw)
       if rooms and not pool then
+        passed = passed + size
         return 'later'
       end
       is_apart = raw and is_suspect(raw)
@@ -388,21 +396,26 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   else
     look = math.max(look, limit)
     -- seen: from the front of main; passed: bytes of the bodies that were looked past.
-    local seen, passed, taken, most = 0, 0, {}, limit
-    while count < limit and seen < look and passed < BYTES and not full do
+    local seen, passed, taken, most, looks = 0, 0, {}, limit, look > limit
+    while count < limit and seen < look and passed < PASSED and not full do
       local rows = redis.call('ZRANGE', MAIN, seen, math.min(seen + most, look) - 1, 'WITHSCORES')
       if #rows == 0 then
         break
       end
-      if limit > 1 then
-        -- Large bodies are read few at a time, or each call would read all that it has to leave.
+      -- Large bodies are read few at a time, or each call would read all that it has to leave.
+      if limit > 1 and not looks then
         most = math.max(1, math.min(most, math.floor(BYTES / math.max(redis.call('HSTRLEN', MESSAGES, rows[1]), 1))))
       end
-      local ids = {}
+      local ids, size = {}, passed
       for i = 1, math.min(#rows, 2 * most), 2 do
+        -- Who looks past many of them is exact: it comes again soon, and would read them again.
+        size = looks and size + redis.call('HSTRLEN', MESSAGES, rows[i]) or size
+        if size > PASSED and i > 1 then
+          break
+        end
         ids[#ids + 1] = rows[i]
       end
-      most = PAGE
+      most, looks = PAGE, true
       local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
       for i = 1, #ids do
         local id, body, meta = ids[i], bodies[i], metas[i]
