@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-__all__ = ["Delivery", "Message", "Meta", "new_id", "new_ids", "parse_meta"]
+__all__ = ["Delivery", "Message", "Meta", "head_start_of", "new_id", "new_ids", "parse_meta", "with_head_start"]
 
 _ID_BYTES = 12
+_TOLD = re.compile(r"[A-Za-z0-9]{16}([pm])([0-9]{1,16})(u?)", re.ASCII)
 
 # Ids have to be unique, not secret. Seeded by the system, anew in a forked child, and never by a test or a bot that
 # seeds `random`: then its next run would make the same ids, and an id that is in the queue already is no new message.
@@ -29,6 +31,28 @@ def new_ids(count: int) -> list[str]:
 def new_id() -> str:
     """Return one new message id."""
     return new_ids(1)[0]
+
+
+def with_head_start(id: str, head_start: int) -> str:
+    """Return a new id that tells its message's head start, by which its place in the queue differs from its time.
+
+    `gcg6BQSKo4iijm7Wp540`: its priority puts the message 540 s ahead; `...m540`: it stands back so much; `...p5u`: 5
+    microseconds. A message without a head start keeps the plain id. So the time since which a message waits is known for
+    free: its place has the time less the head start.
+    """
+    if not head_start:
+        return id
+    seconds, rest = divmod(abs(head_start), 1_000_000)
+    return f"{id}{'p' if head_start > 0 else 'm'}{f'{abs(head_start)}u' if rest else seconds}"
+
+
+def head_start_of(id: str) -> int:
+    """Return the head start that an id tells, in microseconds; 0 for one that tells none."""
+    match = _TOLD.fullmatch(id)
+    if not match:
+        return 0
+    value = int(match[2]) * (1 if match[3] else 1_000_000)
+    return value if match[1] == "p" else -value
 
 
 class Message(NamedTuple):

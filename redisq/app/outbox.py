@@ -13,7 +13,7 @@ from redisq.broker.keys import GroupKeys, QueueKeys
 from redisq.codec.arrival import encode_call
 from redisq.codec.hints import Shape
 from redisq.errors import BrokerError, DuplicateJob, LaneFull, PartlyEnqueued
-from redisq.message import Message, new_ids
+from redisq.message import Message, new_ids, with_head_start
 
 __all__ = ["Outbox"]
 
@@ -49,8 +49,10 @@ class Outbox:
         gating: Gating | None = None,
         by_name: bool = False,
     ) -> None:
+        ways = [*_ways(options, sends, settings)]
         ids = new_ids(len(messages))
-        ways = _ways(options, sends, settings)
+        if any(way.head_start for way in ways):
+            ids = [with_head_start(new, way.head_start) for new, way in zip(ids, ways, strict=True)]
         bodies = [encode_call(message, shape, settings.max_bytes, by_name=by_name) for message in messages]
         if gating:
             stored = [*_gated(ids, bodies, ways, messages, gating, keys.namespace)]
@@ -136,7 +138,7 @@ def _way(options: TaskOptions, send: SendOptions, settings: Settings) -> Way:
 
 
 def _gated(
-    ids: Sequence[str], bodies: Sequence[bytes], ways: Iterator[Way], messages: Sequence[Message], gating: Gating, namespace: str
+    ids: Sequence[str], bodies: Sequence[bytes], ways: Sequence[Way], messages: Sequence[Message], gating: Gating, namespace: str
 ) -> Iterator[Enqueue]:
     """Give the messages with their lanes, limits and dedupe keys. The limits' rules travel once a command."""
     group = GroupKeys(gating.group, namespace).prefix if gating.group else ""

@@ -55,6 +55,7 @@ __all__ = [
     "pause_gate",
     "progress",
     "remove",
+    "repair_page",
     "replay",
     "restore",
     "seek",
@@ -266,7 +267,19 @@ class Settlement(NamedTuple):
 
 
 class QueueView(NamedTuple):
-    """A queue's lengths and counters at one moment. `oldest_age` is in seconds."""
+    """A queue's lengths and counters at one moment.
+
+    A message is overdue when it is due and still in `delayed` or `retry`. All ages are in seconds; None: there is none.
+
+    Attributes:
+        oldest_age: For how long the oldest message that could run does not: the oldest that waits, since it was accepted or
+            due; the first that is overdue; or the first whose lease ended.
+        stateless: Bodies in no state, at least: a key of the queue was deleted or evicted. See `redisq.broker.repair`.
+        overdue: How many messages are overdue.
+        overdue_age: For how long the first is.
+        expired: How many leases ended, and their messages were not taken back.
+        expired_age: How long ago the first did.
+    """
 
     waiting: int
     delayed: int
@@ -276,6 +289,11 @@ class QueueView(NamedTuple):
     paused: bool
     oldest_age: float | None
     stats: dict[str, int]
+    stateless: int = 0
+    overdue: int = 0
+    overdue_age: float | None = None
+    expired: int = 0
+    expired_age: float | None = None
 
 
 class Found(NamedTuple):
@@ -548,6 +566,16 @@ def replay(keys: QueueKeys, ids: Sequence[str], *, beside: bool = False) -> Comm
     return Command("replay", keys, ("beside" if beside else "alone", *ids), _replayed, numbered=True)
 
 
+def repair_page(
+    keys: QueueKeys, *, act: bool, lease: int, group: str, what: str, cursor: str = "0", flows: Sequence[str] = ()
+) -> Command[tuple[str, dict[str, int]]]:
+    """Put back what a page of a queue's keys has lost, or only count it. See `lua/repair.lua`.
+
+    Gives the cursor of the next page, `0` after the last, and word -> count.
+    """
+    return Command("repair", keys, (int(act), lease, group, what, cursor, *flows), _losses)
+
+
 def outcome(keys: QueueKeys, id: str) -> Command[Outcome]:
     """Read how one job stands."""
     return Command("outcome", keys, (id,), _outcome)
@@ -639,6 +667,11 @@ def _verdicts(reply: Any) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
+def _losses(reply: Any) -> tuple[str, dict[str, int]]:
+    cursor, *flat = _texts(reply)
+    return cursor, dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
+
+
 def _first_number(reply: Any) -> int:
     return int(reply[0])
 
@@ -657,12 +690,26 @@ def _page(reply: Any) -> tuple[str, list[str]]:
 
 
 def _view(reply: Any) -> QueueView:
-    now, waiting, delayed, retry, processing, dead = (int(value) for value in reply[:6])
-    oldest = (now - _score(reply[6])) / 1_000_000 if reply[6] else None
-    counters = _texts(reply[8:])
+    now, waiting, delayed, retry, processing, dead, bodies = (int(value) for value in reply[:7])
+    oldest, overdue, expired = (max(now - _score(reply[at]), 0) / 1_000_000 if reply[at] else None for at in (7, 9, 11))
+    counters = _texts(reply[13:])
     # Fields that others wrote are passed over.
     stats = {name: int(value) for name, value in zip(counters[::2], counters[1::2], strict=True) if value.isdecimal()}
-    return QueueView(waiting, delayed, retry, processing, dead, reply[7] == b"1", oldest, stats)
+    return QueueView(
+        waiting,
+        delayed,
+        retry,
+        processing,
+        dead,
+        reply[12] == b"1",
+        max((age for age in (oldest, overdue, expired) if age is not None), default=None),
+        stats,
+        max(bodies - (waiting + delayed + retry + processing + dead), 0),
+        int(reply[8]),
+        overdue,
+        int(reply[10]),
+        expired,
+    )
 
 
 def _rows(reply: Any) -> list[Row]:

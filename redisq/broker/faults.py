@@ -71,8 +71,8 @@ FAULTS: dict[str, Fault] = {
     "REDISQ_LAYOUT": Fault(
         errors.QueueConflict,
         advice="nothing was changed. If redisq wrote these keys and its config key was lost: set maxmemory-policy noeviction, and"
-        " `redis-cli hset <queue>:config layout 1`, for a queue with lanes or limits `layout 1 gated 1`. If another program did:"
-        " rename its keys, or use another queue name or namespace. If a newer redisq did: upgrade this process",
+        " run `redisq repair <queue>`. If another program did: rename its keys, or use another queue name or namespace."
+        " If a newer redisq did: upgrade this process",
     ),
     "REDISQ_CORRUPT": Fault(errors.QueueConflict, advice="something else wrote to that key; nothing was changed"),
     "REDISQ_ARGUMENT": Fault(errors.ProtocolError),

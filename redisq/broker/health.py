@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry
+from redisq.broker.service import Service
 from redisq.broker.vitals import Vitals, is_cluster, is_replica
 
-__all__ = ["CHECKS", "Finding", "Level", "check_channels", "judge"]
+__all__ = ["CHECKS", "Finding", "Level", "check_channels", "check_work", "judge"]
 
 #: Seconds that clocks may differ. Scripts use the server's clock alone; `eta=` and `expires=` as a time use the caller's.
 MAX_CLOCK_DIFFERENCE = 1.0
@@ -158,6 +159,40 @@ def check_queues(vitals: Vitals) -> Finding:
     return Finding("queues", Level.OK, ", ".join(vitals.queues) or "none yet")
 
 
+def check_messages(vitals: Vitals) -> Finding:
+    """No queue lost messages, or what lets them run, with a key that was deleted or evicted."""
+    parts = []
+    for queue, losses in vitals.losses.items():
+        counts = ", ".join(f"{count} {name}" for name, count in losses._asdict().items() if count)
+        states = f"{losses.stateless} {'body' if losses.stateless == 1 else 'bodies'} in no state" if losses.stateless else ""
+        parts.append(f"{queue} lost keys: {states or counts}; run `redisq repair {queue}`")
+    if parts:
+        return Finding("messages", Level.ERROR, "; ".join(parts))
+    return Finding("messages", Level.OK, "each is in one state, and can be reached")
+
+
+def check_work(services: Mapping[str, Service]) -> Finding:
+    """No queue has work that no living worker serves, and none is overlooked by its workers."""
+    parts = []
+    for queue, service in services.items():
+        work = _work(service)
+        if service.is_left_alone:
+            parts.append(f"{queue}: {work}, and no living worker serves it: start one, with `redisq worker -Q {queue}`")
+        elif service.is_overlooked:
+            parts.append(f"{queue}: {work}, and its workers run nothing of it: see `redisq workers` for one that does not answer")
+    if parts:
+        return Finding("work", Level.ERROR, "; ".join(parts))
+    return Finding("work", Level.OK, "no queue has work that nobody does")
+
+
+def _work(service: Service) -> str:
+    view = service.view
+    parts = [f"{view.waiting} waiting"] if view.waiting else []
+    parts += [f"{view.overdue} overdue by {view.overdue_age:.0f} s"] if view.overdue else []
+    parts += [f"{view.expired} with a lease that ended {view.expired_age:.0f} s ago"] if view.expired else []
+    return f"{', '.join(parts)}; the oldest for {view.oldest_age or 0:.0f} s"
+
+
 def check_channels(why: str, registry: Registry, queues: Sequence[QueueKeys]) -> Finding:
     """The user may use the channels. Since Redis 7 a new user may use none, whatever its commands and keys."""
     if why:
@@ -180,4 +215,5 @@ CHECKS: tuple[Callable[[Vitals], Finding], ...] = (
     check_scripts,
     check_rights,
     check_queues,
+    check_messages,
 )

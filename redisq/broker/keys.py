@@ -178,6 +178,11 @@ class GroupKeys:
         namespace, _, group = prefix.rpartition(_GROUPS)
         return cls(group, namespace.removesuffix(":"))
 
+    @classmethod
+    def pattern(cls, namespace: str) -> str:
+        """What the keys match that say which queues a group has, of all groups of a namespace. A name has no `*`, `?` or `[`."""
+        return f"{namespace}:{_GROUPS}*:queues" if namespace else f"{_GROUPS}*:queues"
+
     def named(self, name: str) -> str:
         """The key of that short name, e.g. `tat`."""
         return next(f"{self.prefix}:{key.suffix}" for key in (*GROUP, *GATES) if key.name == name)

@@ -9,7 +9,7 @@ from redisq.broker.commands import Command
 from redisq.broker.keys import QueueKeys
 from redisq.errors import AccessDenied, BrokerError, ConfigError, QueueConflict
 
-__all__ = ["PAGE", "Steps", "known_queues", "layouts", "page", "server_time"]
+__all__ = ["PAGE", "Steps", "known_queues", "layouts", "lost_queues", "page", "server_time"]
 
 T = TypeVar("T")
 
@@ -45,6 +45,21 @@ def known_queues() -> Steps[list[QueueKeys]]:
             return sorted(found, key=lambda keys: keys.prefix)
 
 
+def lost_queues() -> Steps[list[QueueKeys]]:
+    """Find the queues whose `config` was deleted or evicted, by name: those that have messages and a clock, and no layout."""
+    found: set[QueueKeys] = set()
+    cursor = -1
+    while cursor != 0:
+        cursor, names = yield Command("", None, ("SCAN", max(cursor, 0), "MATCH", "*:messages", "COUNT", PAGE), page)
+        candidates = [keys for keys in (_queue_of(name, ":messages") for name in names) if keys]
+        bare = [keys for keys, layout in (yield from _read(candidates)).items() if layout is None]
+        if bare:
+            commands = (Command("", keys, ("EXISTS", keys.named("clock"), keys.named("stats")), int) for keys in bare)
+            counts: list[Any] = yield tuple(commands)
+            found.update(keys for keys, count in zip(bare, counts, strict=True) if count == 2)
+    return sorted(found, key=lambda keys: keys.prefix)
+
+
 def layouts(queues: Sequence[QueueKeys]) -> Steps[dict[QueueKeys, str | None]]:
     """Read each queue's layout; None: it has none, so it is no queue, or not yet one."""
     read = yield from _read(queues)
@@ -72,8 +87,8 @@ def server_time() -> Command[float]:
     return Command("", None, ("TIME",), _seconds)
 
 
-def _queue_of(name: str) -> QueueKeys | None:
-    namespace, _, queue = name.removesuffix(":config").rpartition(":")
+def _queue_of(name: str, suffix: str = ":config") -> QueueKeys | None:
+    namespace, _, queue = name.removesuffix(suffix).rpartition(":")
     try:
         return QueueKeys(queue, namespace)
     except ConfigError:

@@ -80,17 +80,23 @@ def leave(registry: Registry, name: str) -> tuple[Command[Any], ...]:
     )
 
 
-def present(registry: Registry) -> Steps[dict[str, dict[str, Any]]]:
-    """Read which workers are there, by name, and what each says of itself."""
+def present(registry: Registry, *, forget: bool = True) -> Steps[dict[str, dict[str, Any]]]:
+    """Read which workers are there, by name, and what each says of itself. `forget`: names without a sign of life go."""
     names: list[str] = yield Command("", None, ("SMEMBERS", registry.workers), _texts)
     if not names:
         return {}
     signs: list[Any] = yield Command("", None, ("MGET", *(registry.worker(name) for name in names)), list)
     gone = [name for name, sign in zip(names, signs, strict=True) if sign is None]
-    if gone:
+    if gone and forget:
         yield Command("", None, ("SREM", registry.workers, *gone), _nothing)
+    if not forget:
+        return _present(names, signs)
     yield from _shorten([registry.worker(name) for name, sign in zip(names, signs, strict=True) if sign is not None])
-    return {name: _read(sign) for name, sign in sorted(zip(names, signs, strict=True)) if sign is not None}
+    return _present(names, signs)
+
+
+def _present(names: Sequence[str], signs: Sequence[bytes | None]) -> dict[str, dict[str, Any]]:
+    return {name: _read(sign) for name, sign in zip(names, signs, strict=True) if sign is not None}
 
 
 def _shorten(signs: Sequence[str]) -> Steps[None]:

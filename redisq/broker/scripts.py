@@ -16,7 +16,7 @@ __all__ = ["EXCHANGE_SCRIPTS", "QUEUE_SCRIPTS", "SCRIPT_NAMES", "Script", "Scrip
 #: Those that work on the fixed keys of a queue, and those on the keys of an exchange of the kombu transport.
 QUEUE_SCRIPTS = (
     "browse", "cancel", "claim", "declare", "delete", "enqueue", "extend", "find", "inspect", "join", "kick", "look", "outcome",
-    "pause", "pause_gate", "remove", "replay", "restore", "seek", "set_limit", "settle", "wake",
+    "pause", "pause_gate", "remove", "repair", "replay", "restore", "seek", "set_limit", "settle", "wake",
 )  # fmt: skip
 EXCHANGE_SCRIPTS = ("bind", "broadcast", "routes", "unbind")
 SCRIPT_NAMES = (*QUEUE_SCRIPTS, *EXCHANGE_SCRIPTS)

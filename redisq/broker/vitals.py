@@ -12,8 +12,9 @@ from redis import exceptions as redis_errors
 from redisq.broker.commands import Command, inspect
 from redisq.broker.keys import QueueKeys
 from redisq.broker.queues import Steps, layouts, server_time
+from redisq.broker.repair import Losses, look
 from redisq.broker.scripts import SCRIPT_NAMES, Scripts
-from redisq.errors import AccessDenied, BrokerError
+from redisq.errors import AccessDenied, BrokerError, QueueConflict
 
 __all__ = ["PROBES", "Vitals", "is_cluster", "is_replica", "read_info", "read_vitals"]
 
@@ -29,6 +30,7 @@ class Vitals:
         scripts: Script -> why the server does not take it.
         denied: Commands that the user may not run, or not on these queues' keys, with the server's words.
         queues: Queue -> why it cannot be used; None: it can.
+        losses: Queue -> what it has lost, of those that lost something.
     """
 
     info: Mapping[str, str] = field(default_factory=dict)
@@ -37,7 +39,13 @@ class Vitals:
     scripts: Mapping[str, str] = field(default_factory=dict)
     denied: Mapping[str, str] = field(default_factory=dict)
     queues: Mapping[str, str | None] = field(default_factory=dict)
+    losses: Mapping[str, Losses] = field(default_factory=dict)
 
+
+#: A queue with more messages is not walked: its messages are counted. A walk takes a second for so many.
+_WALKED = 100_000
+#: No lease is written by a look.
+_LEASE = 30_000_000
 
 _HSET = "redis.call('HSET', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
 _HSETNX = "redis.call('HSETNX', KEYS[1], 'a', '1') redis.call('DEL', KEYS[1]) return 1"
@@ -87,6 +95,7 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "ZREM": ("ZREM", "{never}", "1"),
     "ZREMRANGEBYRANK": ("ZREMRANGEBYRANK", "{never}", 0, 0),
     "ZREMRANGEBYSCORE": ("ZREMRANGEBYSCORE", "{never}", 0, 0),
+    "ZSCAN": ("ZSCAN", "{never}", 0),
     "ZSCORE": ("ZSCORE", "{never}", "1"),
     "ZUNIONSTORE": ("ZUNIONSTORE", "{never}", 1, "{never}"),
     "BZPOPMIN": ("BZPOPMIN", "{config}", 1),
@@ -140,6 +149,7 @@ def read_vitals(info: Mapping[str, str], queues: Sequence[QueueKeys], now: Calla
         scripts=(yield from _scripts()),
         denied=(yield from _denied(() if is_replica(info) else queues)),
         queues=(yield from _conflicts(queues)),
+        losses=(yield from _losses(queues)),
     )
 
 
@@ -182,6 +192,25 @@ def _conflicts(queues: Sequence[QueueKeys]) -> Steps[dict[str, str | None]]:
     return {
         keys.queue: str(result) if isinstance(result, BrokerError) else None for keys, result in zip(queues, results, strict=True)
     }
+
+
+def _losses(queues: Sequence[QueueKeys]) -> Steps[dict[str, Losses]]:
+    found: dict[str, Losses] = {}
+    for keys in queues:
+        (bodies,) = yield (Command("", keys, ("HLEN", keys.named("messages")), int),)
+        if isinstance(bodies, BrokerError):
+            continue  # what is wrong with it is told as its conflict
+        try:
+            if bodies <= _WALKED:
+                losses = yield from look(keys, _LEASE)
+            else:
+                (view,) = yield (inspect(keys),)
+                losses = Losses(waiting=0 if isinstance(view, BrokerError) else view.stateless)
+        except (AccessDenied, QueueConflict):
+            continue
+        if any(losses):
+            found[keys.queue] = losses
+    return found
 
 
 def _filled(call: tuple[Any, ...], keys: QueueKeys) -> tuple[Any, ...]:

@@ -9,14 +9,16 @@ import click
 
 from redisq.app.control import ANSWER_WITHIN, question
 from redisq.app.waiting import Ask, Step
-from redisq.broker.health import Finding, Level, check_channels, judge
+from redisq.broker.health import Finding, Level, check_channels, check_work, judge
 from redisq.broker.keys import QueueKeys
+from redisq.broker.service import read_service
 from redisq.broker.vitals import Vitals, is_cluster, read_info, read_vitals
 from redisq.cli.errors import in_words
 from redisq.cli.installation import installation
 from redisq.cli.output import print_json, print_table
+from redisq.cli.status import is_internal
 from redisq.cli.target import Target, json_option, queues_option, target_options
-from redisq.errors import BrokerError, RedisqError
+from redisq.errors import AccessDenied, BrokerError, RedisqError
 from redisq.redact import escape, redact
 
 __all__ = ["doctor"]
@@ -63,13 +65,22 @@ def _server(target: Target) -> list[Finding]:
         info = target.ask(read_info())
         if is_cluster(info):
             return judge(Vitals(info))
-        queues = [target.app.keys(name) for name in target.chosen] or target.queues()
+        queues = [target.app.keys(name) for name in target.chosen] or target.at_risk()
         return [
             *judge(target.ask(read_vitals(info, queues))),
+            _work(target, queues),
             check_channels(_channels(target, queues), target.app.registry, queues),
         ]
     except RedisqError as error:
         return [Finding("server", Level.ERROR, in_words(error))]
+
+
+def _work(target: Target, queues: Sequence[QueueKeys]) -> Finding:
+    """Who serves the queues; a user who may not read it is told so. Those of Celery's remote control are nobody's work."""
+    try:
+        return check_work(target.ask(read_service(target.app.registry, [keys for keys in queues if not is_internal(keys)])))
+    except AccessDenied as error:
+        return Finding("work", Level.WARNING, f"unknown: the user may not read which workers are there. {error}")
 
 
 def _channels(target: Target, queues: Sequence[QueueKeys]) -> str:

@@ -15,6 +15,7 @@ from redisq.cli.inspect import inspect
 from redisq.cli.limits import limits
 from redisq.cli.pause import pause, resume
 from redisq.cli.purge import purge
+from redisq.cli.repair import repair
 from redisq.cli.send import send
 from redisq.cli.status import status
 from redisq.cli.worker import worker
@@ -30,6 +31,6 @@ def main() -> None:
 
 
 for command in (
-    cancel, dead, demo, doctor, embedded, inspect, limits, pause, purge, resume, send, shutdown, status, worker, workers,
+    cancel, dead, demo, doctor, embedded, inspect, limits, pause, purge, repair, resume, send, shutdown, status, worker, workers,
 ):  # fmt: skip
     main.add_command(command)

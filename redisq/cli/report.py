@@ -18,14 +18,14 @@ from redisq.codec.limits import MAX_BYTES
 from redisq.codec.msgpack import decode
 from redisq.codec.summary import celery_id, of_celery
 from redisq.errors import ConfigError, DecodeError, MessageTooLarge
-from redisq.message import Message, Meta
+from redisq.message import Message, Meta, head_start_of
 from redisq.redact import MAX_TEXT, redacted, shown
 from redisq.types import check_name
 
 __all__ = ["find_place", "find_places", "letter", "print_report", "report", "told_progress", "unknown_job"]
 
-#: Where a score is a time to come, and where one that has passed.
-_DUE, _SINCE = ("delayed", "retry"), ("waiting", "dead")
+#: Where a score is a time to come.
+_DUE = ("delayed", "retry")
 
 
 #: What to show of a task of Celery that has several messages.
@@ -109,7 +109,7 @@ def report(
         "waits_at": shown(gates.waits_at, 300) if gates and gates.waits_at and found.state == "waiting" else None,
         "worker": shown(found.worker, 200) if found.worker else None,
         "due": away if found.state in _DUE else None,
-        "age": -away if found.state in _SINCE else None,
+        "age": max(-away - _ahead(place.id), 0.0) if found.state == "waiting" else -away if found.state == "dead" else None,
         "lease": away if found.state == "processing" else None,
         "progress": told_progress(progress),
         "stack": [shown(frame) for frame in found.meta.stack.splitlines()] or None,
@@ -120,6 +120,11 @@ def report(
     if show_args and isinstance(message, Message):
         fields |= {"args": redacted(list(message.args)), "kwargs": redacted(message.kwargs or {})}
     return fields
+
+
+def _ahead(id: str) -> float:
+    """Seconds that a message's place is ahead of the time since which it waits."""
+    return head_start_of(id) / 1_000_000
 
 
 def told_progress(progress: Progress | None) -> dict[str, Any] | None:

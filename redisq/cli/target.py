@@ -14,7 +14,7 @@ from redisq.app.app import RedisQ
 from redisq.app.waiting import Step, run
 from redisq.broker.commands import inspect
 from redisq.broker.keys import QueueKeys
-from redisq.broker.queues import known_queues, layouts
+from redisq.broker.queues import known_queues, layouts, lost_queues
 from redisq.cli.loader import load_app
 
 __all__ = ["Target", "json_option", "queues_option", "target_options"]
@@ -56,6 +56,14 @@ class Target:
         if self.named:
             return [self.app.keys(name) for name in self.app.queues]
         return self._all()
+
+    def at_risk(self) -> list[QueueKeys]:
+        """The queues to look at for losses: as `queues`, and where all are meant, those too whose `config` was lost."""
+        queues = self.queues()
+        if self.chosen or self.named:
+            return queues
+        namespace = self.app.settings.namespace
+        return queues + [self.app.keys(keys.queue) for keys in self.ask(lost_queues()) if keys.namespace == namespace]
 
     def everywhere(self) -> list[QueueKeys]:
         """The queues of `-Q`, else all: those of the app, and those that are in Redis."""

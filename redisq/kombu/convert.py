@@ -11,7 +11,7 @@ from kombu.utils.json import dumps, loads
 from redisq.broker.commands import Enqueue
 from redisq.codec.envelope import pack, unpack
 from redisq.kombu.options import Options
-from redisq.message import Delivery, new_id
+from redisq.message import Delivery, new_id, with_head_start
 
 __all__ = ["decode", "encode", "eta_of", "to_enqueue"]
 
@@ -40,10 +40,11 @@ def to_enqueue(message: Mapping[str, Any], body: bytes, options: Options) -> Enq
     properties = message.get("properties") or {}
     delay = _delay(message.get("headers"))
     expires = _number(properties.get("expiration"))
+    head_start = options.head_start(_number(properties.get("priority")))
     return Enqueue(
-        new_id(),
+        with_head_start(new_id(), head_start),
         body,
-        options.head_start(_number(properties.get("priority"))),
+        head_start,
         f"+{round(delay * 1_000_000)}" if delay > 0 else "0",
         # In milliseconds, from the publication on.
         "" if expires is None or expires / 1000 > _FAR else f"+{max(round(expires * 1000), 1)}",

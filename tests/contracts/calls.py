@@ -47,6 +47,7 @@ CALLS: dict[str, Command[Any]] = {
     "remove": commands.remove(KEYS, ["waiting", "dead"], counter="cancelled", states=["waiting", "dead"]),
     "cancel": commands.cancel(KEYS, ["a"]),
     "replay": commands.replay(KEYS, ["dead"]),
+    "repair": commands.repair_page(KEYS, act=True, lease=LEASE, group="", what="messages", cursor="0"),
     "outcome": commands.outcome(KEYS, "a"),
     "pause_gate": commands.pause_gate(KEYS, "bot", 10),
     "set_limit": commands.set_limit(KEYS, "bot", "1 1000000 1"),
@@ -90,7 +91,8 @@ GATED = LEASED | {
 
 #: The scripts that have to do with gates when there are some.
 GATED_CALLS: dict[str, Command[Any]] = {
-    name: CALLS[name] for name in ("claim", "settle", "restore", "delete", "remove", "replay", "pause_gate", "set_limit", "kick")
+    name: CALLS[name]
+    for name in ("claim", "settle", "restore", "delete", "remove", "repair", "replay", "pause_gate", "set_limit", "kick")
 } | {"enqueue": commands.enqueue(KEYS, [Enqueue("b", b"B", descriptor="0 C @1 Rbot,1 Sllm,1", definitions={"bot": "1 1000000 1"})])}
 
 

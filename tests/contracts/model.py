@@ -55,6 +55,7 @@ class Entry:
         parts += [f"{name}={value}" for name, value in (("crashes", self.crashes), ("parks", self.parks)) if value]
         parts += [f"score={self.place}"] if self.place is not None else []
         parts += [f"requeues={self.requeues} since={self.since}"] if self.requeues else []
+        parts += [f"died={self.score}"] if self.state is State.DEAD else []
         parts += [f"reason={self.reason}"] if self.reason else []
         parts += [f"text={self.text}"] if self.text is not None else []
         return " ".join(parts)
@@ -351,9 +352,22 @@ class Model:
 
     def inspect(self) -> QueueView:
         lengths = [len(self.among(state)) for state in ZSETS]
-        oldest = next(iter(self.among(State.WAITING)), None)
-        age = (self.now - oldest.score) / 1_000_000 if oldest else None
-        return QueueView(*lengths, self.paused == "1", age, dict(+self.stats))
+        # Ids of tests tell no head start.
+        oldest = [max(self.now - entry.score, 0) for entry in self.among(State.WAITING)[:1]]
+        overdue = [self.now - entry.score for state in (State.DELAYED, State.RETRY) for entry in self.among(state)]
+        expired = [self.now - entry.score for entry in self.among(State.PROCESSING)]
+        past = [sorted((age / 1_000_000 for age in ages if age >= 0), reverse=True) for ages in (overdue, expired)]
+        ages = [[age / 1_000_000 for age in oldest], *past]
+        return QueueView(
+            *lengths,
+            self.paused == "1",
+            max((age for each in ages for age in each), default=None),
+            dict(+self.stats),
+            overdue=len(past[0]),
+            overdue_age=next(iter(past[0]), None),
+            expired=len(past[1]),
+            expired_age=next(iter(past[1]), None),
+        )
 
     def snapshot(self) -> Snapshot:
         """What every key of the queue must hold."""

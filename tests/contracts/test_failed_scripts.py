@@ -37,6 +37,7 @@ BLIND = {
     ("join", "stats"),
     ("declare", "stats"),
     ("delete", "stats"),
+    ("repair", "stats"),
     # It leaves what it cannot read to a claim.
     *(("look", key.name) for key in FIXED),
     *((name, "never") for name in QUEUE_SCRIPTS),

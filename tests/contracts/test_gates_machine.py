@@ -20,10 +20,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from redisq.app.waiting import run
 from redisq.broker import commands, gates
 from redisq.broker.commands import Command, Dedupe, Enqueue, Settlement
 from redisq.broker.connector import Connector
 from redisq.broker.keys import QueueKeys
+from redisq.broker.repair import Losses, look
 from redisq.broker.scripts import Scripts
 from tests.clock import START, clock_key, scripts
 from tests.contracts import gates_check
@@ -162,6 +164,7 @@ class GatesMachine(RuleBasedStateMachine):
         for ident in leased:
             self._granted(ident)
         gates_check.check(self.state, self.now, served=served)
+        assert run(look(KEYS, 30 * SECOND), self.connectors[0]) == Losses(), "a queue that is well has lost nothing"
         for gate, count in self.state.slots.items():
             rule = self.state.rule(gate)
             assert not rule or count <= max(rule[0], before.slots.get(gate, 0)), f"I22: {count} slots of {gate} held"

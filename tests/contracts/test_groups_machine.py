@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from redisq.app.waiting import run
 from redisq.broker import commands, gates
 from redisq.broker.commands import Command, Enqueue, Settlement
 from redisq.broker.connector import Connector
 from redisq.broker.keys import GroupKeys, QueueKeys
+from redisq.broker.repair import Losses, look
 from redisq.broker.scripts import Scripts
 from tests.clock import START, clock_key, scripts
 from tests.contracts import gates_check
@@ -110,6 +112,7 @@ class GroupsMachine(RuleBasedStateMachine):
         for keys, state in states.items():
             assert state == gates_check.read(self.clients[1], keys)
             gates_check.check(state, self.now, alone=False)
+            assert run(look(keys, 30 * SECOND), self.connectors[0]) == Losses(), "a queue that is well has lost nothing"
             self._check_sleep(keys, state)
         return states
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from redisq.app.waiting import run
 from redisq.broker import commands
 from redisq.broker.commands import Dedupe, Enqueue
 from redisq.broker.keys import GroupKeys
+from redisq.broker.repair import repair
 from redisq.errors import QueueConflict
 from tests.faces import LEASE, SECOND, Broker
 
@@ -57,11 +59,10 @@ def test_a_dedupe_key_keeps_its_window_when_its_message_is_gone(broker: Broker) 
 def test_a_lost_config_is_an_error_with_cause_and_remedy(broker: Broker) -> None:
     broker.enqueue("a")
     broker.raw.delete("chat_api:config")
-    with pytest.raises(
-        QueueConflict, match=r"chat_api:config was deleted or evicted.*maxmemory-policy.*hset <queue>:config layout 1"
-    ):
+    remedy = r"chat_api:config was deleted or evicted.*maxmemory-policy noeviction.*redisq repair <queue>"
+    with pytest.raises(QueueConflict, match=remedy):
         broker.claim()
-    broker.raw.hset("chat_api:config", "layout", "1")
+    run(repair(broker.keys, LEASE), broker.other)
     assert broker.claimed_ids() == ["a"]
 
 

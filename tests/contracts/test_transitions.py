@@ -36,7 +36,7 @@ CANCELLED = LEASED | {"leases": {"a": "7 5 w cancel"}}
 TAKEN_BACK = USED | BODY | {"main": {"a": 5}, "leases": {"a": "x7 5 w"}, "meta": {"a": "crashes=1 score=5"}}
 SUSPECTED = TAKEN_BACK | {"meta": {"a": "crashes=2 score=5"}}
 DEAD = USED | BODY | {"dlq": {"a": NOW - 9}, "meta": {"a": "attempt=4 score=5 expires=1 reason=exhausted text=no"}}
-CRASHED = "reason=crashed text=the worker died or lost its lease 3 times"
+CRASHED = f"died={NOW} reason=crashed text=the worker died or lost its lease 3 times"
 GONE = None
 
 #: `a` in lane 1 leaves one slot of llm and one a second of bot to the others.
@@ -229,7 +229,8 @@ ROWS = [
         EXPIRED | {"meta": {"a": "crashes=5 score=5"}},
         claim(apart=1),
         {
-            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": f"crashes=6 score=5 {CRASHED.replace('3', '6')}"},
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW},
+            "meta": {"a": f"crashes=6 score=5 {CRASHED.replace('3 times', '6 times')}"},
             "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": f"1\n{NOW}\n \na"},
         },
     ),
@@ -255,7 +256,8 @@ ROWS = [
         USED | {"main": {"a": 5}},
         claim(),
         {
-            "main": GONE, "dlq": {"a": NOW}, "meta": {"a": "reason=body_missing text=the message has no body in q:messages"},
+            "main": GONE, "dlq": {"a": NOW},
+            "meta": {"a": f"died={NOW} reason=body_missing text=the message has no body in q:messages"},
             "stats": {"dlq_messages": 1}, "calls": {"c": f"1\n{NOW}\n \na"},
         },
     ),
@@ -342,7 +344,7 @@ ROWS = [
         CANCELLED,
         settle("dead", reason="exhausted", text="no"),
         {
-            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": "score=5 reason=exhausted text=no"},
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": f"score=5 died={NOW} reason=exhausted text=no"},
             "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
         },
     ),
@@ -357,7 +359,8 @@ ROWS = [
         LEASED,
         settle("dead", reason="exhausted", text="ValueError: no"),
         {
-            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": "score=5 reason=exhausted text=ValueError: no"},
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW},
+            "meta": {"a": f"score=5 died={NOW} reason=exhausted text=ValueError: no"},
             "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
         },
     ),
@@ -366,7 +369,8 @@ ROWS = [
         LEASED | {"meta": {"a": "crashes=2 score=5"}},
         settle("dead", reason="crashed", text="killed"),
         {
-            "processing": GONE, "leases": GONE, "dlq": {"a": NOW}, "meta": {"a": "crashes=3 score=5 reason=crashed text=killed"},
+            "processing": GONE, "leases": GONE, "dlq": {"a": NOW},
+            "meta": {"a": f"crashes=3 score=5 died={NOW} reason=crashed text=killed"},
             "stats": {"crashes": 1, "dlq_messages": 1}, "calls": {"c": "1"},
         },
     ),
@@ -591,7 +595,7 @@ ROWS = [
         settle("dead", reason="exhausted", text="no"),
         {
             "processing": GONE, "leases": GONE, "slots": GONE, "lanes": GONE, "dlq": {"a": NOW}, "run": {"~@1": NOW}, **TOKEN,
-            "meta": {"a": "score=5 reason=exhausted text=no"}, "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
+            "meta": {"a": f"score=5 died={NOW} reason=exhausted text=no"}, "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
         },
     ),
     row(
@@ -600,7 +604,7 @@ ROWS = [
         settle("dead", reason="exhausted", text="no"),
         {
             "processing": GONE, "leases": GONE, "dlq": {"a": NOW},
-            "meta": {"a": "score=5 reason=exhausted text=no"}, "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
+            "meta": {"a": f"score=5 died={NOW} reason=exhausted text=no"}, "stats": {"dlq_messages": 1}, "calls": {"c": "1"},
         },
     ),
     row(
@@ -724,7 +728,7 @@ ROWS = [
         },
         claim(),
         {
-            "main": GONE, "dlq": {"a": NOW}, "meta": {"a": f"expires={NOW} reason=expired text=nobody took it in time"},
+            "main": GONE, "dlq": {"a": NOW}, "meta": {"a": f"expires={NOW} died={NOW} reason=expired text=nobody took it in time"},
             "stats": {"dlq_messages": 1}, "calls": {"c": f"1\n{NOW}\n \na"},
         },
     ),
@@ -752,7 +756,7 @@ ROWS = [
         commands.restore(KEYS, [("a", 7)], limit=2, age=9),
         {
             "processing": GONE, "leases": GONE, "dlq": {"a": NOW},
-            "meta": {"a": f"score=5 requeues=2 since={NOW - 9} reason=delivery_limit text=it was requeued 2 times"},
+            "meta": {"a": f"score=5 requeues=2 since={NOW - 9} died={NOW} reason=delivery_limit text=it was requeued 2 times"},
             "stats": {"requeued": 1, "dlq_messages": 1}, "calls": {"c": "1\n \na"},
         },
     ),

@@ -126,6 +126,13 @@ CALLS: dict[str, tuple[Command[Any], Mapping[str, str]]] = {
         for op in ("ack", "result", "retry", "park", "crash", "release", "dead", "cancel")
     },
     "settle: limited": (_settle(commands.limited("held", 7, gate="bot", pause=10, jitter=1)), {}),
+    **{
+        f"repair: {what}": (
+            commands.repair_page(KEYS, act=True, lease=LEASE, group="", what=what, flows=["@1", "bot"] if what == "flows" else ()),
+            {},
+        )
+        for what in ("flows", "run", "blocked", "lanes", "leases", "retry", "dead", "messages", "slots")
+    },
     "bind": (exchanges.bind(EXCHANGE, [(b"type:topic", 0), (b"bind:a", 60_000_000)]), {}),
     "broadcast": (exchanges.broadcast(EXCHANGE, b"B", length=10, age=60_000_000), {}),
     "routes": (exchanges.routes(EXCHANGE), {}),

@@ -16,6 +16,7 @@ from redisq.broker.queues import Steps, known_queues, server_time
 from redisq.broker.vitals import Vitals, read_vitals
 from redisq.errors import AccessDenied
 from tests.integration.operator import Operator, Stage
+from tests.integration.processes import WorkerProcess, wait_until
 from tests.keyspace import everything
 from tests.servers import RedisServer, free_port
 from tests.wire import canned_server
@@ -59,6 +60,26 @@ def test_it_changes_nothing_in_a_queue(operator: Operator, stage: Stage, raw: re
     before = everything(raw)
     operator.json("doctor")
     assert everything(raw) == before
+
+
+def test_work_that_nobody_does_is_an_error(
+    operator: Operator, stage: Stage, raw: redis.Redis, start_worker: Callable[..., WorkerProcess]
+) -> None:
+    job = stage.waiting("work", task="short", args=[1])
+    assert levels(operator.json("doctor"))["work"] == "ok", "its worker may be about to start"
+    raw.zadd("work:queue:main", {job: raw.zscore("work:queue:main", job) - 60_000_000})
+    found = operator.json("doctor", exit_code=2)
+    assert levels(found)["work"] == found["level"] == "error"
+    (text,) = [each["text"] for each in found["findings"] if each["check"] == "work"]
+    assert text.startswith("work: 1 waiting; the oldest for 6")
+    assert text.endswith("no living worker serves it: start one, with `redisq worker -Q work`")
+    operator.run("pause", "work")
+    assert levels(operator.json("doctor"))["work"] == "ok", "somebody wants it to wait"
+    start_worker("-Q", "work").ready()
+    wait_until(lambda: operator.json("status")["queues"][0]["served"], "it shows a sign of life")
+    operator.run("resume", "work")
+    wait_until(lambda: not raw.exists("work:queue:main", "work:queue:processing"), "it ran")
+    assert levels(operator.json("doctor"))["work"] == "ok"
 
 
 def test_warnings_count_when_strict(operator: Operator, stage: Stage) -> None:

@@ -9,7 +9,8 @@ from tests.integration.operator import TELEGRAM, Operator, Stage
 from tests.servers import free_port
 
 EMPTY = {
-    "waiting": 0, "delayed": 0, "retry": 0, "processing": 0, "dead": 0, "paused": False, "oldest_age": None, "held_back": 0,
+    "waiting": 0, "delayed": 0, "retry": 0, "processing": 0, "dead": 0, "paused": False, "oldest_age": None,
+    "overdue": 0, "overdue_age": None, "expired": 0, "expired_age": None, "served": False, "stateless": 0, "held_back": 0,
     "pauses": {}, "stats": {},
 }  # fmt: skip
 
@@ -36,6 +37,29 @@ def test_status_finds_all_queues_with_their_lengths_and_counters(operator: Opera
     assert chat["paused"] is False
     assert 0 <= chat["oldest_age"] < 60
     assert chat["stats"].items() >= {"total_messages": 5, "dlq_messages": 1, "retry_count": 1}.items()
+
+
+def test_a_message_of_high_priority_is_as_old_as_its_wait(operator: Operator, stage: Stage) -> None:
+    job = stage.waiting("mail", priority=9)
+    assert 0 <= operator.json("status")["queues"][0]["oldest_age"] < 60
+    assert 0 <= operator.json("inspect", job)["age"] < 60
+    assert operator.json("inspect", job)["position"] == 1
+
+
+def test_what_nobody_promotes_or_takes_back_is_told(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
+    stage.processing("mail")
+    stage.waiting("mail", countdown=3600)
+    now = float(raw.time()[0])
+    for key, ago in (("mail:queue:delayed", 120), ("mail:queue:processing", 60)):
+        raw.zadd(key, {raw.zrange(key, 0, 0)[0]: (now - ago) * 1_000_000})
+    (mail,) = operator.json("status")["queues"]
+    assert (mail["overdue"], mail["expired"], mail["served"]) == (1, 1, False)
+    assert 60 <= mail["expired_age"] < 110
+    assert 120 <= mail["overdue_age"] == mail["oldest_age"] < 170
+    text = operator.text("status")
+    assert "mail: 1 message overdue, the first by 2 min" in text
+    assert "mail: 1 message whose lease ended, the first 1 min" in text
+    assert "mail: no living worker serves it" in text
 
 
 def test_status_in_words_is_aligned_columns(operator: Operator, queues: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from redisq.broker import health
 from redisq.broker.health import CHECKS, Finding, Level, judge
+from redisq.broker.repair import Losses
 from redisq.broker.scripts import SCRIPT_NAMES, Scripts
 from redisq.broker.vitals import PROBES, Vitals
 from redisq.cli.doctor import exit_code, worst_of
@@ -85,6 +86,14 @@ def test_each_trouble_of_the_server_is_told(check: str, info: dict[str, str], le
         (health.check_scripts, Vitals(), OK, "all load"),
         (health.check_scripts, Vitals(scripts={"claim": "ERR no"}), ERROR, "not loaded: claim. claim: ERR no"),
         (health.check_scripts, Vitals(scripts={"claim": "NOPERM"}), WARNING, "not loaded: claim"),
+        (
+            health.check_messages,
+            Vitals(losses={"q": Losses(waiting=1)}),
+            ERROR,
+            "q lost keys: 1 body in no state; run `redisq repair q`",
+        ),
+        (health.check_messages, Vitals(losses={"q": Losses(waiting=1, dead=2)}), ERROR, "3 bodies in no state"),
+        (health.check_messages, Vitals(losses={"q": Losses(config=1, lanes=2)}), ERROR, "q lost keys: 1 config, 2 lanes; run"),
         (health.check_rights, Vitals(), OK, "name one with -Q"),
         (health.check_rights, Vitals(denied={"ZADD": "NOPERM x", "GET": ""}), ERROR, "may not run ZADD, GET. NOPERM x"),
         (health.check_queues, Vitals(), OK, "none yet"),

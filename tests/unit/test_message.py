@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from redisq.message import PLAIN, Meta, new_id, new_ids, parse_meta
+from redisq.message import PLAIN, Meta, head_start_of, new_id, new_ids, parse_meta, with_head_start
 from redisq.types import check_name
 
 
@@ -16,6 +16,24 @@ def test_ids_are_sixteen_letters_and_digits() -> None:
 
 def test_no_ids_are_asked_for_and_none_given() -> None:
     assert new_ids(0) == []
+
+
+@pytest.mark.parametrize(
+    ("head_start", "told"),
+    [(0, ""), (540_000_000, "p540"), (-540_000_000, "m540"), (1, "p1u"), (-1_500_000, "m1500000u"), (2**53 - 1, f"p{2**53 - 1}u")],
+)
+def test_an_id_tells_the_head_start_of_its_message(head_start: int, told: str) -> None:
+    plain = new_id()
+    told_id = with_head_start(plain, head_start)
+    assert told_id == check_name("id", plain + told)
+    assert head_start_of(told_id) == head_start
+
+
+@pytest.mark.parametrize(
+    "id", ["", "p540", "a" * 15 + "p540", "a" * 17 + "p540", "a" * 16 + "p", "a" * 16 + "p5x", "a" * 15 + "-p5"]
+)
+def test_other_ids_tell_none(id: str) -> None:
+    assert head_start_of(id) == 0
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ end
 
 --- bury: a message that claim itself finds dead.
 local function bury(id, meta, reason, text)
-  meta.reason, meta.text = reason, text
+  meta.died, meta.reason, meta.text = queue.now, reason, text
   local written = write_meta(meta)
   redis.call('HSET', META, id, written)
   tell_dead(id, written)

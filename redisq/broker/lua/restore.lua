@@ -90,7 +90,7 @@ for i, id in ipairs(ids) do
       end
       tell_done(id)
     elseif limit > 0 and meta.requeues >= limit and queue.now - meta.since >= age then
-      meta.reason, meta.text = 'delivery_limit', 'it was requeued ' .. int(meta.requeues) .. ' times'
+      meta.died, meta.reason, meta.text = queue.now, 'delivery_limit', 'it was requeued ' .. int(meta.requeues) .. ' times'
       redis.call('HSET', META, id, write_meta(meta))
       redis.call('ZADD', DLQ, int(queue.now), id)
       dedupe_end(id, metas[i], queue.now)

@@ -152,7 +152,7 @@ local APPLY = {
       meta.crashes = meta.crashes + 1
       grown.crashes = grown.crashes + 1
     end
-    meta.reason, meta.text = op.reason, op.text
+    meta.died, meta.reason, meta.text = queue.now, op.reason, op.text
     redis.call('HSET', META, id, write_meta(meta))
     redis.call('ZADD', DLQ, int(queue.now), id)
     grown.dlq_messages = grown.dlq_messages + 1

@@ -2,8 +2,8 @@
 --- expires=... dedupe=... reason=failed text=..."
 --- attempt: number of the next run, from 1; crashes: leases that ended by expiry; parks: times put aside (unknown task);
 --- requeues: times that a consumer gave it back on purpose, since: when it first did, us;
---- score: its place in main; expires: dropped if not leased by then, us; dedupe: the key that it stands for; reason: why it
---- waits or died; text: the rest, free text. What is absent is the default.
+--- score: its place in main; expires: dropped if not leased by then, us; dedupe: the key that it stands for; died: when it
+--- became a dead letter, us; reason: why it waits or died; text: the rest, free text. What is absent is the default.
 --- @include int
 
 local function read_meta(raw)
@@ -27,6 +27,7 @@ local function write_meta(meta)
   if meta.requeues > 0 then parts[#parts + 1] = 'requeues=' .. int(meta.requeues) .. (meta.since and ' since=' .. int(meta.since) or '') end
   if meta.expires then parts[#parts + 1] = 'expires=' .. int(meta.expires) end
   if meta.dedupe then parts[#parts + 1] = 'dedupe=' .. meta.dedupe end
+  if meta.died then parts[#parts + 1] = 'died=' .. int(meta.died) end
   if meta.reason then parts[#parts + 1] = 'reason=' .. meta.reason end
   if meta.text then parts[#parts + 1] = 'text=' .. meta.text end
   return table.concat(parts, ' ')

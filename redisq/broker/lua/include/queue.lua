@@ -9,13 +9,14 @@ local SET_BACK = 1000000
 
 --- open_queue: the queue's state, or nil and the refusal. `rules` is nil in a queue to which nobody declared any.
 --- The reads double as type checks: a key of a wrong type ends the script here, before its first write.
-local function open_queue()
+--- repairs: a queue that has lost its config is not refused.
+local function open_queue(repairs)
   local found = redis.call('HMGET', CONFIG, 'layout', 'paused', 'grace_until', 'lease', 'rules', 'gated', 'group', 'seen')
   if found[1] ~= '1' then
     if found[1] then
       return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has layout ' .. found[1] .. ', this redisq knows layout 1')
     end
-    if redis.call('EXISTS', MAIN, DELAYED, RETRY, PROCESSING, DLQ, MESSAGES, LEASES, META) > 0 then
+    if not repairs and redis.call('EXISTS', MAIN, DELAYED, RETRY, PROCESSING, DLQ, MESSAGES, LEASES, META) > 0 then
       return nil, refuse('LAYOUT', 'queue ' .. PREFIX .. ' has content but no layout: its key ' .. CONFIG .. ' was deleted or evicted, or another program wrote the rest')
     end
   end
