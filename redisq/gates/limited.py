@@ -13,7 +13,7 @@ Not a limit: 429 with `insufficient_quota` (OpenAI: the account has no money). I
 
 An error raised `from` another is looked through, as many clients wrap those of their HTTP library; `Retry` and `Reject`
 are not: the handler has decided. What merely was being handled when another error came (`__context__`) is another matter.
-A group (`asyncio.TaskGroup`) is a limit if all in it are.
+A group (`asyncio.TaskGroup`) is a limit if all in it are. An error that breaks when it is looked at is none, whatever its status.
 
 Nothing here reads from the network: of a body only what the client has read already is looked at.
 """
@@ -88,7 +88,10 @@ class RateLimit:
 
 def limited_by(error: BaseException) -> RateLimit | None:
     """Return what limited a handler that ended with this error; None: it failed for another reason."""
-    return _limited(error, _DEPTH)
+    try:
+        return _limited(error, _DEPTH)
+    except Exception:  # noqa: BLE001 - a foreign class's own code
+        return None
 
 
 def _limited(error: BaseException, depth: int) -> RateLimit | None:

@@ -10,6 +10,7 @@ What proves it, and nothing less does:
 
 A 401 is not: a token can be put right while messages wait. Neither are a 404, a 429 or a 5xx. As for limits, an error raised
 `from` another is looked through, `Retry` and `Reject` are not, and a group is permanent if all in it are.
+An error that breaks when it is looked at is not permanent.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ _DEPTH = 5
 
 def is_permanent(error: BaseException) -> bool:
     """Whether no retry of what ended with this error would end otherwise."""
-    return _permanent(error, _DEPTH)
+    try:
+        return _permanent(error, _DEPTH)
+    except Exception:  # noqa: BLE001 - a foreign class's own code
+        return False
 
 
 def _permanent(error: BaseException, depth: int) -> bool:

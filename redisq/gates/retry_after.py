@@ -24,6 +24,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from redisq.gates.shapes import get
+
 __all__ = ["LONGEST", "SHORTEST", "bounded", "retry_info", "seconds_asked_for"]
 
 #: Seconds. A shorter wait is made so long: Redis and workers are not asked more often than this.
@@ -42,7 +44,7 @@ def bounded(seconds: Any) -> float | None:
         seconds = seconds.total_seconds()
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
-    if math.isnan(seconds) or seconds <= 0:
+    if (isinstance(seconds, float) and math.isnan(seconds)) or seconds <= 0:
         return None
     return float(min(max(seconds, SHORTEST), LONGEST))
 
@@ -70,7 +72,7 @@ def seconds_asked_for(headers: Mapping[str, str], body: Mapping[str, Any], now: 
     return (
         bounded(body.get("retry_after"))
         or bounded(parameters.get("retry_after") if isinstance(parameters, Mapping) else None)
-        or bounded(asked / 1000 if isinstance(asked, int | float) else None)
+        or bounded(min(asked, LONGEST * 1000) / 1000 if isinstance(asked, int | float) else None)
         or retry_info(error.get("details") if isinstance(error, Mapping) else None)
     )
 
@@ -86,9 +88,9 @@ def retry_info(details: Any) -> float | None:
             delay = detail.get("retryDelay")
             seconds = bounded(_duration(delay)) if isinstance(delay, str) else None
         else:
-            delay = getattr(detail, "retry_delay", None)
-            whole, nanos = getattr(delay, "seconds", None), getattr(delay, "nanos", 0)
-            seconds = bounded(whole + nanos / 1e9) if type(whole) is int and type(nanos) is int else None
+            delay = get(detail, "retry_delay")
+            whole, nanos = get(delay, "seconds"), get(delay, "nanos") or 0
+            seconds = bounded(min(whole, LONGEST) + min(nanos, 1e9) / 1e9) if type(whole) is int and type(nanos) is int else None
         if seconds is not None:
             return seconds
     return None

@@ -1,4 +1,8 @@
-"""Look at errors of foreign libraries without importing these: nothing here fails, and nothing reads from the network."""
+"""Look at errors of foreign libraries without importing these. Nothing here reads from the network.
+
+What is absent, or fails when it is read, is None or empty. What is there and breaks when it is looked at more closely may raise:
+the callers take such an error for no platform's.
+"""
 
 from __future__ import annotations
 
@@ -39,20 +43,21 @@ def status_of(error: BaseException) -> int:
 def headers_of(error: BaseException) -> dict[str, str]:
     """Return the answer's headers, with names in lower case: some clients give a plain dict, as the server wrote them."""
     response = response_of(error)
-    for headers in (get(response, "headers"), get(error, "headers"), response):
+    for headers in (get(response, "headers"), get(error, "headers"), response if isinstance(response, Mapping) else None):
         if found := _named(headers):
             return found
     return {}
 
 
 def _named(headers: Any) -> dict[str, str]:
-    found: dict[str, str] = {}
     try:
-        for name, value in headers.items():
-            first = value[0] if isinstance(value, list | tuple) and value else value
-            found.setdefault(str(name).lower(), str(first).strip())
+        pairs = headers.items()
     except Exception:  # noqa: BLE001 - any object may be there
         return {}
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        first = value[0] if isinstance(value, list | tuple) and value else value
+        found.setdefault(str(name).lower(), str(first).strip())
     return found
 
 

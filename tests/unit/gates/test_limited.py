@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from redisq.errors import ConfigError, RateLimited, Reject, Retry
 from redisq.gates.limited import limited_by
+from redisq.gates.permanent import is_permanent
 from redisq.gates.retry_after import LONGEST, SHORTEST, bounded, seconds_asked_for
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,6 +112,85 @@ def test_foreign_properties_that_fail_do_no_harm() -> None:
     found = limited_by(Nasty())
     assert found is not None
     assert found.text == "Nasty: "
+
+
+class Breaks:
+    """Breaks whatever is done to it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("==")
+
+    def __hash__(self) -> int:
+        raise RuntimeError("hash")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("bool")
+
+    def __str__(self) -> str:
+        raise RuntimeError("str")
+
+
+class Odd(Mapping[Any, Any]):
+    """A map that has what it says, and breaks when that is asked for."""
+
+    def __getitem__(self, name: Any) -> Any:
+        raise RuntimeError("item")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(("retry-after",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+LOOKED_AT = (
+    "response", "resp", "status_code", "status", "headers", "data", "_content", "content", "code", "type", "errcode", "method",
+    "transport_response", "retry_after_ms", "retry_after", "_retry_after", "seconds", "value", "details", "args", "__cause__",
+)  # fmt: skip
+BEYOND = 10**400
+ODD = (Breaks(), Odd(), {Breaks: Breaks()}, [Breaks()], [], {}, 429, BEYOND, -1, float("nan"), b'{"retry_after": %d}' % BEYOND)
+CLASSES = [(__name__, "Odd"), ("aiogram", "TelegramRetryAfter"), ("aiogram", "TelegramBadRequest"), ("google", "TooManyRequests")]
+CLASSES += [("discord", "HTTPException"), ("slack_sdk", "SlackApiError"), ("httpx", "HTTPStatusError"), ("botocore", "ClientError")]
+
+
+@pytest.mark.parametrize(("package", "name"), CLASSES)
+@given(attributes=st.dictionaries(st.sampled_from(LOOKED_AT), st.sampled_from(range(len(ODD))), min_size=1), status=st.booleans())
+def test_no_error_breaks_whoever_looks_at_it(package: str, name: str, attributes: dict[str, int], status: bool) -> None:
+    has = {attribute: ODD[number] for attribute, number in attributes.items()}
+    made = type(name, (Exception,), {"__module__": package, **({"status_code": 429} if status else {}), **has})()
+    limited_by(made)
+    is_permanent(made)
+    limited_by(chain(RuntimeError(), made))
+    is_permanent(ExceptionGroup("", [made]))
+
+
+@pytest.mark.parametrize("headers", [Odd(), {"retry-after": Breaks()}], ids=["map", "value"])
+def test_an_error_whose_headers_break_is_no_limit(headers: Any) -> None:
+    error = Answer()
+    error.headers = headers
+    assert limited_by(error) is None
+    assert limited_by(chain(RuntimeError(), error)) is None
+    assert limited_by(ExceptionGroup("", [Answer(), error])) is None
+
+
+def test_what_has_items_of_another_kind_has_no_headers() -> None:
+    class Page:
+        status = 429
+
+        def items(self) -> list[int]:
+            return [1, 2]
+
+    error = RuntimeError("refused")
+    error.response = Page()  # type: ignore[attr-defined]
+    assert limited_by(error) is not None
+
+
+@pytest.mark.parametrize("name", ["retry_after", "retry_after_ms"])
+def test_a_wait_beyond_all_numbers_is_the_longest(name: str) -> None:
+    assert seconds_asked_for({}, {name: BEYOND}) == LONGEST
 
 
 @pytest.mark.parametrize(
