@@ -1,7 +1,8 @@
 """Tasks without an app in sight, as Celery's `shared_task`: `from redisq import task`.
 
-They belong to every app of the process. A call goes through the current app: the first one that was made, until
-`app.set_current()` names another. An app that a helper makes beside it, or `app.at()`, never takes their calls.
+They belong to every app of the process. A call goes through the current app: of those that the program holds the first one
+that was made, until `app.set_current()` names another. An app that a helper makes beside it, or `app.at()`, never takes
+their calls.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ class SharedTasks:
     def __init__(self) -> None:
         self.tasks: dict[str, Task[..., Any]] = {}
         self._current: Callable[[], Any] = lambda: None
+        self._apps: list[Callable[[], Any]] = []
 
     def set_current(self, app: Any) -> None:
-        """Make an app the current one. It is not kept alive by that."""
-        self._current = ref(app)
+        """Make an app the current one. It lives as long as it is that: else the calls would go elsewhere without a word."""
+        self._current = lambda: app
 
     def offer(self, app: Any) -> None:
-        """Make an app the current one if there is none."""
-        if self._current() is None:
-            self.set_current(app)
+        """Make an app the current one while no other is. It is not kept alive by that."""
+        self._apps.append(ref(app, self._apps.remove))
 
     def current(self) -> Any:
         """Return the current app.
@@ -38,10 +39,11 @@ class SharedTasks:
         Raises:
             ConfigError: There is none.
         """
-        app = self._current()
-        if app is None:
-            raise ConfigError("no app yet: make one, app = RedisQ('bot'), in a module that is imported before the call")
-        return app
+        for known in (self._current, *self._apps):
+            app = known()
+            if app is not None:
+                return app
+        raise ConfigError("no app yet: make one, app = RedisQ('bot'), in a module that is imported before the call")
 
 
 SHARED = SharedTasks()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from redisq import Job, RedisQ, Reject, Retry, Worker, task
-from redisq.app.shared import SHARED
+from redisq.app.shared import SHARED, SharedTasks
 from redisq.broker import commands
 from redisq.errors import ArgumentsError, ConfigError, EncodeError, JobFailed, JobTimeout, NoResult
 from redisq.states import State
@@ -249,6 +250,7 @@ def test_acknowledged_early_a_call_runs_at_most_once(app: RedisQ, kind: str, cap
 
 def test_only_an_explicit_act_moves_shared_tasks(app: RedisQ, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SHARED, "_current", lambda: None)
+    monkeypatch.setattr(SHARED, "_apps", [])
     first = RedisQ("first", url="redis://nowhere.invalid")
     assert SHARED.current() is first
     second = RedisQ("second", url="redis://nowhere.invalid")
@@ -258,6 +260,26 @@ def test_only_an_explicit_act_moves_shared_tasks(app: RedisQ, monkeypatch: pytes
     assert SHARED.current() is elsewhere
     second.set_current()
     assert SHARED.current() is second
+
+
+def test_shared_tasks_go_on_when_the_app_that_was_made_first_is_gone() -> None:
+    shared = SharedTasks()
+
+    class App:
+        """What can be held weakly."""
+
+    first, second, third = App(), App(), App()
+    for app in (first, second, third):
+        shared.offer(app)
+    assert shared.current() is first
+    del first, app
+    gc.collect()
+    assert shared.current() is second
+    # Named by its program, it is not replaced in silence.
+    shared.set_current(third)
+    del third, second
+    gc.collect()
+    assert isinstance(shared.current(), App)
 
 
 def test_a_shared_task_goes_through_the_current_app(app: RedisQ, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +299,7 @@ def test_a_shared_task_goes_through_the_current_app(app: RedisQ, monkeypatch: py
 
 def test_a_shared_task_without_any_app_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SHARED, "_current", lambda: None)
+    monkeypatch.setattr(SHARED, "_apps", [])
     with pytest.raises(ConfigError, match="no app yet"):
         SHARED.current()
 
