@@ -66,27 +66,38 @@ class Turns:
         self._lines: dict[Pool, deque[Waits]] = {}
         #: Pools that were given more than they had room for.
         self._ahead: set[Pool] = set()
+        self._is_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     def wait(self, pool: Pool, item: Waits) -> None:
-        """Let it begin when it has its turn; at once, when there is room."""
+        """Let it begin when it has its turn; in the next turn of the loop, when there is room."""
         if self._closed:
             self._failed(item.run.held, "the worker stops")
             return
-        line = self._lines.get(pool)
-        if not line and (pool.takes_ahead or pool.room > 0):
-            self._start(pool, item)
-        else:
-            self._lines.setdefault(pool, deque()).append(item)
-        if pool.room <= 0:
-            item.run.came = self._loop.time()
-            self._watch()
+        item.run.came = self._loop.time()
+        self._lines.setdefault(pool, deque()).append(item)
+        self.look()
 
     def look(self) -> None:
-        """There may be room: begin what has its turn now."""
-        for pool in [pool for pool, line in self._lines.items() if line]:
-            self._advance(pool)
+        """There may be room: see to it in the next turn of the loop, when all that a claim brought is here.
+
+        Threads that begin while the loop still works at that claim would only take the interpreter from it.
+        """
+        if self._lines and not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._is_scheduled = False
+        for pool in list(self._lines):
+            line = self._lines[pool]
+            while line and (pool.takes_ahead or pool.room > 0):
+                self._start(pool, line.popleft())
+            if not line:
+                self._lines.pop(pool, None)
+        if self._lines or self._ahead:
+            self._watch()
 
     def has_room(self, pool: Pool) -> bool:
         """Whether one that came now would begin at once."""
@@ -115,13 +126,11 @@ class Turns:
         self._timer = None
         self._take_back()
         late = self._loop.time() - MOMENT
-        for line in self._lines.values():
+        for line in list(self._lines.values()):
             for item in [item for item in line if item.run.came <= late and item.run.held.leased]:
                 line.remove(item)
                 self._put_off(item.run.held)
-        self.look()
-        if self._ahead or any(self._lines.values()):
-            self._watch()
+        self._look()
 
     def _take_back(self) -> None:
         """What waits in a pool waits here, in front."""
@@ -129,11 +138,6 @@ class Turns:
             if items := pool.take_back():
                 self._lines.setdefault(pool, deque()).extendleft(reversed(items))
         self._ahead.clear()
-
-    def _advance(self, pool: Pool) -> None:
-        line = self._lines[pool]
-        while line and (pool.takes_ahead or pool.room > 0):
-            self._start(pool, line.popleft())
 
     def _start(self, pool: Pool, item: Waits) -> None:
         try:

@@ -75,17 +75,19 @@ class Stage:
             asyncio.get_running_loop(),
         )
 
-    def wait(self, pool: Pool, *ids: str, leased: bool = True) -> None:
+    async def wait(self, pool: Pool, *ids: str, leased: bool = True) -> None:
         for ident in ids:
             held = Held(KEYS, Delivery(ident, 7, b""))
             held.leased = leased
             nothing: Any = None
             self.runs[ident] = Run(held, nothing, "w", nothing)
             self.turns.wait(pool, Item(self.runs[ident]))
+        await asyncio.sleep(0)
 
-    def end(self, pool: Pool) -> None:
+    async def end(self, pool: Pool) -> None:
         pool.end()
         self.turns.look()
+        await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -96,12 +98,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @POOLS
-def test_what_has_room_begins_at_once(takes_ahead: bool) -> None:
+def test_what_has_room_begins_in_the_next_turn(takes_ahead: bool) -> None:
     async def scenario() -> None:
         stage, pool = Stage(), Pool(2, takes_ahead)
-        stage.wait(pool, "a", "b", "c")
+        await stage.wait(pool, "a", "b", "c")
         assert pool.begun == ["a", "b"]
-        stage.end(pool)
+        await stage.end(pool)
         assert pool.begun == ["a", "b", "c"]
 
     asyncio.run(scenario())
@@ -112,11 +114,11 @@ def test_what_waited_for_a_moment_is_given_back_and_what_began_is_not(takes_ahea
     async def scenario() -> None:
         stage, pool = Stage(), Pool(1, takes_ahead)
         began = time.monotonic()
-        stage.wait(pool, "a", "b", "c")
+        await stage.wait(pool, "a", "b", "c")
         await until(lambda: stage.put_off)
         assert stage.put_off == ["b", "c"]
         assert time.monotonic() - began >= MOMENT
-        stage.end(pool)
+        await stage.end(pool)
         assert pool.begun == ["a"]
 
     asyncio.run(scenario())
@@ -126,14 +128,14 @@ def test_what_waited_for_a_moment_is_given_back_and_what_began_is_not(takes_ahea
 def test_who_came_later_waits_for_a_moment_of_its_own(takes_ahead: bool) -> None:
     async def scenario() -> None:
         stage, pool = Stage(), Pool(1, takes_ahead)
-        stage.wait(pool, "a", "b")
+        await stage.wait(pool, "a", "b")
         stage.runs["b"].came -= 2 * MOMENT
-        stage.wait(pool, "c", "d")
+        await stage.wait(pool, "c", "d")
         stage.runs["c"].came = stage.runs["d"].came = asyncio.get_running_loop().time() + 10
         await until(lambda: stage.put_off)
         assert stage.put_off == ["b"]
-        stage.end(pool)
-        stage.end(pool)
+        await stage.end(pool)
+        await stage.end(pool)
         assert pool.begun == ["a", "c", "d"]
 
     asyncio.run(scenario())
@@ -143,13 +145,13 @@ def test_who_came_later_waits_for_a_moment_of_its_own(takes_ahead: bool) -> None
 def test_what_has_no_lease_waits_until_there_is_room(takes_ahead: bool) -> None:
     async def scenario() -> None:
         stage, pool = Stage(), Pool(1, takes_ahead)
-        stage.wait(pool, "a", "early", leased=False)
-        stage.wait(pool, "c")
+        await stage.wait(pool, "a", "early", leased=False)
+        await stage.wait(pool, "c")
         stage.runs["early"].came -= 2 * MOMENT
         stage.runs["c"].came -= 2 * MOMENT
         await until(lambda: stage.put_off)
         assert stage.put_off == ["c"]
-        stage.end(pool)
+        await stage.end(pool)
         assert pool.begun == ["a", "early"]
 
     asyncio.run(scenario())
@@ -159,11 +161,11 @@ def test_what_has_no_lease_waits_until_there_is_room(takes_ahead: bool) -> None:
 def test_what_is_withdrawn_does_not_begin(takes_ahead: bool) -> None:
     async def scenario() -> None:
         stage, pool = Stage(), Pool(1, takes_ahead)
-        stage.wait(pool, "a", "b", "c")
+        await stage.wait(pool, "a", "b", "c")
         assert stage.turns.withdraw(stage.runs["b"])
         assert not stage.turns.withdraw(stage.runs["b"])
         assert not stage.turns.withdraw(stage.runs["a"])
-        stage.end(pool)
+        await stage.end(pool)
         assert pool.begun == ["a", "c"]
 
     asyncio.run(scenario())
@@ -174,7 +176,7 @@ def test_what_cannot_be_started_is_given_back_and_the_next_begins(takes_ahead: b
     async def scenario() -> None:
         stage, pool = Stage(), Pool(1, takes_ahead)
         pool.breaks = {"a"}
-        stage.wait(pool, "a", "b")
+        await stage.wait(pool, "a", "b")
         assert stage.failed == [("a", "RuntimeError: can't start new thread")]
         assert pool.begun == ["b"]
 
@@ -185,11 +187,11 @@ def test_there_is_room_for_as_many_as_would_begin_at_once() -> None:
     async def scenario() -> None:
         stage, pool = Stage(), Pool(2)
         assert stage.turns.has_room(pool)
-        stage.wait(pool, "a")
+        await stage.wait(pool, "a")
         assert stage.turns.has_room(pool)
-        stage.wait(pool, "b")
+        await stage.wait(pool, "b")
         assert not stage.turns.has_room(pool)
-        stage.wait(pool, "c")
+        await stage.wait(pool, "c")
         pool.end()
         assert not stage.turns.has_room(pool), "it is c's"
 
@@ -200,10 +202,10 @@ def test_there_is_room_for_as_many_as_would_begin_at_once() -> None:
 def test_once_it_is_closed_nothing_begins(takes_ahead: bool) -> None:
     async def scenario() -> None:
         stage, pool = Stage(), Pool(1, takes_ahead)
-        stage.wait(pool, "a", "b")
+        await stage.wait(pool, "a", "b")
         stage.turns.close()
-        stage.end(pool)
-        stage.wait(pool, "c")
+        await stage.end(pool)
+        await stage.wait(pool, "c")
         assert pool.begun == ["a"]
         assert stage.failed == [("c", "the worker stops")]
 
