@@ -26,6 +26,7 @@ from redisq.broker.connection import BLOCK_SECONDS, Server
 from redisq.broker.connector import Connector
 from redisq.broker.forks import after_fork
 from redisq.broker.keys import QueueKeys
+from redisq.broker.leases import renew
 from redisq.codec.summary import dead_letter
 from redisq.errors import BrokerError, BrokerUnavailable
 from redisq.kombu.fanout import Fanout
@@ -253,8 +254,9 @@ class Consumer:
                     calls.append(self._call(self._names.queue(subscription.queue), limit))
             if not calls:
                 return
+            began = time.monotonic()
             for (subscription, limit), result in zip(asked, self._carried(calls), strict=True):
-                self._claimed(subscription, limit, result)
+                self._claimed(subscription, limit, result, began)
 
     def _look(self, wanting: Sequence[tuple[Subscription, int]]) -> None:
         """Once a second, find out which queues have something to do that nobody gave a hint of."""
@@ -308,21 +310,36 @@ class Consumer:
         options = self._options
         return claim(keys, worker=self._worker, limit=limit, lease=options.lease_us, max_crashes=options.most_deliveries)
 
-    def _claimed(self, subscription: Subscription, limit: int, result: Claimed) -> None:
-        keys = self._names.queue(subscription.queue)
-        self._say_dead(subscription.queue, result)
-        self._say_of_clock(keys, result)
-        held = [Held(subscription.queue, keys, delivery) for delivery in result.deliveries]
+    def _claimed(self, subscription: Subscription, limit: int, result: Claimed, began: float) -> None:
+        held = self._hold(subscription.queue, result, began)
         if held:
-            self._keeper.hold(held)
             self._ready.extend((subscription, each) for each in held)
             self._order.rotate(subscription.key)
-        if len(held) < limit:
+        if len(result.deliveries) < limit:
             rest = math.inf if result.next_due is None else result.next_due
             self._look_at[subscription.queue] = time.monotonic() + rest
         else:
             self._look_at.pop(subscription.queue, None)
             self._gather_till = time.monotonic() + _GATHER
+
+    def _hold(self, queue: str, result: Claimed, began: float) -> list[Held]:
+        """Return what was claimed by a call that began then, and is still ours: from now on it is kept."""
+        keys = self._names.queue(queue)
+        self._say_dead(queue, result)
+        self._say_of_clock(keys, result)
+        held = [Held(queue, keys, delivery) for delivery in result.deliveries]
+        # The answer came late, or a greenlet computed before it could be read: others may have the messages by now.
+        while held and time.monotonic() - began > self._options.lease / 2:
+            began = time.monotonic()
+            lost = {
+                each.tag
+                for each, verdict in renew(self._connector, held, self._options.lease_us, self._troubles)
+                if verdict == "lost"
+            }
+            held = [each for each in held if each.tag not in lost]
+        if held:
+            self._keeper.hold(held)
+        return held
 
     def _say_of_clock(self, keys: QueueKeys, result: Claimed) -> None:
         if result.set_back:
@@ -334,20 +351,14 @@ class Consumer:
         Raises:
             BrokerError: Redis refused, or is away.
         """
-        keys = self._names.queue(queue)
         while True:
-            answer = self._connector.execute(self._call(keys, 1))
-            self._say_dead(queue, answer)
-            self._say_of_clock(keys, answer)
-            if answer.deliveries:
-                break
-            # What was first had expired, and more is there.
-            if answer.next_due != 0:
+            began = time.monotonic()
+            answer = self._connector.execute(self._call(self._names.queue(queue), 1))
+            for held in self._hold(queue, answer, began):
+                return held
+            # What was first had expired or is lost, and more is there.
+            if not answer.deliveries and answer.next_due != 0:
                 return None
-        deliveries = answer.deliveries
-        held = Held(queue, keys, deliveries[0])
-        self._keeper.hold((held,))
-        return held
 
     def _say_dead(self, queue: str, claimed: Claimed) -> None:
         for each in claimed.dead:

@@ -165,8 +165,10 @@ class Keeper:
         """Send all endings. False: Redis did not take them; the thread tries again."""
         return self._flush(self._carrier)
 
-    def _flush(self, carrier: Callable[[], Connector]) -> bool:
-        with self._sending:
+    def _flush(self, carrier: Callable[[], Connector], *, wait: bool = True) -> bool:
+        if not self._sending.acquire(wait):
+            return True
+        try:
             if not self._endings:
                 return True
             if time.monotonic() < self._failed_at + _AWAY:
@@ -182,6 +184,14 @@ class Keeper:
             if self._troubles:
                 self._troubles.over(_SETTLE)
             return not self._endings_left
+        finally:
+            self._sent()
+
+    def _sent(self) -> None:
+        """Let others send. The thread does not wait for that: a greenlet may hold the lock while another one computes."""
+        self._sending.release()
+        if self._endings:
+            self._wanted.ring()
 
     def carry(self, commands: Sequence[Command[Any]], connector: Connector) -> list[Any]:
         """Carry commands, and before them in the same write what has ended. Gives their results, as the connector does.
@@ -196,7 +206,7 @@ class Keeper:
         try:
             return self._send(connector, commands)
         finally:
-            self._sending.release()
+            self._sent()
 
     def _send(self, connector: Connector, more: Sequence[Command[Any]]) -> list[Any]:
         with self._lock:
@@ -285,7 +295,7 @@ class Keeper:
             if self._closed:
                 return
             try:
-                if not self._flush(lambda: connector) and not self._closed:
+                if not self._flush(lambda: connector, wait=False) and not self._closed:
                     time.sleep(_AGAIN)
                     self._wanted.ring()
                 if time.monotonic() >= renew_at:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import kombu
+import pytest
 import redis
 
 from redisq.kombu.session import Session
@@ -15,6 +20,57 @@ from redisq.kombu.transport import Transport
 from tests.integration.kombu_client import Connect, Sink
 
 THREADS = 8
+
+#: Holds messages, rejects one and claims more; while both calls are on their way, a greenlet computes for longer than the lease.
+_COMPUTES = """
+import json, sys, time
+url, library = sys.argv[1:]
+if library == "gevent":
+    import gevent.monkey
+    gevent.monkey.patch_all()
+else:
+    import eventlet
+    eventlet.monkey_patch()
+import threading
+from contextlib import suppress
+import kombu, redisq.kombu
+
+connection = kombu.Connection(url, transport_options={"lease": 3})
+channel = connection.default_channel
+channel.basic_qos(0, 4, False)
+came = []
+consumer = connection.Consumer([kombu.Queue("q")], callbacks=[lambda body, message: came.append(message)])
+
+def reject():
+    came[0].requeue()
+
+def claim():
+    came[1].ack()
+    came[2].ack()
+    with suppress(TimeoutError):
+        while True:
+            connection.drain_events(timeout=0.5)
+
+def compute():
+    print("computes", flush=True)
+    till = time.monotonic() + 5
+    while time.monotonic() < till:
+        sum(range(1000))
+
+with consumer:
+    while len(came) < 4:
+        connection.drain_events(timeout=5)
+    greenlets = [threading.Thread(target=step) for step in (reject, claim, compute)]
+    for greenlet in greenlets:
+        greenlet.start()
+    for greenlet in greenlets:
+        greenlet.join()
+    print(json.dumps([message.payload for message in came]), flush=True)
+    for message in came:
+        if not message.acknowledged:
+            message.ack()
+connection.release()
+"""
 
 
 def at_once(step: Callable[[int], object]) -> list[object]:
@@ -83,3 +139,25 @@ def test_each_channel_has_consumer_tags_of_its_own(connect: Connect) -> None:
     for _ in range(2):
         connection.drain_events(timeout=5)
     assert sorted(came) == [("one", "one"), ("two", "two")]
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_greenlet_that_computes_while_calls_are_on_their_way_costs_no_lease(connect: Connect, redis_url: str, library: str) -> None:
+    """A lock held across a call, or a claim whose answer nobody reads in time, must not hand a message out twice."""
+    connection = connect(lease=3)
+    for number in range(12):
+        connection.Producer().publish(number, routing_key="q")
+    url = redis_url.replace("redis://", "redisq://")
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _COMPUTES, url, library], stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "computes\n"
+        sink = Sink(connection)
+        with sink.consumer:
+            while program.poll() is None:
+                with suppress(TimeoutError):
+                    connection.drain_events(timeout=0.2)
+        others = json.loads(program.stdout.readline())
+    # The one that was rejected comes again.
+    assert sorted(others + sink.bodies) == sorted([*range(12), others[0]])
