@@ -150,12 +150,16 @@ def test_a_worker_that_is_told_to_stop_while_its_app_is_imported_ends_at_once(
 def test_a_killed_workers_message_goes_to_another_within_the_lease(
     start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:
+    held = tmp_path / "held"
+    held.touch()
     first = start_worker("-Q", "slow", BOT_LEASE="3").ready()
-    producer.tasks["sleep"].delay(1, 1.0)
+    producer.tasks["hold"].delay(1, str(held))
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "the handler started")
     start_worker("-Q", "slow", BOT_LEASE="3").ready()
     killed = time.time()
     first.kill()
+    wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"] == 2, "the other started it")
+    held.unlink()
     wait_until(lambda: raw.hget("slow:stats", "processed_requests") == b"1", "settled by the other")
     ledger = Ledger(tmp_path / "ledger")
     assert ledger.starts["1"] == 2
