@@ -11,6 +11,7 @@ from celery import Celery
 app = Celery("compat", broker=os.environ.get("COMPAT_BROKER"), backend=os.environ.get("COMPAT_BACKEND"))
 app.conf.broker_transport_options = {"lease": 3, "delivery_limit": 3}
 app.conf.broker_connection_retry_on_startup = True
+app.conf.beat_schedule = {"each second": {"task": "write", "schedule": 1.0, "args": ("beat",)}}
 
 
 def note(line: str) -> None:

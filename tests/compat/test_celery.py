@@ -92,6 +92,28 @@ def start(own_server: RedisServer, app: Celery, tmp_path: Path) -> Iterator[Star
             _kill(worker)
 
 
+@pytest.fixture
+def start_beat(own_server: RedisServer, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Start Celery's scheduler."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start_beat() -> None:
+        with (tmp_path / "beat.log").open("wb") as output:
+            beat = subprocess.Popen(
+                [
+                    sys.executable, "-W", "ignore", "-m", "celery", "-A", "tests.compat.celery_app", "beat", "-l", "INFO",
+                    "-s", str(tmp_path / "schedule"), "--pidfile", "",
+                ],
+                cwd=ROOT, stdout=output, stderr=output, start_new_session=True,
+                env={**os.environ, "COMPAT_BROKER": _broker(own_server), "COMPAT_BACKEND": own_server.url(1)},
+            )  # fmt: skip
+        started.append(beat)
+
+    yield start_beat
+    for beat in started:
+        _kill(beat)
+
+
 def _kill(worker: subprocess.Popen[bytes]) -> None:
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait(10)
@@ -303,6 +325,20 @@ def test_a_worker_goes_on_while_all_connections_are_killed_again_and_again(
     finally:
         stop.set()
         thread.join()
+
+
+def test_what_beat_schedules_runs_and_goes_on_when_the_server_is_back(
+    start: Start, start_beat: Callable[[], None], own_server: RedisServer, ledger: Callable[[], list[str]]
+) -> None:
+    start()
+    began = time.monotonic()
+    start_beat()
+    wait_until(lambda: ledger().count("beat") >= 3, "it ran each second", 40)
+    assert ledger().count("beat") <= time.monotonic() - began + 1
+    own_server.kill()
+    ran = ledger().count("beat")
+    own_server.start()
+    wait_until(lambda: ledger().count("beat") >= ran + 3, "it goes on", 40)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
