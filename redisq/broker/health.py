@@ -9,7 +9,7 @@ from typing import NamedTuple
 from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry
 from redisq.broker.service import Service
-from redisq.broker.vitals import Vitals, is_cluster, is_replica
+from redisq.broker.vitals import BEYOND_WORKERS, Vitals, is_cluster, is_replica
 
 __all__ = ["CHECKS", "Finding", "Level", "check_channels", "check_work", "judge"]
 
@@ -134,16 +134,23 @@ def check_scripts(vitals: Vitals) -> Finding:
     """The server takes every script."""
     if vitals.scripts:
         name, why = next(iter(vitals.scripts.items()))
-        level = Level.WARNING if all("NOPERM" in text for text in vitals.scripts.values()) else Level.ERROR
-        return Finding("scripts", level, f"not loaded: {', '.join(vitals.scripts)}. {name}: {why}")
+        return Finding("scripts", Level.ERROR, f"not loaded: {', '.join(vitals.scripts)}. {name}: {why}")
+    if vitals.scripts_unchecked:
+        return Finding("scripts", Level.OK, "not checked: the user may not run SCRIPT LOAD, which producers and workers do without")
     return Finding("scripts", Level.OK, "all load")
 
 
 def check_rights(vitals: Vitals) -> Finding:
     """The user may run what redisq needs."""
     if vitals.denied:
-        why = next(iter(vitals.denied.values()))
-        return Finding("rights", Level.ERROR, f"the user may not run {', '.join(vitals.denied)}. {why}")
+        needed = [name for name in vitals.denied if name not in BEYOND_WORKERS]
+        if needed:
+            return Finding("rights", Level.ERROR, f"the user may not run {', '.join(vitals.denied)}. {vitals.denied[needed[0]]}")
+        users: dict[str, list[str]] = {}
+        for name in vitals.denied:
+            users.setdefault(BEYOND_WORKERS[name], []).append(name)
+        need = "; ".join(f"{who} need {', '.join(names)}" for who, names in users.items())
+        return Finding("rights", Level.WARNING, f"enough for producers and workers of redisq; this user may not run all: {need}")
     if is_replica(vitals.info):
         return Finding("rights", Level.OK, "not checked on a replica")
     if not vitals.queues:

@@ -16,7 +16,7 @@ from redisq.broker.repair import Losses, look
 from redisq.broker.scripts import SCRIPT_NAMES, Scripts
 from redisq.errors import AccessDenied, BrokerError, QueueConflict
 
-__all__ = ["PROBES", "Vitals", "is_cluster", "is_replica", "read_info", "read_vitals"]
+__all__ = ["BEYOND_WORKERS", "PROBES", "Vitals", "is_cluster", "is_replica", "read_info", "read_vitals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Vitals:
         clock_ahead: Seconds that the server's clock is ahead of this machine's.
         config: Of `CONFIG GET`, what could be read: `save`, `appendfsync`.
         scripts: Script -> why the server does not take it.
+        scripts_unchecked: Why the user may not load scripts; empty when the user may. Workers send them with `EVAL` instead.
         denied: Commands that the user may not run, or not on these queues' keys, with the server's words.
         queues: Queue -> why it cannot be used; None: it can.
         losses: Queue -> what it has lost, of those that lost something.
@@ -37,6 +38,7 @@ class Vitals:
     clock_ahead: float = 0.0
     config: Mapping[str, str] = field(default_factory=dict)
     scripts: Mapping[str, str] = field(default_factory=dict)
+    scripts_unchecked: str = ""
     denied: Mapping[str, str] = field(default_factory=dict)
     queues: Mapping[str, str | None] = field(default_factory=dict)
     losses: Mapping[str, Losses] = field(default_factory=dict)
@@ -101,6 +103,12 @@ PROBES: dict[str, tuple[Any, ...]] = {
     "BZPOPMIN": ("BZPOPMIN", "{config}", 1),
 }
 
+#: Commands of `PROBES` that producers and workers of redisq never send -> what sends them.
+BEYOND_WORKERS: dict[str, str] = {
+    **dict.fromkeys(("PTTL", "XADD", "XDEL", "XRANGE", "XREVRANGE"), "Celery and kombu"),
+    "ZSCAN": "an operator's commands",
+}
+
 
 def read_info() -> Steps[Mapping[str, str]]:
     """Read `INFO`; nothing, when the user may not.
@@ -142,11 +150,13 @@ def read_vitals(info: Mapping[str, str], queues: Sequence[QueueKeys], now: Calla
     server = yield server_time()
     after = now()
     config = yield from _config()
+    scripts, unchecked = yield from _scripts()
     return Vitals(
         info=info,
         clock_ahead=server - (before + after) / 2,
         config=config,
-        scripts=(yield from _scripts()),
+        scripts=scripts,
+        scripts_unchecked=unchecked,
         denied=(yield from _denied(() if is_replica(info) else queues)),
         queues=(yield from _conflicts(queues)),
         losses=(yield from _losses(queues)),
@@ -160,10 +170,12 @@ def _config() -> Steps[dict[str, str]]:
     return {name: result[1] for name, result in zip(names, results, strict=True) if isinstance(result, list) and len(result) == 2}
 
 
-def _scripts() -> Steps[dict[str, str]]:
+def _scripts() -> Steps[tuple[dict[str, str], str]]:
     scripts = Scripts()
     results = yield tuple(Command("", None, ("SCRIPT", "LOAD", scripts[name].source), _text) for name in SCRIPT_NAMES)
-    return {name: str(result) for name, result in zip(SCRIPT_NAMES, results, strict=True) if isinstance(result, BrokerError)}
+    errors = {name: result for name, result in zip(SCRIPT_NAMES, results, strict=True) if isinstance(result, BrokerError)}
+    unchecked = next((str(error) for error in errors.values() if isinstance(error, AccessDenied)), "")
+    return {name: str(error) for name, error in errors.items() if not isinstance(error, AccessDenied)}, unchecked
 
 
 def _denied(queues: Sequence[QueueKeys]) -> Steps[dict[str, str]]:

@@ -11,9 +11,12 @@ import pytest
 import redis
 
 from redisq import RedisQ, Worker
+from redisq.app.waiting import run
 from redisq.broker import commands
 from redisq.broker.connection import Server
+from redisq.broker.health import Level, judge
 from redisq.broker.keys import QueueKeys
+from redisq.broker.vitals import read_vitals
 from redisq.errors import JobFailed
 from tests.clock import scripts
 from tests.faces import LEASE, SECOND, Broker
@@ -118,9 +121,7 @@ def test_a_worker_and_its_callers_do_without_channels(server: RedisServer, raw: 
     assert raw.zcard("chat_api:queue:processing") == 0
 
 
-def test_producer_and_worker_do_with_the_rights_of_the_guide(
-    server: RedisServer, raw: redis.Redis, caplog: pytest.LogCaptureFixture
-) -> None:
+def _allow_what_the_guide_says(raw: redis.Redis) -> None:
     guide = Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md"
     found = re.search(r"<!-- file: minimal.acl -->\n```text\nuser bot (.*)\n```", guide.read_text("utf-8"))
     assert found
@@ -129,6 +130,24 @@ def test_producer_and_worker_do_with_the_rights_of_the_guide(
         rules = [rule for rule in rules if not rule.startswith("&")]
     raw.execute_command("ACL", "LOG", "RESET")
     raw.execute_command("ACL", "SETUSER", "modest", "reset", *rules)
+
+
+def test_doctor_finds_no_error_with_the_rights_of_the_guide(server: RedisServer, raw: redis.Redis) -> None:
+    _allow_what_the_guide_says(raw)
+    app = RedisQ("chat_api", url=f"redis://modest:pw@127.0.0.1:{server.port}")
+    app.send("answer", ("hi",))
+    steps = read_vitals({}, [app.keys("chat_api")])
+    findings = {finding.check: finding for finding in judge(run(steps, app.connector))}
+    assert {check for check, finding in findings.items() if finding.level is Level.ERROR} == set()
+    assert "Celery and kombu need PTTL, XADD" in findings["rights"].text
+    app.close()
+    raw.execute_command("ACL", "DELUSER", "modest")
+
+
+def test_producer_and_worker_do_with_the_rights_of_the_guide(
+    server: RedisServer, raw: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    _allow_what_the_guide_says(raw)
     app = RedisQ("chat_api", url=f"redis://modest:pw@127.0.0.1:{server.port}")
     began, ended = asyncio.Event(), asyncio.Event()
 

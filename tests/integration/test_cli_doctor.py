@@ -181,7 +181,8 @@ def test_what_a_user_may_not_do_is_named(stage: Stage) -> None:
     assert found["rights"].level == "error"
     assert "may not run ZREM, BZPOPMIN" in found["rights"].text
     assert "no permissions" in found["rights"].text
-    assert found["scripts"].level == "warning"
+    assert found["scripts"].level == "ok"
+    assert "may not run SCRIPT LOAD" in found["scripts"].text
 
 
 def test_queues_that_a_user_may_not_read_are_passed_over_as_long_as_there_are_others(stage: Stage) -> None:

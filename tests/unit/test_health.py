@@ -85,7 +85,7 @@ def test_each_trouble_of_the_server_is_told(check: str, info: dict[str, str], le
         (health.check_clock, Vitals(clock_ahead=-90), WARNING, "90.0 s behind this machine's"),
         (health.check_scripts, Vitals(), OK, "all load"),
         (health.check_scripts, Vitals(scripts={"claim": "ERR no"}), ERROR, "not loaded: claim. claim: ERR no"),
-        (health.check_scripts, Vitals(scripts={"claim": "NOPERM"}), WARNING, "not loaded: claim"),
+        (health.check_scripts, Vitals(scripts_unchecked="no permissions"), OK, "the user may not run SCRIPT LOAD"),
         (
             health.check_messages,
             Vitals(losses={"q": Losses(waiting=1)}),
@@ -96,6 +96,14 @@ def test_each_trouble_of_the_server_is_told(check: str, info: dict[str, str], le
         (health.check_messages, Vitals(losses={"q": Losses(config=1, lanes=2)}), ERROR, "q lost keys: 1 config, 2 lanes; run"),
         (health.check_rights, Vitals(), OK, "name one with -Q"),
         (health.check_rights, Vitals(denied={"ZADD": "NOPERM x", "GET": ""}), ERROR, "may not run ZADD, GET. NOPERM x"),
+        (health.check_rights, Vitals(denied={"XADD": "no", "ZADD": "why"}), ERROR, "may not run XADD, ZADD. why"),
+        (health.check_rights, Vitals(denied={"XADD": "no"}), WARNING, "enough for producers and workers"),
+        (
+            health.check_rights,
+            Vitals(denied={"PTTL": "no", "XADD": "no", "ZSCAN": "no"}),
+            WARNING,
+            "Celery and kombu need PTTL, XADD; an operator's commands need ZSCAN",
+        ),
         (health.check_queues, Vitals(), OK, "none yet"),
         (health.check_queues, Vitals(queues={"a": None, "b": "QueueConflict"}), ERROR, "QueueConflict"),
     ],
