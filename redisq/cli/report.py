@@ -13,6 +13,7 @@ from redisq.broker.held_back import MessageGates
 from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import Place, celery_places, finished, places
 from redisq.cli.output import print_fields, span
+from redisq.cli.status import is_internal
 from redisq.cli.target import Target
 from redisq.codec.limits import MAX_BYTES
 from redisq.codec.msgpack import decode
@@ -27,6 +28,9 @@ __all__ = ["find_place", "find_places", "letter", "print_report", "report", "tol
 #: Where a score is a time to come.
 _DUE = ("delayed", "retry")
 
+
+#: An error names no more queues than that.
+_NAMED = 8
 
 #: What to show of a task of Celery that has several messages.
 _FIRST = ("processing", "waiting", "retry", "delayed", "dead")
@@ -64,7 +68,9 @@ def unknown_job(target: Target, job: str) -> click.ClickException:
     done = target.ask(finished(queues, job))
     if done:
         return click.ClickException(f"job {job} of queue {done.queue} is done")
-    names = ", ".join(keys.queue for keys in queues) or "any queue: there is none"
+    shown_queues = [keys.queue for keys in queues if not is_internal(keys)]
+    names = ", ".join(shown_queues) if len(shown_queues) <= _NAMED else f"any of {len(shown_queues)} queues"
+    names = names or "any queue: there is none"
     return click.ClickException(f"no job {job} in {names}: it is done, was removed, or never was")
 
 
@@ -97,6 +103,8 @@ def report(
     """Return all that is told of one message."""
     found = place.found
     message = _read(found.body, max_bytes)
+    # Celery's are in a body of its own, which is not read.
+    counted = isinstance(message, Message) and of_celery(found.body) is None
     away = (found.score - place.now) / 1_000_000
     fields = {
         **letter(place.keys, place.id, found.body, found.meta, max_bytes),
@@ -114,8 +122,8 @@ def report(
         "progress": told_progress(progress),
         "stack": [shown(frame) for frame in found.meta.stack.splitlines()] or None,
         "unreadable": None if isinstance(message, Message) else shown(message),
-        "args_count": len(message.args) if isinstance(message, Message) else None,
-        "kwargs_count": len(message.kwargs or {}) if isinstance(message, Message) else None,
+        "args_count": len(message.args) if counted and isinstance(message, Message) else None,
+        "kwargs_count": len(message.kwargs or {}) if counted and isinstance(message, Message) else None,
     }
     if show_args and isinstance(message, Message):
         fields |= {"args": redacted(list(message.args)), "kwargs": redacted(message.kwargs or {})}

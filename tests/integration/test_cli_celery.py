@@ -43,6 +43,25 @@ def test_a_message_that_only_mentions_an_id_is_not_taken_for_its_task(connect: C
     assert "no job" in operator.error("cancel", ID)
 
 
+def test_inspect_does_not_count_the_arguments_of_a_celery_task(connect: Connect, operator: Operator) -> None:
+    send(connect())
+    found = operator.json("inspect", ID)
+    assert (found["args_count"], found["kwargs_count"]) == (None, None)
+    text = operator.text("inspect", ID)
+    assert " bytes" in text
+    assert "named arguments" not in text
+
+
+def test_error_for_an_unknown_job_names_only_queues_that_a_user_knows(connect: Connect, operator: Operator) -> None:
+    connection = connect()
+    for queue in ("celery", "celery@host.celery.pidbox", "celeryev.0"):
+        send(connection, "other", queue)
+    assert operator.error("inspect", ID).endswith(f"no job {ID} in celery: it is done, was removed, or never was\n")
+    for number in range(20):
+        send(connection, "other", f"queue-{number}")
+    assert f"no job {ID} in any of 21 queues: " in operator.error("inspect", ID)
+
+
 def test_a_task_that_waits_is_cancelled_without_any_worker(connect: Connect, operator: Operator, raw: redis.Redis) -> None:
     connection = connect()
     send(connection)
