@@ -6,8 +6,9 @@ that they free: the server frees before it leases, so a worker never holds more 
 the queues' wake keys, on a connection of its own, with the claim written right behind the blocking read.
 
 A queue is *short* when its first messages have no room here: all threads are busy, say. It is asked again when that pool has
-room. Besides, every `LOOK_AGAIN` seconds one of the short queues is looked into, for messages of other pools behind those. The
-worker does not block on its wake key meanwhile: the hint is for those who have room.
+room. Besides, every `LOOK_AGAIN` seconds one of the short queues is looked into, for messages of other pools behind those; less
+often when the last look found none and took long, as it does when many workers look, or when messages are large. The worker
+does not block on its wake key meanwhile: the hint is for those who have room.
 
 Of several queues the first that is not known to be empty is asked. But after `IN_ORDER` claims like that, a queue that was
 not asked for a second goes first, once: so none starves, and none is taken for empty for ever.
@@ -44,6 +45,9 @@ IN_ORDER = 3
 #: Messages that a claim looks at in a short queue, and seconds between two such looks, whatever the number of short queues.
 LOOK, LOOK_AGAIN = 500, 0.025
 
+#: After a look that found nothing: wait so many times as long as it took, but no more than so many seconds.
+LOOK_SHARE, LOOK_LATEST = 20, 0.2
+
 #: Seconds to leave Redis alone after it refused a settlement or a claim.
 REST = 1.0
 
@@ -60,6 +64,7 @@ class Wanted(NamedTuple):
         rooms: How many of them can begin, in which pool.
         look: Messages to look at, if more than the limit.
         asked: When the queue was asked before, by the loop's clock.
+        at: When it is asked now.
     """
 
     keys: QueueKeys
@@ -67,6 +72,7 @@ class Wanted(NamedTuple):
     rooms: list[Room]
     look: int
     asked: float
+    at: float
 
 
 class Short(NamedTuple):
@@ -157,6 +163,7 @@ class Consumer:
         #: The short queue that is looked into with the next claim; None: not yet time for that.
         self._looks_into: QueueKeys | None = None
         self._look_timer: asyncio.TimerHandle | None = None
+        self._look_pause = LOOK_AGAIN
         self._blocks_on: list[QueueKeys] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = False
@@ -269,8 +276,9 @@ class Consumer:
             self._short[keys] = self._short.pop(keys)
             self._plan_look()
             look = LOOK
-        asked, self._asked[keys] = self._asked[keys], self._loop.time()
-        return Wanted(keys, limit, rooms, look, asked)
+        asked, at = self._asked[keys], self._loop.time()
+        self._asked[keys] = at
+        return Wanted(keys, limit, rooms, look, asked, at)
 
     def _reserve(self, wanted: Wanted) -> None:
         self._claims += 1
@@ -409,6 +417,9 @@ class Consumer:
             self._log.warning("Queue %s: %s", keys.queue, set_back)
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
+        if wanted.look:
+            took = self._loop.time() - wanted.at
+            self._look_pause = LOOK_AGAIN if deliveries else min(max(LOOK_AGAIN, LOOK_SHARE * took), LOOK_LATEST)
         if short or keys in self._short:
             self._note_shortage(wanted, short, len(deliveries))
         self._set_empty(keys, len(deliveries) < wanted.limit and next_due != 0 and not short)
@@ -448,7 +459,7 @@ class Consumer:
 
     def _plan_look(self) -> None:
         if self._short and self._looks_into is None and self._look_timer is None:
-            self._look_timer = self._loop.call_later(LOOK_AGAIN, self._look)
+            self._look_timer = self._loop.call_later(self._look_pause, self._look)
 
     def _look(self) -> None:
         self._look_timer = None

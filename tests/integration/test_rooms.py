@@ -108,6 +108,30 @@ def test_a_worker_that_has_no_room_costs_redis_little(start_worker: Start, app: 
     assert (looks() - first) / seconds < 45 * 12
 
 
+def test_workers_that_have_no_room_leave_redis_time_for_others(
+    start_worker: Start, app: RedisQ, held: Path, raw: redis.Redis, ledger: Callable[[], Ledger]
+) -> None:
+    app.tasks["hold"].delay_many([(number, str(held) + "x" * 2000 * (number > 2)) for number in range(600)])
+    for name in ("one", "two", "three"):
+        start_worker("-Q", "slow", "-c", "100", "-t", "1", "-n", name).ready()
+    wait_until(lambda: raw.zcard("slow:queue:processing") == 3, "their threads are busy")
+
+    def in_scripts() -> float:
+        return float(raw.info("commandstats")["cmdstat_evalsha"]["usec"]) / 1_000_000
+
+    def seconds() -> float:
+        second, micro = raw.time()
+        return second + micro / 1_000_000
+
+    ready = seconds()
+    wait_until(lambda: seconds() >= ready + 0.5, "they know what a look costs")
+    began, spent = seconds(), in_scripts()
+    wait_until(lambda: seconds() >= began + 2, "some seconds have passed")
+    assert (in_scripts() - spent) / (seconds() - began) < 0.3
+    app.tasks["sleep"].options(priority=5).delay(1000, 0.0)
+    wait_until(lambda: ledger().ends["1000"], "what has room is found all the same", 1)
+
+
 def test_large_messages_without_room_are_read_few_at_a_time(start_worker: Start, app: RedisQ, held: Path, raw: redis.Redis) -> None:
     start_worker("-Q", "slow", "-c", "100", "-t", "1").ready()
     for number in range(2):
