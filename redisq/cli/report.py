@@ -70,7 +70,7 @@ def unknown_job(target: Target, job: str) -> click.ClickException:
         return click.ClickException(f"job {job} of queue {done.queue} is done")
     shown_queues = [keys.queue for keys in queues if not is_internal(keys)]
     names = ", ".join(shown_queues) if len(shown_queues) <= _NAMED else f"any of {len(shown_queues)} queues"
-    names = names or "any queue: there is none"
+    names = names or "any queue (there is none)"
     return click.ClickException(f"no job {job} in {names}: it is done, was removed, or never was")
 
 

@@ -255,13 +255,7 @@ class Executor:
             settlement = given_back(run.held.delivery)
         if settlement is None:
             settlement = after_crash(run.held.delivery, self._app.settings.max_deliveries, line, self._random)
-        self._judge.show_stack(run, settlement.stack)
-        if settlement.op == "limited":
-            self._judge.report_refusal(run, settlement, "")
-        elif line and settlement.op != "dead":
-            self._log.warning("Task %s[%s] %s: %s", run.task.name, run.held.delivery.id, settlement.op, line)
-        elif line:
-            self._log.error("Task %s[%s] failed, not tried again: %s", run.task.name, run.held.delivery.id, line)
+        self._judge.report_apart(run, settlement, line)
         self._settle(run, settlement)
 
     async def _run(self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

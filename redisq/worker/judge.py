@@ -66,7 +66,8 @@ class Judge:
             self.report_refusal(run, refused, origin(error))
             return refused
         settlement = refused or after_failure(run.task.definition, delivery, error, self._random)
-        self._report(run.task, run.held, settlement, decision_in(error))
+        error = decision_in(error)
+        self._report(run, settlement, f"{error_text(error)}{origin(error)}")
         return settlement
 
     def show_stack(self, run: Run, frames: str) -> None:
@@ -96,16 +97,43 @@ class Judge:
             return SoftTimeout(f"soft timeout of {options.soft_timeout:g} s")
         return TaskTimeout(f"timeout of {options.timeout:g} s")
 
-    def _report(self, task: Task[..., Any], held: Held, settlement: Settlement, error: BaseException) -> None:
-        attempt, attempts = held.delivery.meta.attempt, task.definition.max_retries + 1
-        where = origin(error)
+    def report_apart(self, run: Run, settlement: Settlement, line: str) -> None:
+        """Log how a run in a process of its own ended, as for a run in the worker.
+
+        Args:
+            run: It was running there.
+            settlement: How its message ends.
+            line: What the process says of it, or how the process ended; empty when the run succeeded.
+        """
+        name, ident = run.task.name, run.held.delivery.id
+        self.show_stack(run, settlement.stack)
+        match settlement.op:
+            case "limited":
+                self.report_refusal(run, settlement, "")
+            case "ack" if line:
+                self._log.error("Task %s[%s] is %s", name, ident, line)
+            case "park":
+                self._log.warning("Task %s[%s] is put aside, again in %.1f s: %s", name, ident, _seconds(settlement), line)
+            case "release":
+                self._log.warning("Task %s[%s] is given back, to run in the worker: %s", name, ident, line)
+            case "crash":
+                self._log.warning("Task %s[%s] ended its process, again in %.1f s: %s", name, ident, _seconds(settlement), line)
+            case "dead" if settlement.reason == "crashed":
+                self._log.error("Task %s[%s] ended its process, not tried again: %s", name, ident, line)
+            case "retry" | "dead":
+                self._report(run, settlement, line)
+
+    def _report(self, run: Run, settlement: Settlement, what: str) -> None:
+        name, delivery = run.task.name, run.held.delivery
+        attempt, attempts = delivery.meta.attempt, run.task.definition.max_retries + 1
         if settlement.op == "retry":
             self._log.warning(
-                "Task %s[%s] failed, attempt %d of %d, again in %.1f s: %s%s",
-                task.name, held.delivery.id, attempt, attempts, settlement.delay / 1_000_000, error_text(error), where,
+                "Task %s[%s] failed, attempt %d of %d, again in %.1f s: %s",
+                name, delivery.id, attempt, attempts, _seconds(settlement), what,
             )  # fmt: skip
         else:
-            self._log.error(
-                "Task %s[%s] failed, attempt %d of %d, not tried again: %s%s",
-                task.name, held.delivery.id, attempt, attempts, error_text(error), where,
-            )  # fmt: skip
+            self._log.error("Task %s[%s] failed, attempt %d of %d, not tried again: %s", name, delivery.id, attempt, attempts, what)
+
+
+def _seconds(settlement: Settlement) -> float:
+    return settlement.delay / 1_000_000

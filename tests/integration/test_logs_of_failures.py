@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,48 @@ def test_dead_letter_keeps_a_stack_without_values_and_the_log_has_it_at_debug(ta
     listed = CliRunner().invoke(main, ["dead", "list", "--url", redis_url]).output
     assert "stacks.py" not in listed
     assert SECRET not in worker.text() + shown
+
+
+@pytest.mark.parametrize("task", ["in_the_loop", "in_a_thread", "in_a_process"])
+def test_log_of_a_failed_attempt_reads_the_same_wherever_the_handler_runs(task: str, redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "stacks.py").write_text(STACKS)
+    app = RedisQ("app", url=redis_url)
+    job = app.send(task, (SECRET,))
+    worker = WorkerProcess(redis_url, tmp_path, app="stacks:app", folder_to_run_in=tmp_path, PYTHONPATH=str(ROOT))
+    try:
+        wait_until(lambda: job.state() is State.DEAD, "a dead letter, after two attempts")
+        assert worker.terminate() == 0
+    finally:
+        worker.kill()
+    app.close()
+    named = re.escape(f"Task {task}[{job.id}]")
+    where = re.escape(f"ValueError: no (at {tmp_path / 'stacks.py'}:7 in fail)")
+    assert re.search(rf"WARNING - {named} failed, attempt 1 of 2, again in 0\.0 s: {where}", worker.text())
+    assert re.search(rf"ERROR - {named} failed, attempt 2 of 2, not tried again: {where}", worker.text())
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("os._exit(3)", "WARNING - Task f[{id}] ended its process, again in "),
+        ("os._exit(3)", "ERROR - Task f[{id}] ended its process, not tried again: exit code 3"),
+        ("return {1}", "ERROR - Task f[{id}] is done, its result is not kept: "),
+    ],
+)
+def test_log_says_in_words_how_a_run_in_a_process_ended(body: str, line: str, redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "apart.py").write_text(
+        "import os\nfrom redisq import RedisQ\napp = RedisQ('app', max_deliveries=2)\n"
+        f"@app.task(pool='process', result_ttl=60)\ndef f():\n    {body}\n"
+    )
+    app = RedisQ("app", url=redis_url)
+    job = app.send("f")
+    worker = WorkerProcess(redis_url, tmp_path, app="apart:app", folder_to_run_in=tmp_path, PYTHONPATH=str(ROOT))
+    try:
+        wait_until(lambda: line.format(id=job.id) in worker.text(), "the line", 60)
+        assert worker.terminate() == 0
+    finally:
+        worker.kill()
+    app.close()
 
 
 def test_failure_of_a_task_that_was_acknowledged_first_shows_its_stack_too(redis_url: str, tmp_path: Path) -> None:
