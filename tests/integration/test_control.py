@@ -121,6 +121,7 @@ def test_a_running_job_is_cancelled_within_a_second(
     task: str, start_worker: Start, app: RedisQ, raw: redis.Redis, tmp_path: Path
 ) -> None:
     start_worker("-Q", "slow").ready()
+    wait_until(app.control.workers, "it hears questions")
     job = app.send(task, (1, 60.0))
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "started")
     runs = [run for each in app.control.running().values() for run in each]
