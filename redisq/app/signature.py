@@ -19,15 +19,25 @@ def signature_of(handler: Callable[..., Any], *, bind: bool) -> inspect.Signatur
     """Return what callers give: with `bind`, all but the first parameter.
 
     Raises:
-        ConfigError: With `bind`, there is no first parameter that is given by its place.
+        ConfigError: Python does not know its parameters. Or with `bind`, there is no first one that is given by its place.
     """
-    signature = inspect.signature(handler)
+    try:
+        signature = inspect.signature(handler)
+    except ValueError as error:
+        raise ConfigError(f"{error}: call it in a function of your own, and decorate that") from None
     if not bind:
         return signature
     parameters = [*signature.parameters.values()]
     if not parameters or parameters[0].kind not in _POSITIONAL:
         raise ConfigError("bind=True: want a handler whose first parameter is the context")
     return signature.replace(parameters=parameters[1:])
+
+
+class _Default:
+    """Stands for a default."""
+
+    def __repr__(self) -> str:
+        return "..."
 
 
 class Parameters:
@@ -72,7 +82,13 @@ class Parameters:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ArgumentsError(f"task {task}{self._signature}: {error}{self._hint(task, kwargs)}") from None
+            raise ArgumentsError(f"task {task}{self._shown()}: {error}{self._hint(task, kwargs)}") from None
+
+    def _shown(self) -> str:
+        """The parameters, for an error. Not what their defaults are: that may be a secret, or long, or have no text."""
+        parameters = self._signature.parameters.values()
+        shown = [each if each.default is each.empty else each.replace(default=_Default()) for each in parameters]
+        return str(self._signature.replace(parameters=shown))
 
     def _hint(self, task: str, kwargs: Mapping[str, Any]) -> str:
         """Say what was meant by a name that is no parameter."""

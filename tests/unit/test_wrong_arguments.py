@@ -12,7 +12,7 @@ import pytest
 
 from redisq import RedisQ
 from redisq.app.signature import Parameters
-from redisq.errors import ArgumentsError
+from redisq.errors import ArgumentsError, ConfigError
 from redisq.testing import sandbox
 
 ran: list[Any] = []
@@ -90,6 +90,30 @@ def test_what_fits_no_worker_is_a_dead_letter_in_the_end() -> None:
         (letter,) = box.dead()
         assert (letter.reason, letter.attempt) == ("wrong_arguments", 1)
         assert "too many positional arguments" in letter.error
+
+
+class NoText:
+    def __repr__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("default", ["hunter2", NoText()], ids=["a secret", "an object without text"])
+def test_an_error_does_not_show_defaults(default: Any) -> None:
+    def sign(chat_id: int, key: Any = default) -> None: ...
+
+    with sandbox(app_with(sign)) as box:
+        with pytest.raises(ArgumentsError, match=r"^task answer\(chat_id: .*int.*, key: .*Any.* = \.\.\.\).*: too many positional"):
+            box.app.tasks["answer"].delay(1, 2, 3)
+        box.app.send("answer", (1, 2, 3))
+        assert tuple(box.drain()) == (0, 0, 0)
+        (call,) = box.enqueued()
+        assert call.reason == "wrong_arguments"
+        assert "hunter2" not in call.error
+
+
+def test_a_handler_whose_parameters_nobody_knows_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"min.*: call it in a function of your own"):
+        RedisQ("bot").task(min)
 
 
 def one(a: Any, b: Any = 1) -> None: ...
