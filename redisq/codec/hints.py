@@ -20,8 +20,7 @@ from types import NoneType
 from typing import Any, Union, get_args, get_origin
 from uuid import UUID
 
-from redisq.codec.models import fields_of, is_model, library_builder, none_by_default, pydantic_builder
-from redisq.codec.same import first_change
+from redisq.codec.models import fields_of, is_model, library_builder, none_by_default, pydantic_builder, required_of
 from redisq.errors import DecodeError
 
 __all__ = ["Shape", "shape_of"]
@@ -209,7 +208,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
-    """Build the first of the choices that the value fits; a value that one of the choices leaves as it is passes.
+    """Build the first of the choices that the value fits; what is of one of the plain choices, or of a `TypedDict`, stays so.
 
     Where nothing says which was meant, the sender compares what would arrive, and refuses it.
     """
@@ -219,35 +218,56 @@ def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
     # Of its own models pydantic knows best which it is.
     builds = [pydantic_builder(*models)] if len(models) > 1 else []
     plain: list[type] = []
+    allowing: list[tuple[Build, Callable[[Any], bool]]] = []
     for choice in some:
         if len(models) > 1 and choice in models:
             continue
         build = _builder(choice, within)
         if build:
-            builds.append(build)
+            if allows := _allows(choice):
+                allowing.append((build, allows))
+            else:
+                builds.append(build)
         elif (kinds := _kinds(choice)) is None:
             return None
         else:
             plain += kinds
-    if not builds:
+    if not builds and not allowing:
         return None
 
     def build_one(value: Any) -> Any:
         if (value is None and len(some) < len(choices)) or type(value) in plain:
             return value
-        if len(builds) == 1:
-            return builds[0](value)
-        fitting = []
-        for build in builds:
-            with suppress(Exception):
-                fitting.append(build(value))
-                if first_change(value, fitting[-1]) is None:
-                    return fitting[-1]
-        if not fitting:
-            raise TypeError("fits none of the classes")
-        return fitting[0]
+        if len(builds) + len(allowing) == 1:
+            return [*builds, *(build for build, _ in allowing)][0](value)
+        # What takes any list or dict comes first if the value is of its kind as it stands, and else last.
+        first = [build for build, allows in allowing if allows(value)]
+        last = [build for build, allows in allowing if not allows(value)]
+        for build in (*first, *builds, *last):
+            try:
+                return build(value)
+            except FitsNone:
+                # To go on in each union that this one is in would take a time that doubles with each level.
+                raise
+            except Exception:  # noqa: BLE001, S112 - any code may stand in a class of the app
+                continue
+        raise FitsNone("fits none of the classes")
 
     return build_one
+
+
+class FitsNone(TypeError):
+    """A value fits none of the classes of a union."""
+
+
+def _allows(choice: Any) -> Callable[[Any], bool] | None:
+    """Return how to tell that a plain value is a tuple or dict of the annotation's as it stands; None: nothing tells it."""
+    if (get_origin(choice) or choice) is tuple:
+        return lambda value: type(value) is tuple
+    if typing.is_typeddict(choice):
+        needed, known = choice.__required_keys__, choice.__required_keys__ | choice.__optional_keys__
+        return lambda value: type(value) is dict and needed <= value.keys() <= known
+    return None
 
 
 def _kinds(choice: Any) -> tuple[type, ...] | None:
@@ -306,6 +326,9 @@ def _fields(kind: type) -> Build:
             return value
         _want(dict, value, f"a map for {kind.__name__}")
         named = {given: name for name, given in fields_of(kind).items()}
+        # Before what is in it is built: a union learns by it that another class is meant.
+        if not required_of(kind) <= value.keys() <= named.keys():
+            raise TypeError(f"want the fields of {kind.__name__}")
         builds = builders()
         return kind(**{given: make(item) if (make := builds.get(named.get(given, ""))) else item for given, item in value.items()})
 
@@ -358,6 +381,8 @@ def _named_tuple(kind: Any) -> Build:
         if isinstance(value, kind):
             return value
         _want((list, tuple), value, f"a list for {kind.__name__}")
+        if not len(kind._fields) - len(kind._field_defaults) <= len(value) <= len(kind._fields):
+            raise TypeError(f"want the fields of {kind.__name__}")
         builds = builders()
         makes = [builds.get(name) for name in kind._fields[: len(value)]]
         return kind(*[make(item) if make else item for make, item in zip(makes, value, strict=True)])

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Union
 from uuid import UUID
 
-__all__ = ["fields_of", "is_model", "library_builder", "none_by_default", "parts_of", "plain_form"]
+__all__ = ["fields_of", "is_model", "library_builder", "none_by_default", "parts_of", "plain_form", "required_of"]
 
 #: What msgspec leaves to this codec.
 _OURS = (bytes, datetime, date, time, timedelta, Decimal, UUID)
@@ -53,6 +53,19 @@ def fields_of(kind: type) -> Mapping[str, str]:
     if hasattr(kind, "__attrs_attrs__"):
         return {field.name: field.alias or field.name.lstrip("_") for field in kind.__attrs_attrs__ if field.init}
     return {field.name: field.name for field in dataclasses.fields(kind) if field.init}
+
+
+def required_of(kind: type) -> frozenset[str]:
+    """Return the arguments that the constructor of an attrs class or a dataclass cannot do without."""
+    given = fields_of(kind)
+    if hasattr(kind, "__attrs_attrs__"):
+        import attrs
+
+        return frozenset(given[field.name] for field in kind.__attrs_attrs__ if field.init and field.default is attrs.NOTHING)
+    none = dataclasses.MISSING
+    return frozenset(
+        field.name for field in dataclasses.fields(kind) if field.init and field.default is none and field.default_factory is none
+    )
 
 
 def none_by_default(kind: Any) -> frozenset[str]:

@@ -134,8 +134,24 @@ def _extension(value: Any) -> msgpack.ExtType:
     if isinstance(value, timedelta):
         return msgpack.ExtType(4, str(value // _MICROSECOND).encode())
     if isinstance(value, Decimal):
-        return msgpack.ExtType(5, str(value).encode())
+        return msgpack.ExtType(5, str(_bounded(value)).encode())
     return msgpack.ExtType(6, value.bytes)
+
+
+#: Of an integer, Python itself reads no more digits from text.
+MAX_DIGITS = 4300
+
+
+def _bounded(value: Decimal) -> Decimal:
+    """Return a number that can be written out. An integer made of `1e999999999`, as models make it, takes minutes and gigabytes.
+
+    Raises:
+        DecodeError: It has too many digits.
+    """
+    _, digits, exponent = value.as_tuple()
+    if len(digits) > MAX_DIGITS or (isinstance(exponent, int) and not -MAX_DIGITS <= exponent <= MAX_DIGITS - len(digits)):
+        raise DecodeError(f"a Decimal of more than {MAX_DIGITS} digits cannot travel")
+    return value
 
 
 # Bytes that can begin what msgpack packs without asking for its type: bin 8/16/32, or a value of an extension type.
@@ -220,7 +236,7 @@ def build(code: int, data: bytes) -> Any:
                 # Python refuses integers of more than 4300 digits by itself; a timedelta has 20.
                 return timedelta(microseconds=int(data.decode("ascii")))
             case 5:
-                return Decimal(data.decode("ascii"))
+                return _bounded(Decimal(data.decode("ascii")))
             case 6:
                 return UUID(bytes=data)
             case 7:
