@@ -71,7 +71,9 @@ def unknown_job(target: Target, job: str) -> click.ClickException:
     shown_queues = [keys.queue for keys in queues if not is_internal(keys)]
     names = ", ".join(shown_queues) if len(shown_queues) <= _NAMED else f"any of {len(shown_queues)} queues"
     names = names or "any queue (there is none)"
-    return click.ClickException(f"no job {job} in {names}: it is done, was removed, or never was")
+    lost = [keys.queue for keys in target.at_risk() if keys not in queues]
+    where = f"; {', '.join(lost)} cannot be read: run `redisq doctor`" if lost else ""
+    return click.ClickException(f"no job {job} in {names}: it is done, was removed, or never was{where}")
 
 
 def letter(keys: QueueKeys, id: str, body: bytes, meta: Meta, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

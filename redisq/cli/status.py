@@ -72,7 +72,8 @@ def status(target: Target, internal: bool, as_json: bool) -> None:
         told += [{"queue": queue, "error": in_words(error)} for queue, error in errors.items()]
         print_json({"namespace": target.app.settings.namespace, "queues": told})
     else:
-        _print(views, gates, served)
+        if views or not errors:
+            _print(views, gates, served)
         if len(shown) < len(queues):
             say(f"{counted(len(queues) - len(shown), 'queue')} of Celery's remote control and events not shown (--all)")
         for error in errors.values():

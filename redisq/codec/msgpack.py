@@ -69,8 +69,7 @@ def encode_value(value: Any, flatten: Flattener | None = None) -> bytes:
     try:
         return _packed(value, flatten or Flattener())
     except Exception as error:  # as above
-        why = f"{error}; " if type(error) in (TypeError, DecodeError) else ""
-        raise EncodeError(f"a value of type {type(value).__name__} cannot travel ({why}{_TRAVELS})") from error
+        raise EncodeError(f"a value of type {type(value).__name__}: {_advice(error)}") from error
 
 
 def _packed(value: Any, flatten: Flattener) -> bytes:
@@ -92,9 +91,14 @@ def _culprit(message: Message, names: Sequence[str]) -> str:
         try:
             _packed(value, Flattener())
         except Exception as error:  # noqa: BLE001 - as above
-            inner = str(error) if type(error) in (TypeError, DecodeError) else type(error).__name__
-            return f"{name} of type {type(value).__name__}: {inner}; {_TRAVELS}"
+            return f"{name} of type {type(value).__name__}: {_advice(error)}"
     return "its arguments cannot travel together"
+
+
+def _advice(error: Exception) -> str:
+    """Say why a value cannot travel, and what to send instead."""
+    why = str(error) if type(error) in (TypeError, DecodeError) else type(error).__name__
+    return why if ": send " in why else f"{why}; {_TRAVELS}"
 
 
 def decode_value(raw: bytes, max_bytes: int = MAX_BYTES) -> Any:

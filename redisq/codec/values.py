@@ -8,6 +8,7 @@ it back (`hints.py`): nothing in a message names a class.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -106,8 +107,20 @@ def _plain(value: Any) -> Any:
         if isinstance(value, tuple(_EXTENDED)):
             return _extension(value)
     if kind is int:
-        raise TypeError("integers of more than 64 bits cannot travel")
-    raise TypeError(f"{kind.__name__} cannot travel")
+        raise TypeError("integers of more than 64 bits cannot travel: send str() of it")
+    raise TypeError(_refusal(kind))
+
+
+#: Of types that do not travel: what to send instead.
+_INSTEAD: dict[type, str] = {
+    **dict.fromkeys((set, frozenset, deque, range), "list()"),
+    **dict.fromkeys((bytearray, memoryview), "bytes()"),
+}
+
+
+def _refusal(kind: type) -> str:
+    instead = next((call for base, call in _INSTEAD.items() if issubclass(kind, base)), "")
+    return f"{kind.__name__} cannot travel" + (f": send {instead} of it" if instead else "")
 
 
 #: How a value of a subclass becomes one of the plain type.
@@ -187,7 +200,7 @@ def _look_into(values: Iterable[Any]) -> None:
             _look_into(value)
             _look_into(value.values())
         elif kind in _LOOKALIKES:
-            raise TypeError(f"{kind.__name__} cannot travel" + (": send bytes()" if kind in (bytearray, memoryview) else ""))
+            raise TypeError(_refusal(kind))
 
 
 _SCALARS = frozenset((str, int, NoneType, bool, float, bytes))
@@ -214,7 +227,7 @@ def map_with_plain_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """
     for key, _ in items:
         if key is not None and type(key) not in (str, int, bytes, float, bool):
-            raise DecodeError(f"a map has a key of type {type(key).__name__}: keys are text, numbers or bytes")
+            raise DecodeError(f"a map has a key of type {type(key).__name__}: keys are text, numbers, bytes or None")
     return dict(items)
 
 

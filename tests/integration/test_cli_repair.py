@@ -47,12 +47,23 @@ def test_it_shows_first_and_repairs_when_told(operator: Operator, stage: Stage, 
     assert findings(operator)["messages"][0] == "ok"
 
 
+def test_status_of_nothing_but_a_queue_that_cannot_be_read_is_not_that_of_no_queues(
+    operator: Operator, stage: Stage, raw: redis.Redis
+) -> None:
+    stage.waiting("mail")
+    raw.delete("mail:config")
+    text = operator.text("status", exit_code=1)
+    assert "no queues" not in text
+    assert "Error: QueueConflict: inspect on queue mail" in text
+
+
 def test_a_lost_config_is_seen_and_rebuilt(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
     job = stage.waiting("mail")
     stage.waiting("chat_api")
     raw.delete("mail:config")
     assert "run `redisq repair <queue>`" in operator.text("status", exit_code=1)
     assert findings(operator, exit_code=2)["messages"][1] == "mail lost keys: 1 config; run `redisq repair mail`"
+    assert operator.error("inspect", job).endswith("; mail cannot be read: run `redisq doctor`\n")
     assert "the queue has lost its config" in operator.text("repair", "mail")
     operator.run("repair", "mail", "--yes")
     assert operator.json("inspect", job)["state"] == "waiting"

@@ -234,7 +234,7 @@ def test_scores_and_ids_that_redisq_never_writes_are_no_error(
 
 @pytest.mark.parametrize("command", [("inspect",), ("cancel",), ("dead", "show")])
 def test_a_job_that_is_nowhere_is_an_error(command: tuple[str, ...], operator: Operator, stage: Stage) -> None:
-    assert "no job nowhere in any queue: there is none" in operator.error(*command, "nowhere")
+    assert "no job nowhere in any queue (there is none)" in operator.error(*command, "nowhere")
     stage.waiting("mail")
     assert "no job nowhere in mail: it is done, was removed, or never was" in operator.error(*command, "nowhere")
 
