@@ -16,7 +16,7 @@ import pytest
 import redis
 from kombu.asynchronous.hub import Hub
 
-from redisq.errors import BrokerUnavailable
+from redisq.errors import BrokerError, BrokerUnavailable
 from tests.integration.kombu_client import Connect, Sink, get, publish
 from tests.integration.processes import wait_until
 from tests.servers import RedisServer
@@ -193,6 +193,28 @@ def test_an_error_names_what_the_program_did(connect: Connect) -> None:
             with pytest.raises(BrokerUnavailable, match=f"could not {re.escape(what)}.*: .*; is Redis running") as failed:
                 step()
             assert "redisq:exchange" not in str(failed.value)
+
+
+@pytest.mark.parametrize("refused", ["by the user's rights", "by a key's type"])
+def test_error_names_what_the_program_did_also_after_retries(connect: Connect, refused: str) -> None:
+    """kombu declares again on another channel, and Celery's `delay` retries by default."""
+    with RedisServer() as server, server.client() as raw:
+        connection = connect(server.url().replace("redis://", "redisq://"))
+        queue = kombu.Queue("mail", kombu.Exchange("mail"), "mail")
+        if refused == "by a key's type":
+            raw.set("mail:config", "another program's")
+        else:
+            raw.execute_command("ACL", "SETUSER", "default", "-evalsha", "-eval")
+        policy = {"max_retries": 2, "interval_start": 0, "interval_step": 0}
+        with pytest.raises(
+            kombu.exceptions.OperationalError, match=r"could not send task app.add \(declare (queue|exchange) mail\): "
+        ):
+            connection.Producer().publish(
+                1, routing_key="mail", declare=[queue], headers={"task": "app.add", "id": "1"}, retry=True, retry_policy=policy
+            )
+        raw.set("other:config", "another program's")
+        with pytest.raises(BrokerError, match=r"could not (declare|get a message of) queue other: "):
+            get(connection, "other")
 
 
 @pytest.mark.chaos
