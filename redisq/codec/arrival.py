@@ -38,7 +38,7 @@ def encode_call(message: Message, shape: Shape | None, max_bytes: int, *, by_nam
             hidden = shape is not None and name in shape.unresolved
             what = _what(change, f"the parameter {name}" if shape else None, hidden)
             raise EncodeError(f"task {message.task}: argument {name} {what}")
-    elif shape is not None and not shape.plain and not by_name:
+    elif shape is not None and not shape.plain and not by_name and shape.concerns(message.args, message.kwargs or {}):
         _check_fit(decode(body, max_bytes), shape)
     return body
 

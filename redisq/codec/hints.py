@@ -28,6 +28,7 @@ __all__ = ["Shape", "shape_of"]
 Build = Callable[[Any], Any]
 
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_ALL_OTHERS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Shape:
@@ -51,6 +52,9 @@ class Shape:
             if build:
                 self._builds[name] = _or_none(build) if parameter.default is None else build
         self.plain = not self._builds
+        named = [name for name, parameter in signature.parameters.items() if parameter.kind not in _ALL_OTHERS]
+        self._places = [(name, named.index(name) if name in self.names else sys.maxsize) for name in named if name in self._builds]
+        self._collects = len(self._places) < len(self._builds)
         self.result: Build = _builder(_awaited(hints.get("return", Any))) or _as_it_is
 
     def revive(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -78,6 +82,12 @@ class Shape:
             except Exception as error:  # any code may stand in a dataclass
                 raise DecodeError(f"argument {name}: {type(error).__name__}, it does not fit its annotation") from error
         return bound.args, bound.kwargs
+
+    def concerns(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether one of the arguments may have to be built."""
+        if self._collects and (kwargs or len(args) > len(self.names)):
+            return True
+        return any(place < len(args) or name in kwargs for name, place in self._places)
 
     def compare(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], other_args: Sequence[Any], other_kwargs: Mapping[str, Any]

@@ -349,6 +349,20 @@ class Span(NamedTuple):
     end: int = 0
 
 
+def test_only_calls_that_give_an_argument_to_build_are_looked_at() -> None:
+    def handler(one, /, mood=Mood.GOOD, *, later=None): ...  # type: ignore[no-untyped-def]
+    def others(one, *moods, **named): ...  # type: ignore[no-untyped-def]
+
+    handler.__annotations__ = {"mood": Mood, "later": Mood}
+    others.__annotations__ = {"moods": Mood}
+    calls: list[tuple[Any, Any]] = [((1,), {}), ((1, "good"), {}), ((1,), {"mood": "good"}), ((1,), {"later": "good"})]
+    assert [shape_of(handler).concerns(*call) for call in calls] == [False, True, True, True]
+    assert [shape_of(others).concerns(*call) for call in calls] == [False, True, True, True]
+    for shape in (shape_of(handler), shape_of(others)):
+        with pytest.raises(EncodeError, match=r"argument moods?: ValueError"):
+            encode_call(Message("t", (1, "bad"), None), shape, MAX_BYTES)
+
+
 class Asked(TypedDict):
     text: str
 
