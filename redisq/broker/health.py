@@ -184,7 +184,7 @@ def check_work(services: Mapping[str, Service]) -> Finding:
     for queue, service in services.items():
         work = _work(service)
         if service.is_left_alone:
-            parts.append(f"{queue}: {work}, and no living worker serves it: start one, with `redisq worker -Q {queue}`")
+            parts.append(f"{queue}: {work}, and no living worker serves it: start one with `redisq worker MODULE:APP -Q {queue}`")
         elif service.is_overlooked:
             parts.append(f"{queue}: {work}, and its workers run nothing of it: see `redisq workers` for one that does not answer")
     if parts:

@@ -146,13 +146,13 @@ class Executor:
             args, kwargs = task.arguments(message) if task.shape.plain else context.run(task.arguments, message)
         except (DecodeError, UnknownTask) as error:
             settlement = unreadable(delivery, error, self._random)
-            level = logging.ERROR if settlement.op == "dead" else logging.WARNING
-            self._log.log(level, "Kept message %s of queue %s (%s): %s", delivery.id, held.keys.queue, settlement.op, error)
+            self._judge.report_not_begun(held, settlement, str(error))
             self._consumer.ended(held, settlement, 0)
             return
         if task.definition.pool == "process" and (why := self._bound_here(task)):
-            self._log.error("Task %s[%s] is kept: %s", task.name, delivery.id, why)
-            self._consumer.ended(held, not_begun(delivery, NOT_IMPORTABLE, why, self._random), 0)
+            settlement = not_begun(delivery, NOT_IMPORTABLE, why, self._random)
+            self._judge.report_not_begun(held, settlement, why)
+            self._consumer.ended(held, settlement, 0)
             return
         if poison := self._refuse_poison(task, delivery):
             self._consumer.ended(held, poison, 0)

@@ -88,6 +88,15 @@ class Judge:
             level, "Task %s[%s] was refused, no attempt is spent, %s: %s%s", task, run.held.delivery.id, what, refusal.text, where
         )
 
+    def report_not_begun(self, held: Held, settlement: Settlement, why: str) -> None:
+        """Log that no handler could begin a message, which is put aside or becomes a dead letter."""
+        ident, queue = held.delivery.id, held.keys.queue
+        if settlement.op == "dead":
+            self._log.error("Message %s of queue %s cannot be run: %s", ident, queue, why)
+        else:
+            seconds = _seconds(settlement)
+            self._log.warning("Message %s of queue %s is put aside, again in %.1f s: %s", ident, queue, seconds, why)
+
     def why_stopped(self, run: Run) -> TaskTimeout | TaskCancelled:
         """With which error a run that was told to stop has ended."""
         if run.cancelled:
@@ -113,7 +122,7 @@ class Judge:
             case "ack" if line:
                 self._log.error("Task %s[%s] is %s", name, ident, line)
             case "park":
-                self._log.warning("Task %s[%s] is put aside, again in %.1f s: %s", name, ident, _seconds(settlement), line)
+                self.report_not_begun(run.held, settlement, line)
             case "release":
                 self._log.warning("Task %s[%s] is given back, to run in the worker: %s", name, ident, line)
             case "crash":

@@ -72,7 +72,7 @@ def test_work_that_nobody_does_is_an_error(
     assert levels(found)["work"] == found["level"] == "error"
     (text,) = [each["text"] for each in found["findings"] if each["check"] == "work"]
     assert text.startswith("work: 1 waiting; the oldest for 6")
-    assert text.endswith("no living worker serves it: start one, with `redisq worker -Q work`")
+    assert text.endswith("no living worker serves it: start one with `redisq worker MODULE:APP -Q work`")
     operator.run("pause", "work")
     assert levels(operator.json("doctor"))["work"] == "ok", "somebody wants it to wait"
     start_worker("-Q", "work").ready()

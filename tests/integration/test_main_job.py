@@ -100,7 +100,7 @@ def test_a_message_of_an_unknown_task_is_put_aside(start_worker: Start, producer
     worker = start_worker("-Q", "work")
     wait_until(lambda: raw.zcard("work:queue:retry") == 1, "put aside")
     assert b"reason=unknown_task" in raw.hget("work:meta", job.id)
-    worker.wait_for_log("Kept message")
+    worker.wait_for_log(f"Message {job.id} of queue work is put aside, again in ")
 
 
 def test_a_message_that_cannot_be_read_is_kept_as_a_dead_letter(start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:

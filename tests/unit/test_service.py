@@ -58,7 +58,7 @@ def test_a_worker_serves_the_queues_that_it_names_and_those_that_it_has_leases_o
 def test_the_finding_says_what_there_is_and_what_to_do() -> None:
     text = check_work({"q": Service(OVERDUE._replace(waiting=3), False), "r": Service(EXPIRED, True)}).text
     assert text == (
-        "q: 3 waiting, 1 overdue by 16 s; the oldest for 16 s, and no living worker serves it: start one, with"
-        " `redisq worker -Q q`; r: 1 with a lease that ended 16 s ago; the oldest for 16 s, and its workers run nothing of it:"
-        " see `redisq workers` for one that does not answer"
+        "q: 3 waiting, 1 overdue by 16 s; the oldest for 16 s, and no living worker serves it: start one with"
+        " `redisq worker MODULE:APP -Q q`; r: 1 with a lease that ended 16 s ago; the oldest for 16 s, and its workers"
+        " run nothing of it: see `redisq workers` for one that does not answer"
     )
