@@ -87,7 +87,8 @@ def _changes(message: Message, sent: Message, shape: Shape | None) -> Iterator[t
         else:
             pairs = [*shape.compare(message.args, kwargs, *shape.revive(sent.args, sent_kwargs))]
         for name, before, after in pairs:
-            if change := first_change(before, after):
+            # A plain value that its annotation makes an object of, such as "good" for a `Mood`, is meant so.
+            if (change := first_change(before, after)) and _is_lossy(before):
                 yield name, change
     except DecodeError as error:
         raise EncodeError(f"task {message.task}: {error}; {_ANNOTATE}, or send plain values") from error
@@ -95,6 +96,12 @@ def _changes(message: Message, sent: Message, shape: Shape | None) -> Iterator[t
         raise EncodeError(
             f"task {message.task}: {type(error).__name__} when its arguments were compared; send plain values"
         ) from error
+
+
+def _is_lossy(value: Any) -> bool:
+    flattener = Flattener()
+    encode_value(value, flattener)
+    return flattener.lossy
 
 
 _ANNOTATE = "annotate the handler's parameter with its class"

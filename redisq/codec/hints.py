@@ -153,6 +153,10 @@ def _builder(hint: Any, within: tuple[Any, ...] = ()) -> Build | None:
         return _builder(hint.__supertype__, within)
     if origin in (Union, types.UnionType):
         return _union(arguments, within)
+    if origin is typing.Literal:
+        # Of its members only those of enums do not arrive as they are.
+        kinds = tuple(dict.fromkeys(type(value) for value in arguments))
+        return _union(kinds, within) if any(issubclass(kind, Enum) for kind in kinds) else None
     kind = origin or hint
     if not isinstance(kind, type):
         return None

@@ -214,7 +214,7 @@ def test_plain_values_arrive_without_an_annotation(value: Any) -> None:
 #: Values that no annotation-less parameter gets as they are: each with the annotations that bring them back.
 ANNOTATED: list[tuple[Any, list[Any]]] = [
     (Mood.GOOD, [Mood, Mood | None, OptionalMood, Mood | int, Mood | Level]),
-    (Mood.PAIR, [Mood]),
+    (Mood.PAIR, [Mood, Literal[Mood.PAIR], Literal[Mood.GOOD, Mood.PAIR, None], list[Mood] | Literal[Mood.PAIR]]),
     (Text.A, [Text, Text | int]),
     (Level.HIGH, [Level, Level | Mood, Level | str]),
     (Flags.ONE | Flags.TWO, [Flags]),
@@ -361,6 +361,16 @@ def test_only_calls_that_give_an_argument_to_build_are_looked_at() -> None:
     for shape in (shape_of(handler), shape_of(others)):
         with pytest.raises(EncodeError, match=r"argument moods?: ValueError"):
             encode_call(Message("t", (1, "bad"), None), shape, MAX_BYTES)
+
+
+@pytest.mark.parametrize(("mood", "pair"), [("good", (1, 2)), ("good", [1, 2]), (Mood.GOOD, [1, 2])])
+def test_a_plain_value_is_accepted_beside_an_object_as_it_is_alone(mood: Any, pair: Any) -> None:
+    def handler(question: Question, mood: Mood, pair: tuple[int, int]) -> None: ...
+
+    shape = shape_of(handler)
+    for question in (Question("a"), {"text": "a"}):
+        sent = decode(encode_call(Message("t", (question, mood, pair), None), shape, MAX_BYTES))
+        assert tuple(shape.revive(sent.args, {})[0]) == (Question("a"), Mood.GOOD, (1, 2))
 
 
 class Asked(TypedDict):
