@@ -7,8 +7,8 @@ the queues' wake keys, on a connection of its own, with the claim written right 
 
 A queue is *short* when its first messages have no room here: all threads are busy, say. It is asked again when that pool has
 room. Besides, every `LOOK_AGAIN` seconds one of the short queues is looked into, for messages of other pools behind those; less
-often when the last look found none and took long, as it does when many workers look, or when messages are large. The worker
-does not block on its wake key meanwhile: the hint is for those who have room.
+often when the last look found none and took long, as it does when many workers look, or when messages are large; at once when it
+found some. The worker does not block on its wake key meanwhile: the hint is for those who have room.
 
 Of several queues the first that is not known to be empty is asked. But after `IN_ORDER` claims like that, a queue that was
 not asked for a second goes first, once: so none starves, and none is taken for empty for ever.
@@ -45,7 +45,7 @@ IN_ORDER = 3
 #: Messages that a claim looks at in a short queue, and seconds between two such looks, whatever the number of short queues.
 LOOK, LOOK_AGAIN = 500, 0.025
 
-#: After a look that found nothing: wait so many times as long as it took, but no more than so many seconds.
+#: After looks that found nothing: wait up to so many times as long as the last one took, but no more than so many seconds.
 LOOK_SHARE, LOOK_LATEST = 20, 0.2
 
 #: Seconds to leave Redis alone after it refused a settlement or a claim.
@@ -419,7 +419,12 @@ class Consumer:
             self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
         if wanted.look:
             took = self._loop.time() - wanted.at
-            self._look_pause = LOOK_AGAIN if deliveries else min(max(LOOK_AGAIN, LOOK_SHARE * took), LOOK_LATEST)
+            # What it found is likely to be followed by more, for which there is room when this has ended.
+            longest = max(LOOK_AGAIN, min(LOOK_SHARE * took, LOOK_LATEST))
+            self._look_pause = took if deliveries else min(2 * self._look_pause, longest)
+            if deliveries and self._look_timer:
+                self._look_timer.cancel()
+                self._look_timer = None
         if short or keys in self._short:
             self._note_shortage(wanted, short, len(deliveries))
         self._set_empty(keys, len(deliveries) < wanted.limit and next_due != 0 and not short)

@@ -108,6 +108,17 @@ def test_a_worker_that_has_no_room_costs_redis_little(start_worker: Start, app: 
     assert (looks() - first) / seconds < 45 * 12
 
 
+def test_a_few_messages_without_room_do_not_slow_down_those_behind_them(
+    start_worker: Start, app: RedisQ, held: Path, raw: redis.Redis, ledger: Callable[[], Ledger]
+) -> None:
+    start_worker("-Q", "slow", "-c", "100", "-t", "2").ready()
+    for number in range(CORES + 3):
+        app.send("hold_in_a_process", (number, str(held)), queue="slow")
+    wait_until(lambda: len(ledger().starts) == CORES, "the processes are busy", 30)
+    app.tasks["sleep_sync"].delay_many([(number, 0.001) for number in range(1000, 1800)])
+    wait_until(lambda: sum(map(bool, ledger().ends.values())) >= 600, "the threads are not", 9)
+
+
 def test_workers_that_have_no_room_leave_redis_time_for_others(
     start_worker: Start, app: RedisQ, held: Path, raw: redis.Redis, ledger: Callable[[], Ledger]
 ) -> None:
