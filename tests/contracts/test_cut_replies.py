@@ -26,7 +26,7 @@ from tests.wire import CuttingProxy
 SCRIPTS = scripts()
 
 #: They change nothing.
-READS = {"browse", "find", "inspect", "look", "outcome"}
+READS = {"browse", "find", "inspect", "look", "outcome", "seek"}
 
 #: What is sent in one write. The last is a worker's trip.
 WRITES: dict[str, list[Command[Any]]] = {name: [command] for name, command in CALLS.items() if name not in READS} | {
