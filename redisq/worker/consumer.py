@@ -417,14 +417,7 @@ class Consumer:
             self._log.warning("Queue %s: %s", keys.queue, set_back)
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
-        if wanted.look:
-            took = self._loop.time() - wanted.at
-            # What it found is likely to be followed by more, for which there is room when this has ended.
-            longest = max(LOOK_AGAIN, min(LOOK_SHARE * took, LOOK_LATEST))
-            self._look_pause = took if deliveries else min(2 * self._look_pause, longest)
-            if deliveries and self._look_timer:
-                self._look_timer.cancel()
-                self._look_timer = None
+        before = self._short.get(keys) if wanted.look else None
         if short or keys in self._short:
             self._note_shortage(wanted, short, len(deliveries))
         self._set_empty(keys, len(deliveries) < wanted.limit and next_due != 0 and not short)
@@ -434,7 +427,7 @@ class Consumer:
             self._asked[keys], self._in_order = wanted.asked, IN_ORDER
         if self._observers.watch_claims:
             self._observers.claimed(keys, deliveries)
-        pool_of = self._rooms.pool_of
+        pool_of, found_others = self._rooms.pool_of, False
         for delivery in deliveries:
             held = Held(keys, delivery)
             self._held.add(held)
@@ -444,6 +437,19 @@ class Consumer:
                 self._start(held)
                 if held.task in pool_of:
                     self._rooms.take(held)
+            if before and held.pool not in before.pools:
+                found_others = True
+        if wanted.look:
+            self._looked(self._loop.time() - wanted.at, found_others=found_others)
+
+    def _looked(self, took: float, *, found_others: bool) -> None:
+        """Say when to look again: at once, when it found messages of other pools. More of these are likely to be there."""
+        longest = max(LOOK_AGAIN, min(LOOK_SHARE * took, LOOK_LATEST))
+        self._look_pause = took if found_others else min(2 * self._look_pause, longest)
+        if found_others and self._look_timer:
+            self._look_timer.cancel()
+            self._look_timer = None
+            self._plan_look()
 
     def _note_shortage(self, wanted: Wanted, pools: frozenset[int], count: int) -> None:
         """Remember of which pools a queue is short, and see to it that it is looked into."""
