@@ -46,8 +46,9 @@ _SLOW = 1.0
 #: Seconds that acknowledgements may gather before a queue that has more is claimed from again, while the channel still has
 #: more than half of what it may hold: else each acknowledgement would cost a trip.
 _GATHER = 0.002
-#: A program that takes no message now (Celery's `worker_disable_prefetch`, while all slots are taken) says nowhere when it
-#: does again. So it is asked, after this part of the time that it has refused for, and at least so often, in seconds.
+#: A program that takes no message now says nowhere when it does again: Celery with `worker_disable_prefetch`, while all slots are
+#: taken; without an event loop, a thread or a greenlet that acknowledges while another waits here. So it is asked, after this part
+#: of the time that it has refused for, and at least so often, in seconds.
 _ASK_AFTER, _ASK_SOONEST, _ASK_LATEST = 0.1, 0.001, 0.05
 #: How often messages that are due are put to their places before a claim by priority. Each time takes a hundred of a queue.
 _MOVES = 3
@@ -210,7 +211,7 @@ class Consumer:
                 if gather and channel.qos.holds_most(credit):
                     self._gathering = True
                     left[id(channel)] = 0
-                refused = refused or (credit == 0 and channel.qos.asks)
+                refused = refused or (credit == 0 and (channel.qos.asks or not self._place.has_loop))
             if left[id(channel)] > 0:
                 wanting.append((subscription, left[id(channel)]))
         self._refused_since = (self._refused_since or now) if refused else None

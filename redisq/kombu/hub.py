@@ -31,6 +31,11 @@ class Place:
         self._poked: socket.socket | None = None
         self._hooks: list[Callable[[], None]] = []
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether it is in a loop."""
+        return self._loop is not None
+
     def forget(self) -> None:
         """In a forked child: the loop is the parent's."""
         self._hooks = []

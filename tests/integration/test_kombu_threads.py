@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -139,6 +140,21 @@ def test_each_channel_has_consumer_tags_of_its_own(connect: Connect) -> None:
     for _ in range(2):
         connection.drain_events(timeout=5)
     assert sorted(came) == [("one", "one"), ("two", "two")]
+
+
+def test_message_that_another_thread_acknowledges_lets_the_next_one_come_at_once(connect: Connect) -> None:
+    """Celery's gevent and eventlet pools do so with each task, and have no event loop of kombu's."""
+    connection = connect()
+    connection.default_channel.basic_qos(0, 1, False)
+    for number in range(20):
+        connection.Producer().publish(number, routing_key="q")
+    sink = Sink(connection, ack=False)
+    sink.consumer.register_callback(lambda _, message: threading.Timer(0.01, message.ack).start())
+    with sink.consumer:
+        began = time.monotonic()
+        assert sink.drain(20, 30) == list(range(20))
+    # A look every half second takes ten.
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize("library", ["gevent", "eventlet"])
