@@ -48,7 +48,7 @@ class Shape:
         self._builds: dict[str, Build] = {}
         self.names = [name for name, parameter in signature.parameters.items() if parameter.kind in _BY_PLACE]
         for name, parameter in signature.parameters.items():
-            build = _builder(hints.get(name, Any))
+            build = _builder(_named_arguments(hints.get(name, Any), parameter))
             if build:
                 self._builds[name] = _or_none(build) if parameter.default is None else build
         self.plain = not self._builds
@@ -75,8 +75,6 @@ class Shape:
             try:
                 if kind is inspect.Parameter.VAR_POSITIONAL:
                     bound.arguments[name] = tuple(build(item) for item in value)
-                elif kind is inspect.Parameter.VAR_KEYWORD:
-                    bound.arguments[name] = {key: build(item) for key, item in value.items()}
                 else:
                     bound.arguments[name] = build(value)
             except Exception as error:  # any code may stand in a dataclass
@@ -95,6 +93,13 @@ class Shape:
         """Give each parameter's name with its argument in the one call and in the other."""
         one, other = self._signature.bind(*args, **kwargs).arguments, self._signature.bind(*other_args, **other_kwargs).arguments
         return ((name, value, other[name]) for name, value in one.items())
+
+
+def _named_arguments(hint: Any, parameter: inspect.Parameter) -> Any:
+    """Return the annotation of a parameter's value: of `**named: X` that of a dict, of `**named: Unpack[X]` X itself."""
+    if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+        return hint
+    return get_args(hint)[0] if get_origin(hint) is typing.Unpack else dict[str, hint]
 
 
 def shape_of(handler: Callable[..., Any], signature: inspect.Signature | None = None) -> Shape:

@@ -62,6 +62,8 @@ def required_of(kind: type) -> frozenset[str]:
         import attrs
 
         return frozenset(given[field.name] for field in kind.__attrs_attrs__ if field.init and field.default is attrs.NOTHING)
+    if not getattr(kind, "__dataclass_params__").init:  # noqa: B009 - unknown to type checkers
+        return frozenset()  # its own constructor knows
     none = dataclasses.MISSING
     return frozenset(
         field.name for field in dataclasses.fields(kind) if field.init and field.default is none and field.default_factory is none

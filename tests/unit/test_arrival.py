@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar, Unpack
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -371,6 +371,30 @@ def test_a_plain_value_is_accepted_beside_an_object_as_it_is_alone(mood: Any, pa
     for question in (Question("a"), {"text": "a"}):
         sent = decode(encode_call(Message("t", (question, mood, pair), None), shape, MAX_BYTES))
         assert tuple(shape.revive(sent.args, {})[0]) == (Question("a"), Mood.GOOD, (1, 2))
+
+
+def test_named_arguments_arrive_by_the_typed_dict_that_they_are_unpacked_from() -> None:
+    def handler(**named: Unpack[Update]) -> None: ...
+
+    shape, named = shape_of(handler), {"mood": Mood.GOOD, "question": Question("a")}
+    sent = decode(encode_call(Message("t", (), named), shape, MAX_BYTES))
+    assert shape.revive((), sent.kwargs or {}) == ((), named)
+
+
+@dataclass(init=False)
+class OwnConstructor:
+    one: int
+    two: int
+
+    def __init__(self, one: int, two: int | None = None) -> None:
+        self.one, self.two = one, two or one * 2
+
+
+def test_a_dataclass_with_a_constructor_of_its_own_is_built_by_it() -> None:
+    def handler(value: OwnConstructor) -> None: ...
+
+    assert shape_of(handler).revive([{"one": 1}], {}) == ((OwnConstructor(1, 2),), {})
+    assert first_change(OwnConstructor(1, 3), arrive(OwnConstructor(1, 3), OwnConstructor)) is None
 
 
 class Asked(TypedDict):
