@@ -1,6 +1,6 @@
 """Wire format: a msgpack array `[version, task, args, kwargs]`; kwargs is nil when there are none.
 
-The version is 2 where a tuple is in a message, and 1 else: who reads no tuples puts it aside for who does.
+The version is 2 where a tuple is in a message, and 1 else. A reader puts a message of a later version aside for who reads it.
 
 Plain values travel as msgpack has them: nil, booleans, integers of 64 bits, floats, text, bytes, lists, maps; seven more
 of the standard library as extension types (`values.py`). Nothing else: no message can make a reader import or build
@@ -127,11 +127,14 @@ def decode(body: bytes, max_bytes: int = MAX_BYTES) -> Message:
         NewerMessage: Written by a newer version.
         DecodeError: Anything else than a message of this format.
     """
+    if len(body) > 1 and 0x91 <= body[0] <= 0x9F and VERSION < body[1] <= 0x7F:
+        # Before the rest is read: it may hold what only the newer version knows.
+        raise NewerMessage(_newer(body[1]))
     fields = decode_value(body, max_bytes)
     if not isinstance(fields, list) or not fields or type(fields[0]) is not int:
         raise DecodeError("not a redisq message: want [version, task, args, kwargs]")
     if fields[0] > VERSION:
-        raise NewerMessage(f"wire format {fields[0]}; this worker reads up to {VERSION}")
+        raise NewerMessage(_newer(fields[0]))
     try:
         version, task, args, kwargs = fields
     except ValueError:
@@ -139,6 +142,10 @@ def decode(body: bytes, max_bytes: int = MAX_BYTES) -> Message:
     if version < _WITHOUT_TUPLES or type(task) is not str or type(args) is not list or not _is_kwargs(kwargs):
         raise DecodeError("not a redisq message: want [1 or 2, text, list, map or nil]")
     return Message(task, args, kwargs)
+
+
+def _newer(version: int) -> str:
+    return f"wire format {version}; this worker reads up to {VERSION}"
 
 
 def _is_kwargs(value: object) -> bool:

@@ -640,7 +640,7 @@ def test_the_bytes_of_a_tuple() -> None:
 
 
 @pytest.mark.parametrize("value", [(1, 2), [{"a": ()}], Question("a", anything=(1,)), UUID(int=1), [1], Mood.PAIR])
-def test_only_a_message_with_a_tuple_is_of_version_2_which_older_workers_put_aside(value: Any) -> None:
+def test_only_a_message_with_a_tuple_is_of_version_2(value: Any) -> None:
     hint = type(value) if isinstance(value, Question | Mood) else None
     shape = shape_of((lambda value: None) if hint is None else _annotated(hint))
     body = encode_call(Message("t", (value,), None), shape, MAX_BYTES)

@@ -107,6 +107,11 @@ def test_a_message_cut_short_or_grown_is_a_decode_error(message: Message, place:
         decode(body + b"\xc0")
 
 
+def test_a_newer_message_is_one_whatever_types_its_version_has() -> None:
+    with pytest.raises(NewerMessage, match="wire format 3; this worker reads up to 2"):
+        decode(msgpack.packb([3, "t", [msgpack.ExtType(99, b"new")], None]))
+
+
 @pytest.mark.parametrize("fields", [[3], [3, "t", [], None], [2**64 - 1, {}], [3, "t", [], None, "more"]])
 def test_a_message_of_a_newer_version_says_so_whatever_is_in_it(fields: list[Any]) -> None:
     with pytest.raises(NewerMessage, match=f"wire format {fields[0]}"):
