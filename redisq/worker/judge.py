@@ -83,7 +83,10 @@ class Judge:
             level, what = logging.INFO, f"again in {refusal.delay:.1f} s"
             if task not in self._told_of:
                 self._told_of.add(task)
-                level, what = logging.WARNING, f"{what}; no limit of the task is about that, so each call finds out for itself"
+                level, what = (
+                    logging.WARNING,
+                    f"{what}; the task has no limit for this, so only this call waits: limits= would pause them all",
+                )
         self._log.log(
             level, "Task %s[%s] was refused, no attempt is spent, %s: %s%s", task, run.held.delivery.id, what, refusal.text, where
         )

@@ -68,11 +68,11 @@ class Readiness:
         if self._stopping():
             return "stopping"
         if self.watchdog and (silence := self.watchdog.silence):
-            return f"the event loop is blocked since {silence:.0f} s"
+            return f"the event loop has been blocked for {silence:.0f} s"
         answered = max(self._outage.answered, self._heard())
         unanswered = self._now() - answered
         if (self._outage.failed or 0.0) > answered or unanswered > AWAY:
-            return f"Redis is away since {unanswered:.0f} s"
+            return f"Redis has been away for {unanswered:.0f} s"
         if not self.watchdog:
             return "starting"
         if refused := self._refused():

@@ -77,7 +77,7 @@ class Watchdog:
                 continue
             if said < beat:
                 said = now
-                self._log.error("The event loop has not turned for %.1f s; it is at:\n%s", now - beat, self._stack())
+                self._log.error("The event loop has been blocked for %.1f s by:\n%s", now - beat, self._stack())
             limit = self._limit()
             if limit is not None and now > limit and now - beat > self._silent:
                 self._log.critical("The event loop is blocked past the hard limit of its handlers: ending the process")

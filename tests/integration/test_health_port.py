@@ -64,7 +64,7 @@ def test_a_worker_is_ready_while_redis_answers_and_alive_also_when_it_does_not(
     assert get("/live") == (200, {"live": True})
     server.kill()
     wait_until(lambda: get("/ready")[0] == 503, "not ready without Redis", 5)
-    assert get("/ready")[1]["why"].startswith("Redis is away since ")
+    assert get("/ready")[1]["why"].startswith("Redis has been away for ")
     assert get("/live")[0] == 200
     server.start()
     wait_until(lambda: get("/ready")[0] == 200, "ready again", 5)
@@ -75,7 +75,7 @@ def test_a_worker_without_redis_from_the_start_is_alive_and_says_what_it_waits_f
     start_worker: Start, port: int, get: Get
 ) -> None:
     worker = start_worker("-Q", "work", *health(port), url=f"redis://127.0.0.1:{free_port()}")
-    wait_until(lambda: "Redis is away" in get("/ready")[1].get("why", ""), "it says why")
+    wait_until(lambda: "Redis has been away" in get("/ready")[1].get("why", ""), "it says why")
     assert get("/live")[0] == 200
     assert worker.terminate() == 0
 
@@ -89,7 +89,7 @@ def test_frozen_server_makes_a_worker_not_ready_within_two_seconds(
         began = time.monotonic()
         wait_until(lambda: get("/ready")[0] == 503, "not ready without an answer")
         assert time.monotonic() - began < 2.5, "two seconds, and what this machine takes"
-        assert get("/ready")[1]["why"] == "Redis is away since 2 s"
+        assert get("/ready")[1]["why"] == "Redis has been away for 2 s"
         assert get("/live")[0] == 200
     wait_until(lambda: get("/ready")[0] == 200, "ready again")
 
@@ -146,7 +146,7 @@ def test_a_handler_that_blocks_the_loop_makes_it_not_ready_and_leaves_it_alive(
 ) -> None:
     start_worker("-Q", "slow", *health(port)).ready()
     producer.tasks["block_the_loop"].delay(1, 9.0)
-    wait_until(lambda: get("/ready")[1].get("why", "").startswith("the event loop is blocked since "), "not ready")
+    wait_until(lambda: get("/ready")[1].get("why", "").startswith("the event loop has been blocked for "), "not ready")
     assert get("/live") == (200, {"live": True})
     wait_until(lambda: get("/ready")[0] == 200, "ready again")
 

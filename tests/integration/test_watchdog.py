@@ -17,7 +17,7 @@ Start = Callable[..., WorkerProcess]
 def test_a_blocked_loop_is_logged_with_the_place_where_it_hangs(start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
     worker = start_worker("-Q", "slow").ready()
     producer.tasks["block_the_loop"].delay(1, 7.0)
-    worker.wait_for_log(r"The event loop has not turned for \d+\.\d s; it is at:\n(.*\n)*.*in block_the_loop")
+    worker.wait_for_log(r"The event loop has been blocked for \d+\.\d s by:\n(.*\n)*.*in block_the_loop")
     wait_until(lambda: raw.hget("slow:stats", "processed_requests") == b"1", "it went on")
 
 

@@ -186,12 +186,12 @@ def test_redis_is_away_when_it_failed_last_or_was_silent_too_long() -> None:
     now += 1
     one.down(OSError("no"))
     other.down(OSError("no"))
-    assert why() == "Redis is away since 1 s"
+    assert why() == "Redis has been away for 1 s"
     now += 1
     one.up()
     assert why() == "starting", "it answers, though not every line has heard of it"
     now += 2
-    assert why() == "Redis is away since 2 s"
+    assert why() == "Redis has been away for 2 s"
     heard = now
     assert why() == "starting", "the worker asks nothing at present, and Redis is there"
 

@@ -154,7 +154,7 @@ def test_a_task_without_limits_waits_alone_and_says_so_once(
     assert paused(app) == {}
     said = [record for record in caplog.records if "was refused" in record.getMessage()]
     assert [record.levelno for record in said] == [logging.WARNING, logging.INFO, logging.INFO]
-    assert "no limit of the task is about that" in said[0].getMessage()
+    assert "the task has no limit for this" in said[0].getMessage()
     assert box.drain(delayed=True) == (3, 0, 0)
 
 
