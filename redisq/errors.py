@@ -198,10 +198,14 @@ class LaneFull(RedisqError):
     """
 
     def __init__(self, task: str, refused: Sequence[int], cap: int, accepted: Sequence[Any] = ()) -> None:
-        calls = "the call was" if len(refused) == 1 and not accepted else f"{len(refused)} calls were"
-        others = f", {len(accepted)} others were" if accepted else ""
+        calls = f"{len(refused)} calls were"
+        if len(refused) == 1:
+            calls = "1 call was" if accepted else "the call was"
+        others = ""
+        if accepted:
+            others = ", 1 other was" if len(accepted) == 1 else f", {len(accepted)} others were"
         super().__init__(
-            f"task {task}: {calls} not sent{others}: the lane has {cap} messages already (lane_cap); "
+            f"task {task}: {calls} not sent{others}: the lane has {cap} message{'s' if cap != 1 else ''} already (lane_cap); "
             "wait until it is shorter, tell the user, or raise lane_cap"
         )
         self.task = task

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from redisq.cli.output import print_json, say
+from redisq.cli.output import counted, print_json, say
 from redisq.cli.target import Target, json_option, target_options
 from redisq.redact import shown
 
@@ -50,7 +50,7 @@ def workers(target: Target, running: bool, as_json: bool) -> None:
         age = max(time.time() - about.get("started", time.time()), 0)
         queues = ", ".join(about.get("queues", ()))
         if about.get("kombu"):
-            held = f"{about.get('running')} messages held"
+            held = f"{counted(about.get('running', 0), 'message')} held"
             say(shown(f"{name}  {about.get('app')}  pid {about.get('pid')}  {held}  up {age:.0f} s  {queues}", 400))
             continue
         state = "answers" if name in answers else "does not answer"

@@ -223,6 +223,19 @@ def test_a_full_lane_is_an_error_of_the_one_call(app: RedisQ, door: Door) -> Non
     assert (caught.value.refused, caught.value.accepted) == ([0], [])
 
 
+@pytest.mark.parametrize(
+    ("refused", "accepted", "says"),
+    [
+        (1, 0, "task t: the call was not sent: the lane has 1 message already"),
+        (1, 1, "task t: 1 call was not sent, 1 other was: "),
+        (1, 3, "task t: 1 call was not sent, 3 others were: "),
+        (2, 0, "task t: 2 calls were not sent: "),
+    ],
+)
+def test_error_of_a_full_lane_counts_calls_in_grammatical_english(refused: int, accepted: int, says: str) -> None:
+    assert str(LaneFull("t", range(refused), 1, range(accepted))).startswith(says)
+
+
 def test_of_many_the_others_were_sent(app: RedisQ, door: Door) -> None:
     @app.task(key="{chat_id}", lane_cap=2)
     async def ask(chat_id: int) -> None: ...
