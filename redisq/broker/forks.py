@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakMethod
+from weakref import WeakKeyDictionary
 
 import redis
 
@@ -13,7 +13,7 @@ __all__ = ["after_fork", "reopened"]
 
 
 # Weak, and emptied as objects go: a program may connect a thousand times, and the interpreter never forgets a hook.
-_METHODS: set[WeakMethod[Callable[[], Any]]] = set()
+_METHODS: WeakKeyDictionary[Any, list[Callable[[Any], Any]]] = WeakKeyDictionary()
 
 
 def after_fork(method: Callable[[], Any]) -> None:
@@ -21,7 +21,7 @@ def after_fork(method: Callable[[], Any]) -> None:
 
     Asking for the process's id at each call would do too, and costs a system call each time.
     """
-    _METHODS.add(WeakMethod(method, _METHODS.discard))
+    _METHODS.setdefault(method.__self__, []).append(method.__func__)  # type: ignore[attr-defined]
 
 
 def reopened(client: redis.Redis) -> redis.Redis:
@@ -39,10 +39,9 @@ def reopened(client: redis.Redis) -> redis.Redis:
 
 
 def _call_all() -> None:
-    for reference in list(_METHODS):
-        alive = reference()
-        if alive is not None:
-            alive()
+    for owner, methods in list(_METHODS.items()):
+        for method in methods:
+            method(owner)
 
 
 os.register_at_fork(after_in_child=_call_all)
