@@ -26,11 +26,15 @@ def test_the_command_of_the_docs_moves_all_waiting_tasks_and_ends() -> None:
         with Celery("old", broker=source) as app:
             for number in range(25):
                 app.send_task("add", (number, 1))
-        assert old.llen("celery") == 25
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "celery", "-A", "tests.compat.celery_app", *arguments],
-            cwd=ROOT, env={**os.environ, "COMPAT_BROKER": source}, capture_output=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+                app.send_task("add", (number, 1), queue="mail")
+        assert (old.llen("celery"), old.llen("mail")) == (25, 25)
+        for queues in ([], ["-Q", "mail,other"]):
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-m", "celery", "-A", "tests.compat.celery_app", *arguments, *queues],
+                cwd=ROOT, env={**os.environ, "COMPAT_BROKER": source}, capture_output=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            # Without -Q, what is in other queues stays where it is.
+            assert old.llen("mail") == (0 if queues else 25)
         assert (old.llen("celery"), old.hlen("unacked")) == (0, 0)
-        assert new.zcard("celery:queue:main") == 25
+        assert (new.zcard("celery:queue:main"), new.zcard("mail:queue:main")) == (25, 25)
