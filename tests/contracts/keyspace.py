@@ -51,7 +51,7 @@ class Snapshot:
 
     def without(self, *counters: str) -> Snapshot:
         """What a refused call may not change: all but the clock, the grace and the call's own answer."""
-        config = {name: value for name, value in self.config.items() if name not in ("layout", "grace_until")}
+        config = {name: value for name, value in self.config.items() if name not in ("layout", "grace_until", "seen")}
         stats = {name: value for name, value in self.stats.items() if name not in counters}
         return replace(self, clock=0, calls={}, config=config, stats=stats)
 
@@ -239,6 +239,19 @@ def check_extend(before: Snapshot, after: Snapshot, leases: list[tuple[str, int]
         assert after.states[State.PROCESSING][ident] >= until, f"I9: {ident} was not extended"
     if not held:
         assert before.without() == after.without(), "I8: a refused extend changed something"
+
+
+def moved_back(before: Snapshot, after: Snapshot, now: int) -> Snapshot:
+    """What was there before, as a step back of the server's clock moved it: what was left of each time is left."""
+    back = int(before.config.get("seen", str(before.clock)).split()[0]) - now
+    moves = (State.PROCESSING, State.RETRY)
+    states = {
+        state: {ident: at - back if state in moves and at > now else at for ident, at in times.items()}
+        for state, times in before.states.items()
+    }
+    config = {name: value for name, value in before.config.items() if name not in ("seen", "grace_until")}
+    config |= {name: after.config[name] for name in ("seen", "grace_until") if name in after.config}
+    return replace(before, states=states, config=config, stats=before.stats | {"clock_set_back": after.stats["clock_set_back"]})
 
 
 def events(snapshot: Snapshot) -> list[int]:

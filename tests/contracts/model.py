@@ -6,14 +6,28 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from redisq.broker.commands import MAX_BATCH, SUSPECT, Claimed, Enqueue, Enqueued, Found, QueueView, Restored, Settlement
-from redisq.message import Delivery, Meta
+from redisq.broker.commands import (
+    MAX_BATCH,
+    SUSPECT,
+    Claimed,
+    ClockSetBack,
+    Enqueue,
+    Enqueued,
+    Found,
+    QueueView,
+    Restored,
+    Settlement,
+)
+from redisq.message import STACK_MARK, Delivery, Meta
 from redisq.states import State
 from tests.clock import START
 from tests.contracts.keyspace import ZSETS, Snapshot
 
 #: Promotions and take-backs of one claim, each.
 SWEEP = 100
+
+#: A clock that is so many us behind the last time that a queue saw was set back.
+SET_BACK = 1_000_000
 
 #: What finds no room to run apart is tried again after so many us, each a little later than the one before it.
 TURN, STEP = 500_000, 10_000
@@ -61,7 +75,8 @@ class Entry:
         return " ".join(parts)
 
     def meta(self) -> Meta:
-        return Meta(self.attempt, self.crashes, self.parks, self.reason, self.text or "", requeues=self.requeues)
+        text, _, stack = (self.text or "").partition(STACK_MARK)
+        return Meta(self.attempt, self.crashes, self.parks, self.reason, text, requeues=self.requeues, stack=stack)
 
     def die(self, now: int, reason: str, text: str) -> None:
         self.state, self.score, self.reason, self.text, self.lease = State.DEAD, now, reason, text, None
@@ -84,6 +99,9 @@ class Model:
     wake: bool = False
     rules: str | None = None
     max_length: int = 0
+    #: The last time that was seen while the clock is ahead of the time; how far it was set back, and how many times were moved.
+    seen: int | None = None
+    unsaid: tuple[int, int] | None = None
 
     def among(self, state: State) -> list[Entry]:
         """The messages of a state, in order."""
@@ -98,12 +116,31 @@ class Model:
         assert number >= last, "the caller has made a later call"
         return answer if last == number else None
 
+    def _last(self) -> int:
+        return self.clock if self.seen is None else self.seen
+
+    def _back(self) -> int:
+        back = self._last() - self.now
+        return back if back > SET_BACK else 0
+
     def _grace(self) -> int:
-        gap = self.lease and self.clock and self.now - self.clock > self.lease / 2
+        gap = self.lease and self._last() and self.now - self._last() > self.lease / 2
         return max(self.grace, self.now + self.lease) if gap else self.grace
 
-    def _open(self) -> None:
+    def _open(self, *, follows: bool = False) -> None:
         self.grace, self.layout = self._grace(), True
+        if follows and (back := self._back()):
+            self._follow(back)
+
+    def _follow(self, back: int) -> None:
+        """The server's clock was set back: what is counted from the time of a call moves back by as much."""
+        moved = [entry for state in (State.PROCESSING, State.RETRY) for entry in self.among(state) if entry.score > self.now]
+        for entry in moved:
+            entry.score -= back
+        if self.grace > self.now:
+            self.grace -= back
+        self.stats["clock_set_back"] += 1
+        self.unsaid, self.seen = (back, len(moved)), self.now
 
     def _ticks(self, count: int) -> int:
         first = max(self.now, self.clock + 1)
@@ -111,7 +148,12 @@ class Model:
         return first
 
     def _close(self) -> None:
+        back = self._back()
         self.clock = max(self.clock, self.now)
+        if self.clock - self.now <= SET_BACK:
+            self.seen = self.unsaid = None
+        elif not back:
+            self.seen = self.now
 
     def enqueue(self, caller: str, number: int, messages: Sequence[Enqueue]) -> Enqueued:
         answer = self._recall(caller, number)
@@ -164,7 +206,7 @@ class Model:
             dead = [self.entries[ident] for ident in answer[cut + 1 :] if ident in self.entries]
             dead = [entry for entry in dead if entry.state is State.DEAD]
             return self._claimed(fence, held, self._next_due(self._grace()), dead)
-        self._open()
+        self._open(follows=True)
         dead: list[Entry] = []
         self.lease = lease
         for state in (State.DELAYED, State.RETRY):
@@ -196,10 +238,11 @@ class Model:
                 given.append(entry)
         next_due = self._next_due(self.grace)
         self.wake |= self._leasable() or (next_due is not None and len(given) == limit)
+        said, self.unsaid = self.unsaid, None
         self._close()
         buried = [" ", *(entry.id for entry in dead)] if dead else []
         self.ledger[caller] = number, [str(fence), *(entry.id for entry in given), *buried]
-        return self._claimed(fence, given, next_due, dead)
+        return self._claimed(fence, given, next_due, dead, said)
 
     def _take_back(self, entry: Entry, max_crashes: int, suspect: int) -> None:
         assert entry.lease
@@ -216,11 +259,14 @@ class Model:
         else:
             entry.state, entry.score, entry.lease.taken_back = State.WAITING, entry.place, True
 
-    def _claimed(self, fence: int, entries: list[Entry], next_due: int | None, dead: list[Entry]) -> Claimed:
+    def _claimed(
+        self, fence: int, entries: list[Entry], next_due: int | None, dead: list[Entry], said: tuple[int, int] | None = None
+    ) -> Claimed:
         deliveries, buried = (
             [Delivery(entry.id, fence, entry.body or b"", entry.meta()) for entry in some] for some in (entries, dead)
         )
-        return Claimed(deliveries, None if next_due is None else next_due / 1_000_000, dead=buried or ())
+        set_back = ClockSetBack(said[0] / 1_000_000, said[1]) if said else None
+        return Claimed(deliveries, None if next_due is None else next_due / 1_000_000, dead=buried or (), set_back=set_back)
 
     def _leasable(self) -> bool:
         return bool(self.among(State.WAITING)) and self.paused != "1"
@@ -236,7 +282,7 @@ class Model:
         answer = self._recall(caller, number)
         if answer is not None or not settlements:
             return answer or []
-        self._open()
+        self._open(follows=True)
         stale = []
         for settlement in sorted(settlements, key=lambda settlement: settlement.op != "ack"):
             entry = self.entries.get(settlement.id)
@@ -264,7 +310,7 @@ class Model:
         elif how.op == "dead":
             self.stats["dlq_messages"] += 1
             entry.place = lease.place
-            entry.die(self.now, how.reason, how.text)
+            entry.die(self.now, how.reason, f"{how.text}{STACK_MARK}{how.stack}" if how.stack else how.text)
         else:
             due, waiting = self.now + how.delay, self.among(State.RETRY)
             self.wake |= not waiting or due < waiting[0].score
@@ -314,7 +360,7 @@ class Model:
     def extend(self, leases: Sequence[tuple[str, int]], lease: int) -> dict[str, str]:
         if not leases:
             return {}
-        self._open()
+        self._open(follows=True)
         verdicts = {}
         for ident, fence in leases:
             entry = self.entries.get(ident)
@@ -378,6 +424,7 @@ class Model:
             "grace_until": self.grace,
             "paused": self.paused,
             "rules": self.rules,
+            "seen": self.seen and " ".join(map(str, (self.seen, *(self.unsaid or ())))),
         }
         return Snapshot(
             states={state: {entry.id: entry.score for entry in entries if entry.state is state} for state in ZSETS},
