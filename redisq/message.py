@@ -9,7 +9,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
 
-__all__ = ["Delivery", "Message", "Meta", "head_start_of", "new_id", "new_ids", "parse_meta", "with_head_start"]
+from redisq.errors import DecodeError
+
+__all__ = [
+    "Delivery", "Message", "Meta", "check_id", "head_start_of", "new_id", "new_ids", "parse_meta", "with_head_start",
+]  # fmt: skip
 
 _ID_BYTES = 12
 _TOLD = re.compile(r"[A-Za-z0-9]{16}([pm])([0-9]{1,16})(u?)", re.ASCII)
@@ -99,6 +103,18 @@ class Meta(NamedTuple):
 PLAIN = Meta()
 
 
+def check_id(delivery: Delivery) -> None:
+    """Check that the id of a message is text: one that another program wrote may be any bytes.
+
+    Raises:
+        DecodeError: It is not.
+    """
+    try:
+        delivery.id.encode()
+    except UnicodeEncodeError:
+        raise DecodeError("its id is not UTF-8: another program wrote it; `redisq dead drop` removes it") from None
+
+
 def parse_meta(raw: bytes) -> Meta:
     """Read a meta record, `attempt=2 reason=failed text=ValueError: no`. What cannot be read is passed over."""
     if not raw:
@@ -106,7 +122,7 @@ def parse_meta(raw: bytes) -> Meta:
     head, _, rest = raw.decode("utf-8", "replace").partition("text=")
     text, _, stack = rest.partition(STACK_MARK)
     fields = dict(part.split("=", 1) for part in head.split() if "=" in part)
-    numbers = {name: int(value) for name, value in fields.items() if value.isdecimal()}
+    numbers = {name: int(value) for name, value in fields.items() if value.isdecimal() and len(value) < 20}
     return Meta(
         numbers.get("attempt", 1),
         numbers.get("crashes", 0),

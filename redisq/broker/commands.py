@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
+from redisq.broker.replies import KEPT, number, text, texts
 from redisq.message import PLAIN, Delivery, Meta, parse_meta
 from redisq.types import MAX_MICROSECONDS
 
@@ -418,7 +419,7 @@ def settle(keys: QueueKeys, settlements: Iterable[Settlement], run_time: int = 0
             acks += (settlement.id, settlement.fence)
         else:
             others += settlement
-    return Command("settle", keys, (run_time, len(acks) // 2, *acks, *others), _texts, numbered=True)
+    return Command("settle", keys, (run_time, len(acks) // 2, *acks, *others), texts, numbered=True)
 
 
 def given_back(delivery: Delivery) -> Settlement:
@@ -550,12 +551,12 @@ def browse(keys: QueueKeys, state: str, *, offset: int, limit: int) -> Command[l
 
 def remove(keys: QueueKeys, ids: Sequence[str], *, counter: str, states: Sequence[str]) -> Command[list[str]]:
     """Delete messages that are in one of these states; `counter`: cancelled, dropped or purged. Gives the removed ids."""
-    return Command("remove", keys, (counter, ",".join(states), *ids), _texts, numbered=True)
+    return Command("remove", keys, (counter, ",".join(states), *ids), texts, numbered=True)
 
 
 def cancel(keys: QueueKeys, ids: Sequence[str]) -> Command[list[str]]:
     """Mark messages that run as not wanted any more: their workers hear it when they extend. Gives the marked ids."""
-    return Command("cancel", keys, tuple(ids), _texts, numbered=True)
+    return Command("cancel", keys, tuple(ids), texts, numbered=True)
 
 
 def replay(keys: QueueKeys, ids: Sequence[str], *, beside: bool = False) -> Command[Replayed]:
@@ -595,26 +596,17 @@ def _as_it_is(reply: Any) -> Any:
     return reply
 
 
-def _text(raw: Any) -> str:
-    # What is not UTF-8 is not ours; who looks at it sees that, and no error.
-    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
-
-
 def _score(raw: Any) -> int:
     # Somebody else may have put an infinite one there.
     return int(max(-MAX_MICROSECONDS, min(MAX_MICROSECONDS, float(raw))))
-
-
-def _texts(reply: Any) -> list[str]:
-    return [_text(value) for value in reply]
 
 
 def _enqueued(reply: Any) -> Enqueued:
     present: list[str] = []
     refused: list[str] = []
     owners: dict[str, str] = {}
-    for text in _texts(reply):
-        ident, mark, owner = text.partition("=")
+    for line in texts(reply):
+        ident, mark, owner = line.partition("=")
         if not mark:
             present.append(ident)
         elif owner:
@@ -625,8 +617,8 @@ def _enqueued(reply: Any) -> Enqueued:
 
 
 def _replayed(reply: Any) -> Replayed:
-    texts = [text.partition("=") for text in _texts(reply)]
-    return Replayed([ident for ident, mark, _ in texts if not mark], {ident: owner for ident, mark, owner in texts if mark})
+    parts = [line.partition("=") for line in texts(reply)]
+    return Replayed([ident for ident, mark, _ in parts if not mark], {ident: owner for ident, mark, owner in parts if mark})
 
 
 def _claimed(reply: Any) -> Claimed:
@@ -634,9 +626,9 @@ def _claimed(reply: Any) -> Claimed:
     dead: Sequence[Delivery] = ()
     if len(reply) % 3 == 1:
         rows = reply[-1]
-        dead = [Delivery(_text(rows[at]), fence, rows[at + 1], parse_meta(rows[at + 2])) for at in range(0, len(rows), 3)]
+        dead = [Delivery(text(rows[at]), fence, rows[at + 1], parse_meta(rows[at + 2])) for at in range(0, len(rows), 3)]
     deliveries = [
-        Delivery(reply[at].decode(), fence, reply[at + 1], parse_meta(reply[at + 2]) if reply[at + 2] else PLAIN)
+        Delivery(reply[at].decode("utf-8", KEPT), fence, reply[at + 1], parse_meta(reply[at + 2]) if reply[at + 2] else PLAIN)
         for at in range(3, len(reply) - bool(dead), 3)
     ]
     short = frozenset(map(int, reply[2].split())) if reply[2] else frozenset[int]()
@@ -649,26 +641,26 @@ def _claimed(reply: Any) -> Claimed:
 
 
 def _restored(reply: Any) -> Restored:
-    ids = _texts(reply)
+    ids = texts(reply)
     at = ids.index(" ") if " " in ids else len(ids)
     return Restored(ids[:at], ids[at + 1 :])
 
 
 def _looks(reply: Any) -> list[Look]:
     looks = []
-    for text in _texts(reply):
-        due, band, count = (text.split() + ["", "-", "0"][len(text.split()) :])[:3]
+    for line in texts(reply):
+        due, band, count = (line.split() + ["", "-", "0"][len(line.split()) :])[:3]
         looks.append(Look(int(due) / 1_000_000 if due else None, None if band == "-" else int(band), int(count)))
     return looks
 
 
 def _verdicts(reply: Any) -> dict[str, str]:
-    texts = _texts(reply)
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+    flat = texts(reply)
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _losses(reply: Any) -> tuple[str, dict[str, int]]:
-    cursor, *flat = _texts(reply)
+    cursor, *flat = texts(reply)
     return cursor, dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
 
 
@@ -681,20 +673,21 @@ def _nothing(_reply: Any) -> None:
 
 
 def _woken(reply: Any) -> str | None:
-    return None if reply is None else _text(reply[0])
+    return None if reply is None else text(reply[0])
 
 
 def _page(reply: Any) -> tuple[str, list[str]]:
-    cursor, *ids = _texts(reply)
+    cursor, *ids = texts(reply)
     return cursor, ids
 
 
 def _view(reply: Any) -> QueueView:
     now, waiting, delayed, retry, processing, dead, bodies = (int(value) for value in reply[:7])
     oldest, overdue, expired = (max(now - _score(reply[at]), 0) / 1_000_000 if reply[at] else None for at in (7, 9, 11))
-    counters = _texts(reply[13:])
+    counters = texts(reply[13:])
     # Fields that others wrote are passed over.
-    stats = {name: int(value) for name, value in zip(counters[::2], counters[1::2], strict=True) if value.isdecimal()}
+    values = {name: number(value) for name, value in zip(counters[::2], counters[1::2], strict=True)}
+    stats = {name: value for name, value in values.items() if value is not None}
     return QueueView(
         waiting,
         delayed,
@@ -713,13 +706,11 @@ def _view(reply: Any) -> QueueView:
 
 
 def _rows(reply: Any) -> list[Row]:
-    return [
-        Row(_text(reply[at]), _score(reply[at + 1]), reply[at + 2], parse_meta(reply[at + 3])) for at in range(0, len(reply), 4)
-    ]
+    return [Row(text(reply[at]), _score(reply[at + 1]), reply[at + 2], parse_meta(reply[at + 3])) for at in range(0, len(reply), 4)]
 
 
 def _outcome(reply: Any) -> Outcome:
-    state = _text(reply[0])
+    state = text(reply[0])
     if state == "done":
         return Outcome(state, result=reply[1])
     if state == "dead":
@@ -731,6 +722,7 @@ def _found(reply: Any) -> Found | None:
     if not reply:
         return None
     state, score, position, body, meta, lease = reply
-    # A record marked x belongs to nobody any more.
-    worker = _text(lease).split(" ")[2] if lease and not lease.startswith(b"x") else None
-    return Found(_text(state), _score(score), int(position), body, parse_meta(meta), worker)
+    # A record marked x belongs to nobody any more; one that another program wrote may name nobody.
+    words = text(lease).split(" ")
+    worker = words[2] if len(words) > 2 and not lease.startswith(b"x") else None
+    return Found(text(state), _score(score), int(position), body, parse_meta(meta), worker)

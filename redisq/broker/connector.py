@@ -21,7 +21,7 @@ from redisq.broker.keys import ExchangeKeys, QueueKeys
 from redisq.broker.listener import Listener, Listeners, aask, ask, listening, messages
 from redisq.broker.scripts import Scripts
 from redisq.broker.wire import AsyncWire, Wire
-from redisq.errors import BrokerError
+from redisq.errors import BrokerError, ProtocolError
 
 #: Seconds that a call waits for a free connection before that counts as a failed try.
 WAIT_FOR_CONNECTION = 5.0
@@ -132,7 +132,7 @@ class _Carrier:
             trouble: Exception | None = None
             for at, reply in zip(pending, replies, strict=True):
                 if not isinstance(reply, Exception):
-                    results[at] = commands[at].parse(reply)
+                    results[at] = _parsed(commands[at], reply)
                 elif is_noscript(reply):
                     with_source.add(at)
                     again.append(at)
@@ -168,6 +168,14 @@ class _Carrier:
 
 
 _AWAY = "is Redis running, and is the URL right? The call may or may not have been carried out"
+
+
+def _parsed(command: Command[Any], reply: Any) -> Any:
+    """Read a reply. One that cannot be read is the error of its own command; the other commands of the trip have theirs."""
+    try:
+        return command.parse(reply)
+    except Exception as error:  # noqa: BLE001 - any shape may come from a server that runs another script, or from a proxy
+        return _explained(ProtocolError, "the server runs another program's script, or a proxy changed the reply", command, error)
 
 
 def _explained(kind: type[BrokerError], advice: str, command: Command[Any], error: Exception) -> BrokerError:

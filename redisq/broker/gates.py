@@ -16,6 +16,7 @@ from redisq.broker.commands import MAX_BATCH, Command
 from redisq.broker.groups import sharing, where_limits_are
 from redisq.broker.keys import GroupKeys, QueueKeys
 from redisq.broker.queues import Steps
+from redisq.broker.replies import number, text
 from redisq.errors import BrokerError
 
 __all__ = ["GateView", "clear_limit", "define_limits", "pause", "read_limits", "resume", "set_limit"]
@@ -236,22 +237,18 @@ def _sound(results: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _text(raw: Any) -> str:
-    # What is not UTF-8 was put there by somebody else; whoever looks sees that.
-    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
-
-
 def _texts(reply: Any) -> dict[str, str]:
-    texts = [_text(value) for value in reply]
+    texts = [text(value) for value in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def _texts_or_none(reply: Any) -> list[str | None]:
-    return [None if value is None else _text(value) for value in reply]
+    return [None if value is None else text(value) for value in reply]
 
 
 def _numbers(reply: Any) -> dict[str, int]:
-    return {name: int(value) for name, value in _texts(reply).items() if value.isdecimal()}
+    numbers = {name: number(value) for name, value in _texts(reply).items()}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def _scores(reply: Any) -> dict[str, float]:

@@ -7,6 +7,8 @@ from typing import Any
 from redisq.broker.commands import Command
 from redisq.broker.keys import GroupKeys, QueueKeys
 from redisq.broker.queues import Steps
+from redisq.broker.replies import text, texts
+from redisq.errors import ConfigError
 
 __all__ = ["read_group", "sharing", "where_limits_are"]
 
@@ -26,17 +28,16 @@ def sharing(keys: QueueKeys, shared: QueueKeys | GroupKeys) -> Steps[list[QueueK
     """Return the queues that share limits which are there, itself among them."""
     if isinstance(shared, QueueKeys):
         return [keys]
-    prefixes: list[str] = yield Command("", keys, ("ZRANGE", shared.named("queues"), 0, -1), _texts)
-    return [shared.queue(prefix) for prefix in prefixes]
+    prefixes: list[str] = yield Command("", keys, ("ZRANGE", shared.named("queues"), 0, -1), texts)
+    return [queue for prefix in prefixes if (queue := _queue(shared, prefix))]
+
+
+def _queue(group: GroupKeys, prefix: str) -> QueueKeys | None:
+    try:
+        return group.queue(prefix)
+    except ConfigError:
+        return None  # another program wrote it: no queue has that name
 
 
 def _group(reply: Any) -> GroupKeys | None:
-    return GroupKeys.of_prefix(_text(reply)) if reply else None
-
-
-def _texts(reply: Any) -> list[str]:
-    return [_text(value) for value in reply]
-
-
-def _text(raw: Any) -> str:
-    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+    return GroupKeys.of_prefix(text(reply)) if reply else None

@@ -9,6 +9,7 @@ from redisq.broker.commands import Command
 from redisq.broker.groups import read_group
 from redisq.broker.keys import GroupKeys, QueueKeys
 from redisq.broker.queues import Steps
+from redisq.broker.replies import text
 from redisq.errors import BrokerError
 
 __all__ = ["HeldBack", "MessageGates", "gates_of", "held_back"]
@@ -90,7 +91,7 @@ def gates_of(keys: QueueKeys, id: str) -> Steps[MessageGates | None]:
 
 
 def _text(reply: Any) -> str:
-    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else ""
+    return "" if reply is None else text(reply)
 
 
 def _rank(reply: Any) -> int | None:

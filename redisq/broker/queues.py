@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from redisq.broker.commands import Command
 from redisq.broker.keys import QueueKeys
+from redisq.broker.replies import text, texts
 from redisq.errors import AccessDenied, BrokerError, ConfigError, QueueConflict
 
 __all__ = ["PAGE", "Steps", "known_queues", "layouts", "lost_queues", "page", "server_time"]
@@ -97,11 +98,11 @@ def _queue_of(name: str, suffix: str = ":config") -> QueueKeys | None:
 
 def page(reply: Any) -> tuple[int, list[str]]:
     """Read an answer of SCAN: where to go on, and names of keys."""
-    return int(reply[0]), [name.decode("utf-8", "replace") for name in reply[1]]
+    return int(reply[0]), texts(reply[1])
 
 
 def _text_or_none(reply: Any) -> str | None:
-    return None if reply is None else reply.decode("utf-8", "replace")
+    return None if reply is None else text(reply)
 
 
 def _seconds(reply: Any) -> float:

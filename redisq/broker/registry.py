@@ -8,6 +8,7 @@ from typing import Any
 
 from redisq.broker.commands import Command
 from redisq.broker.queues import Steps
+from redisq.broker.replies import texts
 from redisq.codec.msgpack import decode_value, encode_value
 from redisq.errors import DecodeError
 from redisq.types import check_name
@@ -82,7 +83,7 @@ def leave(registry: Registry, name: str) -> tuple[Command[Any], ...]:
 
 def present(registry: Registry, *, forget: bool = True) -> Steps[dict[str, dict[str, Any]]]:
     """Read which workers are there, by name, and what each says of itself. `forget`: names without a sign of life go."""
-    names: list[str] = yield Command("", None, ("SMEMBERS", registry.workers), _texts)
+    names: list[str] = yield Command("", None, ("SMEMBERS", registry.workers), _names)
     if not names:
         return {}
     signs: list[Any] = yield Command("", None, ("MGET", *(registry.worker(name) for name in names)), list)
@@ -121,8 +122,8 @@ def _read(sign: bytes) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def _texts(reply: Any) -> list[str]:
-    return sorted(name.decode("utf-8", "replace") for name in reply)
+def _names(reply: Any) -> list[str]:
+    return sorted(texts(reply))
 
 
 def _nothing(_reply: Any) -> None:

@@ -7,11 +7,11 @@ messages that die again, cannot keep a sweep going for ever.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from redisq.broker.commands import MAX_BATCH, Command, QueueView, Replayed, inspect, remove, replay
 from redisq.broker.keys import QueueKeys
 from redisq.broker.queues import Steps
+from redisq.broker.replies import texts
 
 __all__ = ["remove_all", "replay_all"]
 
@@ -63,9 +63,4 @@ def _count(keys: QueueKeys, state: str) -> Steps[int]:
 
 def _ids(keys: QueueKeys, state: str, offset: int, limit: int) -> Command[list[str]]:
     """A page of ids alone: a thousand bodies may be a gigabyte."""
-    return Command("", keys, ("ZRANGE", keys.named(_ZSETS[state]), offset, offset + limit - 1), _texts)
-
-
-def _texts(reply: Any) -> list[str]:
-    # What is not UTF-8 was put there by somebody else; it does not stop a sweep, and is not swept.
-    return [value.decode("utf-8", "replace") for value in reply]
+    return Command("", keys, ("ZRANGE", keys.named(_ZSETS[state]), offset, offset + limit - 1), texts)

@@ -23,6 +23,7 @@ from redisq.broker.blocking import readable
 from redisq.broker.faults import TROUBLE, raise_if_told
 from redisq.broker.forks import after_fork, reopened
 from redisq.broker.idle import LOOKS, Idle, unsent
+from redisq.broker.replies import KEPT
 
 __all__ = ["AsyncWire", "Wire"]
 
@@ -36,7 +37,7 @@ def packed(calls: list[tuple[Any, ...]]) -> bytes:
     for call in calls:
         parts.append(b"*%d\r\n" % len(call))
         for argument in call:
-            value = argument if type(argument) is bytes else str(argument).encode()
+            value = argument if type(argument) is bytes else str(argument).encode("utf-8", KEPT)
             parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
     return b"".join(parts)
 

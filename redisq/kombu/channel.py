@@ -28,6 +28,8 @@ from redisq.kombu.held import Held
 from redisq.kombu.options import Options
 from redisq.kombu.qos import QoS
 from redisq.kombu.steps import run
+from redisq.message import check_id
+from redisq.redact import escape
 
 __all__ = ["Channel"]
 
@@ -384,11 +386,12 @@ class Channel(virtual.Channel):
         """The message of a lease, as kombu has it; None when it cannot be read: it is a dead letter then."""
         tag = held.tag
         try:
+            check_id(held.delivery)
             raw = decode(held.delivery.body)
             mark(raw, held.delivery, tag)
             message = self.Message(raw, channel=self)
         except _UNREADABLE as error:
-            _log.error("Message %s of queue %s cannot be read: %s", held.delivery.id, held.queue, error)
+            _log.error("Message %s of queue %s cannot be read: %s", escape(held.delivery.id), held.queue, error)
             self._session.keeper.end(held, "undecodable")
             return None
         if no_ack:

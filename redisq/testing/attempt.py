@@ -26,7 +26,7 @@ from redisq.clocks import monotonic
 from redisq.codec.msgpack import decode
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, UnknownTask
 from redisq.gates.blame import Blame
-from redisq.message import Delivery
+from redisq.message import Delivery, check_id
 from redisq.testing.loops import loop_is_running, off_the_loop, run_here
 from redisq.worker.refusals import after_refusal
 from redisq.worker.verdict import after_failure, after_success, done, unreadable
@@ -92,6 +92,7 @@ class Attempt:
     def _read(self) -> Call | None:
         """Return what to call; None: there is nothing to call, and it is settled."""
         try:
+            check_id(self._delivery)
             message = decode(self._delivery.body, self._app.settings.max_bytes)
             task = self._app.find_task(message.task)
             self._task = task.name

@@ -18,7 +18,7 @@ from redisq.broker.commands import SUSPECT, Settlement, given_back
 from redisq.clocks import monotonic
 from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, SoftTimeout, TaskCancelled, UnknownTask
-from redisq.message import Delivery
+from redisq.message import Delivery, check_id
 from redisq.redact import error_text
 from redisq.worker.board import Board
 from redisq.worker.clean import CleanLoop
@@ -139,6 +139,8 @@ class Executor:
         # All code of the app that this run calls runs in here, from the making of its arguments to the verdict.
         context = self._loop.context()
         try:
+            if not delivery.id.isascii():
+                check_id(delivery)
             message = decode(delivery.body, self._max_bytes)
             task = self._app.find_task(message.task)
             held.task = message.task

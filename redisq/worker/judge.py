@@ -10,7 +10,7 @@ from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.errors import EncodeError, MessageTooLarge, SoftTimeout, TaskCancelled, TaskTimeout
 from redisq.gates.blame import Blame
-from redisq.redact import error_text
+from redisq.redact import error_text, escape
 from redisq.worker.frames import origin, stack
 from redisq.worker.held import Held
 from redisq.worker.refusals import after_refusal, refusal_of
@@ -93,7 +93,7 @@ class Judge:
 
     def report_not_begun(self, held: Held, settlement: Settlement, why: str) -> None:
         """Log that no handler could begin a message, which is put aside or becomes a dead letter."""
-        ident, queue = held.delivery.id, held.keys.queue
+        ident, queue = escape(held.delivery.id), held.keys.queue
         if settlement.op == "dead":
             self._log.error("Message %s of queue %s cannot be run: %s", ident, queue, why)
         else:

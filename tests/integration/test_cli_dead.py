@@ -268,3 +268,13 @@ def test_what_cannot_be_sent_is_an_error_without_the_arguments(
 
 def test_a_batch_is_what_a_script_takes_at_most() -> None:
     assert MAX_BATCH == 1000
+
+
+def test_a_dead_letter_whose_id_is_not_utf8_is_shown_and_dropped(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
+    job = stage.dead("mail")
+    raw.hset("mail:messages", b"caf\xe9", b"body")
+    raw.zadd("mail:queue:dlq", {b"caf\xe9": 1})
+    assert "caf\\udce9" in operator.text("dead", "list")
+    assert [letter["id"] for letter in operator.json("dead", "list")["dead"]] == ["caf\\udce9", job]
+    operator.text("dead", "drop", "--all", "--yes")
+    assert dead_ids(raw, "mail") == []

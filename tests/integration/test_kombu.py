@@ -647,3 +647,14 @@ def test_limit_or_pause_of_the_most_urgent_queue_stops_no_other(connect: Connect
         assert sink.drain(1) == ["other"]
         raw.hdel("a:config", "paused")
         assert sink.drain(1) == ["other", "urgent"]
+
+
+def test_an_id_that_is_not_utf8_is_a_dead_letter_and_its_neighbours_arrive(connect: Connect, raw: redis.Redis) -> None:
+    connection = connect()
+    publish(connection, "first")
+    raw.hset("q:messages", b"caf\xe9", raw.hvals("q:messages")[0])
+    raw.zadd("q:queue:main", {b"caf\xe9": 0})
+    message = get(connection)
+    assert message.payload == "first"
+    message.ack()
+    wait_until(lambda: raw.zrange("q:queue:dlq", 0, -1) == [b"caf\xe9"], "it is a dead letter")

@@ -279,3 +279,24 @@ def test_each_dead_letter_is_said_with_its_queue_task_id_and_reason(
         assert [line for line in said if line.startswith(beginning)], beginning
     assert len(said) == len(wanted)
     assert undertaker.seen == {(None if task == "?" else task, reason) for task, _, reason in wanted}
+
+
+def test_an_id_that_is_not_utf8_is_a_dead_letter_and_its_neighbours_run(
+    app: RedisQ, raw: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[int] = []
+
+    @app.task(name="count")
+    async def count(number: int) -> None:
+        runs.append(number)
+
+    for number in range(3):
+        count.delay(number)
+    raw.hset("odd:messages", b"caf\xe9", raw.hvals("odd:messages")[0])
+    raw.zadd("odd:queue:main", {b"caf\xe9": 0})
+    work(app, lambda: len(runs) == 3 and raw.zcard("odd:queue:dlq") == 1)
+    assert sorted(runs) == [0, 1, 2]
+    assert b"reason=undecodable" in raw.hget("odd:meta", b"caf\xe9")
+    warnings = [record.message for record in caplog.records if "is a dead letter now" in record.message]
+    assert len(warnings) == 1
+    assert "caf\\udce9" in warnings[0]

@@ -18,7 +18,7 @@ from redisq.broker.commands import Enqueue, Enqueued
 from redisq.broker.connector import AsyncConnector, Connector, Patience
 from redisq.broker.keys import QueueKeys
 from redisq.broker.scripts import Scripts
-from redisq.errors import AccessDenied, BrokerError, BrokerFull, BrokerUnavailable, QueueConflict
+from redisq.errors import AccessDenied, BrokerError, BrokerFull, BrokerUnavailable, ProtocolError, QueueConflict
 
 KEYS = QueueKeys("chat_api")
 SCRIPTS = Scripts()
@@ -120,6 +120,15 @@ def open_run(request: pytest.FixtureRequest) -> Callable[[World], Run]:
         return lambda *many: asyncio.run(connector.execute_many(many))
 
     return run_sync if request.param == "sync" else run_async
+
+
+@pytest.mark.parametrize("odd", [[b"1"], b"text", 7, [[]]])
+def test_a_reply_that_cannot_be_read_is_the_error_of_its_own_command(open_run: Callable[[World], Run], odd: Any) -> None:
+    world = World([odd, OK])
+    failed, stored = open_run(world)(INSPECT, ENQUEUE)
+    assert isinstance(failed, ProtocolError)
+    assert "find on queue chat_api" in str(failed)
+    assert stored == STORED
 
 
 def test_a_script_is_called_by_its_sha_with_all_its_keys(open_run: Callable[[World], Run]) -> None:
