@@ -24,6 +24,7 @@ __all__ = [
     "ClockSetBack",
     "Command",
     "Dedupe",
+    "Deleted",
     "Enqueue",
     "Enqueued",
     "Found",
@@ -217,6 +218,18 @@ class Claimed(NamedTuple):
     short: frozenset[int] = frozenset()
     dead: Sequence[Delivery] = ()
     set_back: ClockSetBack | None = None
+
+
+class Deleted(NamedTuple):
+    """The answer of `delete`.
+
+    Attributes:
+        waited: How many messages waited before the call; -1: nothing was deleted.
+        left: How many messages are still to be deleted.
+    """
+
+    waited: int
+    left: int
 
 
 class Restored(NamedTuple):
@@ -462,9 +475,12 @@ def declare(
     return Command("declare", keys, (ttl, message_ttl, max_length, int(keep_expired), int(if_new)), int)
 
 
-def delete(keys: QueueKeys, *, if_empty: bool = False) -> Command[int]:
-    """Delete a queue with all in it. Gives how many waited, or -1 when it is kept as it is not empty."""
-    return Command("delete", keys, (int(if_empty),), _first_number, numbered=True)
+def delete(keys: QueueKeys, *, if_empty: bool = False, most: int = 0) -> Command[Deleted]:
+    """Delete a queue with all in it, at most `most` messages with lanes, limits or records in this call; 0: all of them.
+
+    With `if_empty` only when nothing waits or is leased. See `redisq.broker.sweep.delete_queue`.
+    """
+    return Command("delete", keys, (int(if_empty), most), _deleted, numbered=True)
 
 
 def restore(keys: QueueKeys, leases: Iterable[tuple[str, int]], *, limit: int = 0, age: int = 0) -> Command[Restored]:
@@ -664,8 +680,8 @@ def _losses(reply: Any) -> tuple[str, dict[str, int]]:
     return cursor, dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
 
 
-def _first_number(reply: Any) -> int:
-    return int(reply[0])
+def _deleted(reply: Any) -> Deleted:
+    return Deleted(int(reply[0]), int(reply[1]))
 
 
 def _nothing(_reply: Any) -> None:

@@ -1,4 +1,4 @@
-"""Remove or replay all messages of a state, in bounded calls: between two of them the server serves others.
+"""Remove or replay all messages of a state, or delete a queue, in bounded calls: between two of them the server serves others.
 
 What is there when a state's turn begins is taken; what comes later may stay, so that a busy producer, or replayed
 messages that die again, cannot keep a sweep going for ever.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redisq.broker.commands import MAX_BATCH, Command, QueueView, Replayed, inspect, remove, replay
+from redisq.broker.commands import MAX_BATCH, Command, Deleted, QueueView, Replayed, delete, inspect, remove, replay
 from redisq.broker.keys import QueueKeys
 from redisq.broker.queues import Steps
 from redisq.broker.replies import texts
 
-__all__ = ["remove_all", "replay_all"]
+__all__ = ["delete_queue", "remove_all", "replay_all"]
+
+#: Messages that one call of `delete` takes out of their lanes and limits, some milliseconds for the server.
+_DELETED_AT_ONCE = 100
 
 #: State -> the short name of its key, in the order that messages move in: one that moves on is met again.
 _ZSETS = {"delayed": "delayed", "retry": "retry", "waiting": "main", "dead": "dlq"}
@@ -53,6 +56,21 @@ def replay_all(keys: QueueKeys, *, beside: bool = False) -> Steps[tuple[int, dic
         kept += len(ids) - len(done.ids)
         left -= len(ids)
     return replayed, held
+
+
+def delete_queue(keys: QueueKeys, *, if_empty: bool = False) -> Steps[int]:
+    """Delete a queue with all in it. Returns how many messages waited; -1: it was not deleted.
+
+    A large queue of messages with lanes, limits or dedupe keys goes in many calls. What is sent meanwhile goes too, or, with
+    `if_empty`, keeps the queue.
+    """
+    answer: Deleted = yield delete(keys, if_empty=if_empty, most=_DELETED_AT_ONCE)
+    waited, calls = answer.waited, answer.left // _DELETED_AT_ONCE + 1
+    while answer.left:
+        # Whoever sends faster than this deletes does not keep it going for ever.
+        answer = yield delete(keys, if_empty=if_empty, most=_DELETED_AT_ONCE if calls else 0)
+        calls -= 1
+    return answer.waited if answer.waited < 0 else waited
 
 
 def _count(keys: QueueKeys, state: str) -> Steps[int]:

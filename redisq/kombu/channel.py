@@ -19,7 +19,7 @@ from kombu.utils.uuid import uuid
 from redisq.broker import commands
 from redisq.broker.commands import Command
 from redisq.broker.queues import layouts
-from redisq.broker.sweep import remove_all
+from redisq.broker.sweep import delete_queue, remove_all
 from redisq.errors import BrokerError, DecodeError
 from redisq.kombu.batch import PublishBatch
 from redisq.kombu.consumer import Subscription
@@ -159,7 +159,7 @@ class Channel(virtual.Channel):
         count = 0
         if queue not in session.fanout:
             session.keeper.flush()
-            count = self._run(commands.delete(session.names.queue(queue), if_empty=if_empty))
+            count = run(delete_queue(session.names.queue(queue), if_empty=if_empty), session.connector)
             if count < 0:
                 return 0
             session.routing.unbind_all(queue, self.state.exchanges)

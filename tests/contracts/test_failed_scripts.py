@@ -268,7 +268,7 @@ BAD_ARGUMENTS = {
         (2**52, 0, 0, 0, 0), (0, 2**53 - 1, 0, 0, 0),
         *((bad, 0, 0, 0, 0) for bad in BAD), *((0, bad, 0, 0, 0) for bad in BAD), *((0, 0, bad, 0, 0) for bad in BAD),
     ],
-    "delete": [(), ("",), (2,)],
+    "delete": [(), ("",), (2,), (0,), (2, 0), (0, 1001), *((0, bad) for bad in BAD)],
     "restore": [(), (0, "a"), (0, *("a", 7) * 1001), *((bad, "a", 7) for bad in BAD)],
 }  # fmt: skip
 

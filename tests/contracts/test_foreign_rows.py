@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
 
 from redisq.broker import commands
+from redisq.broker.queues import Steps
 from redisq.broker.sweep import remove_all, replay_all
 from redisq.errors import DecodeError
 from redisq.message import check_id
 from tests.faces import LEASE, SECOND, Broker
+
+T = TypeVar("T")
 
 ODD = b"caf\xe9"
 #: The same, as commands and replies have it.
@@ -54,19 +59,20 @@ def test_an_id_that_is_not_utf8_is_shown_and_removed(broker: Broker, key: str, s
     assert broker.raw.exists("chat_api:messages") == 0
 
 
-def _swept(broker: Broker, steps: object) -> int:
+def _swept(broker: Broker, steps: Steps[T]) -> T:
     # A sweep yields commands and gets their results.
     result = None
     while True:
         try:
-            result = broker.do(steps.send(result))  # type: ignore[attr-defined]
+            result = broker.do(steps.send(result))  # type: ignore[arg-type]
         except StopIteration as stop:
-            return int(stop.value)
+            swept: T = stop.value
+            return swept
 
 
 def test_a_sweep_takes_an_id_that_is_not_utf8(broker: Broker) -> None:
     _put(broker, "dlq", broker.now)
-    assert _swept(broker, replay_all(broker.keys)) == 1
+    assert _swept(broker, replay_all(broker.keys)) == (1, {})
     assert broker.state_of(NAMED) == "waiting"
     assert _swept(broker, remove_all(broker.keys, ["waiting"], "purged")) == 1
     assert broker.state_of(NAMED) is None

@@ -813,10 +813,10 @@ ROWS = [
         "clock": NOW - 1,
     }),
     row("delete", "", "with all in it", LEASED, commands.delete(KEYS), {
-        **dict.fromkeys(LEASED, GONE), "clock": GONE, "calls": {"c": "1\n0"},
+        **dict.fromkeys(LEASED, GONE), "clock": GONE, "calls": {"c": "1\n0\n0"},
     }),
     row("delete", "", "not while something is in it", LEASED, commands.delete(KEYS, if_empty=True), {
-        "clock": NOW - 1, "calls": {"c": "1\n-1"},
+        "clock": NOW - 1, "calls": {"c": "1\n-1\n0"},
     }),
 ]  # fmt: skip
 

@@ -119,6 +119,7 @@ CALLS: dict[str, tuple[Command[Any], Mapping[str, str]]] = {
     "declare": (commands.declare(KEYS, ttl=60_000, message_ttl=5, max_length=9, keep_expired=True), {}),
     "undeclare": (commands.declare(KEYS, ttl=0, message_ttl=0, max_length=0, keep_expired=False), RULES),
     "delete": (commands.delete(KEYS), {}),
+    "delete some": (commands.delete(KEYS, most=3), {}),
     "restore": (commands.restore(KEYS, PAIRS, limit=0), {}),
     "restore as dead": (commands.restore(KEYS, PAIRS, limit=1), {}),
     **{

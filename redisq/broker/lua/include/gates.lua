@@ -41,6 +41,7 @@ local function open_gates(queue)
     untold = queue.gated and queue.gated ~= '1' and queue.gated, tats = {}, tats_changed = {}, woken = false,
   }
   local needed = redis.call('HLEN', gates.needs)
+  gates.needed = needed
   gates.some_paused = redis.call('ZCARD', gates.pauses) > 0
   gates.some_blocked = redis.call('HLEN', gates.blocked) > 0
   local some_held, slots_in_use = redis.call('HLEN', gates.lanes) > 0, redis.call('HLEN', gates.slots) > 0
@@ -327,6 +328,14 @@ local function open_gates(queue)
     end
   end
 
+  --- gates.unlink_dedupe: the dedupe key goes that a meta record names.
+  function gates.unlink_dedupe(raw)
+    local key = raw and string.match(raw, 'dedupe=(%S+)')
+    if key then
+      redis.call('UNLINK', PREFIX .. ':dedupe:' .. key)
+    end
+  end
+
   --- gates.unlink: all goes with its queue, dedupe keys too; but for an operator's rules.
   function gates.unlink()
     for _, raw in ipairs(redis.call('HVALS', gates.needs)) do
@@ -336,10 +345,7 @@ local function open_gates(queue)
       redis.call('UNLINK', gates.waiting .. gate)
     end
     for _, raw in ipairs(redis.call('HVALS', META)) do
-      local key = string.match(raw, 'dedupe=(%S+)')
-      if key then
-        redis.call('UNLINK', PREFIX .. ':dedupe:' .. key)
-      end
+      gates.unlink_dedupe(raw)
     end
     redis.call('UNLINK', gates.run, gates.needs, gates.lanes, gates.slots, gates.blocked, gates.opens)
     if queue.group then
