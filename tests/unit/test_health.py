@@ -118,6 +118,17 @@ def test_of_a_clusters_node_nothing_else_is_said() -> None:
     assert [finding.check for finding in judge(vitals(cluster_enabled="1"))] == ["version", "cluster"]
 
 
+def test_the_deployment_guide_names_every_command_that_is_probed() -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md"
+    found = re.search(
+        r"Who allows single commands only(.*?)\n\n<!-- file: minimal.acl -->\n```text\n(.*)\n```", guide.read_text("utf-8"), re.S
+    )
+    assert found
+    besides, rules = found.groups()
+    named = {word.upper() for word in (*re.findall(r"`(\w+)`", besides), *re.findall(r"\+(\w+)", rules))}
+    assert set(PROBES) <= named
+
+
 def test_every_command_of_the_scripts_is_probed() -> None:
     scripts = Scripts()
     used = {command for name in SCRIPT_NAMES for command in re.findall(r"redis\.call\('(\w+)'", scripts[name].source)}
