@@ -98,6 +98,7 @@ CALLS: dict[str, tuple[Command[Any], Mapping[str, str]]] = {
     "extend": (commands.extend(KEYS, [*PAIRS, ("late", 7)], lease=LEASE), {}),
     "wake": (commands.wake(KEYS), {}),
     "look": (commands.look([KEYS]), {}),
+    "seek": (commands.seek(KEYS, "od"), {}),
     "pause": (commands.pause(KEYS, True), {}),
     "resume": (commands.pause(KEYS, False), {}),
     "inspect": (commands.inspect(KEYS), {}),
