@@ -121,7 +121,7 @@ def test_of_a_clusters_node_nothing_else_is_said() -> None:
 def test_the_deployment_guide_names_every_command_that_is_probed() -> None:
     guide = Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md"
     found = re.search(
-        r"Who allows single commands only(.*?)\n\n<!-- file: minimal.acl -->\n```text\n(.*)\n```", guide.read_text("utf-8"), re.S
+        r"To allow single commands only(.*?)\n\n<!-- file: minimal.acl -->\n```text\n(.*)\n```", guide.read_text("utf-8"), re.S
     )
     assert found
     besides, rules = found.groups()
