@@ -229,7 +229,7 @@ def test_scores_and_ids_that_redisq_never_writes_are_no_error(
     operator.json("status")
     operator.json("inspect", "odd")
     operator.json("dead", "list")
-    assert operator.json("purge", "mail", "--yes")["removed"] == 2
+    assert operator.json("purge", "mail", "--yes")["removed"] == 3
 
 
 @pytest.mark.parametrize("command", [("inspect",), ("cancel",), ("dead", "show")])

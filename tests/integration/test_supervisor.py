@@ -199,7 +199,7 @@ def test_the_fast_loop_is_used_where_it_is_installed(tmp_path: Path, redis_url: 
     app = RedisQ("bot", url=redis_url)
     try:
         loop = app.send("which").get(timeout=20)
-        assert loop.startswith("uvloop") if find_spec("uvloop") else loop.startswith("asyncio")
+        assert loop.startswith("uvloop") == bool(find_spec("uvloop"))
         assert worker.terminate() == 0
     finally:
         worker.kill()

@@ -101,7 +101,7 @@ def test_what_has_run_is_gone_without_the_garbage_collector(app: RedisQ) -> None
         await app.aclose()
 
     def runs() -> int:
-        return sum(isinstance(thing, Run) for thing in gc.get_objects())
+        return sum(type(thing) is Run for thing in gc.get_objects())
 
     gc.collect()
     before = runs()
