@@ -49,5 +49,7 @@ def test_a_suspect_whose_module_no_other_process_can_import_runs_in_the_worker(
     raw.hset("slow:meta", mapping={job.id: "crashes=2" for job in jobs})
     worker = start_worker("-Q", "slow", BOT_FAILS_APART="the port is taken").ready()
     assert [job.get(timeout=20) for job in jobs] == [worker.process.pid] * 2
-    assert worker.text().count("is given back, to run in the worker: module tests.integration.bot cannot be imported") == 1, "it is tried only once"
+    assert worker.text().count("is given back, to run in the worker: module tests.integration.bot cannot be imported") == 1, (
+        "it is tried only once"
+    )
     app.close()
