@@ -19,6 +19,9 @@ __all__ = ["Passage", "Unfinished", "acall", "awaited", "call"]
 #: Types of results that are no awaitable, which is faster to see than to find out.
 _PLAIN = frozenset((NoneType, bool, int, float, str, bytes, list, tuple, dict))
 
+#: A tuple made once: a union in its place costs half a microsecond a run.
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
+
 #: What a hook says on purpose when a handler has returned; anything else that it raises then is its own trouble.
 _VERDICTS = (Retry, Reject, RateLimited, KeyboardInterrupt)
 
@@ -98,7 +101,7 @@ def _checked(task: str, returned: Any) -> Any:
     Raises:
         Reject: It is a generator.
     """
-    if isinstance(returned, GeneratorType | AsyncGeneratorType):
+    if isinstance(returned, _GENERATORS):
         raise Reject(f"task {task} returned a generator, whose body has not run: return a list, or what it gives")
     return returned
 
@@ -159,6 +162,8 @@ def call(hooks: Hooks, task: Task[..., Any], context: Callable[[], Context], arg
         args = (context(), *args)
     if not hooks.run:
         returned = task.handler(*args, **kwargs)
+        if type(returned) in _PLAIN:
+            return returned
         return Unfinished(task.name, returned) if _has_to_be_awaited(returned) else _checked(task.name, returned)
     passage = Passage(hooks, context())
     with ExitStack() as around:
