@@ -341,7 +341,7 @@ class RedisQ:
         await self._loops.aclose()
 
 
-#: What `send` takes beside the arguments.
+#: The options of `send`, besides the task's arguments.
 _SEND_OPTIONS = frozenset((*GATE_OPTIONS, "countdown", "eta", "expires", "priority", "queue"))
 
 

@@ -59,7 +59,7 @@ class Parameters:
         #: So many arguments fit when all are given by position, as in most calls; none when some have to be named. With
         #: `*args` more fit, which binding finds out.
         self.counts = range(0) if self._needed else range(self._least, self._most + 1)
-        #: What is needed, and what may be given, by name when so many are given by position.
+        #: For each number of arguments given by position: which names must be given, and which may be.
         self._by_name = [
             (self._needed.union(self._names[count : self._least]), self._only_named.union(self._names[count:]))
             for count in range(self._most + 1 if self._names or not self._most else 0)
