@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
-from redisq.broker.replies import KEPT, number, text, texts
+from redisq.broker.replies import number, text, texts
 from redisq.message import PLAIN, Delivery, Meta, parse_meta
 from redisq.types import MAX_MICROSECONDS
 
@@ -641,12 +641,12 @@ def _claimed(reply: Any) -> Claimed:
     fence = int(reply[0])
     dead: Sequence[Delivery] = ()
     if len(reply) % 3 == 1:
-        rows = reply[-1]
-        dead = [Delivery(text(rows[at]), fence, rows[at + 1], parse_meta(rows[at + 2])) for at in range(0, len(rows), 3)]
-    deliveries = [
-        Delivery(reply[at].decode("utf-8", KEPT), fence, reply[at + 1], parse_meta(reply[at + 2]) if reply[at + 2] else PLAIN)
-        for at in range(3, len(reply) - bool(dead), 3)
-    ]
+        dead = _deliveries(reply[-1], fence, text)
+    rows = reply[3 : len(reply) - bool(dead)]
+    try:
+        deliveries = _deliveries(rows, fence, bytes.decode)
+    except UnicodeDecodeError:  # an id that another program wrote
+        deliveries = _deliveries(rows, fence, text)
     short = frozenset(map(int, reply[2].split())) if reply[2] else frozenset[int]()
     due, _, report = reply[1].partition(b" ")
     set_back = None
@@ -654,6 +654,13 @@ def _claimed(reply: Any) -> Claimed:
         back, moved = report.split()
         set_back = ClockSetBack(int(back) / 1_000_000, int(moved))
     return Claimed(deliveries, int(due) / 1_000_000 if due else None, short, dead, set_back)
+
+
+def _deliveries(rows: Sequence[bytes], fence: int, decode: Callable[[bytes], str]) -> list[Delivery]:
+    return [
+        Delivery(decode(rows[at]), fence, rows[at + 1], parse_meta(rows[at + 2]) if rows[at + 2] else PLAIN)
+        for at in range(0, len(rows), 3)
+    ]
 
 
 def _restored(reply: Any) -> Restored:

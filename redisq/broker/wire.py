@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
 from typing import Any
@@ -33,12 +33,25 @@ _PIECE = 65536
 
 def packed(calls: list[tuple[Any, ...]]) -> bytes:
     """Return calls as the protocol has them: arrays of bulk strings. Arguments are bytes, text or whole numbers."""
+    try:
+        return _packed(calls, str.encode)
+    except UnicodeEncodeError:  # an id that another program wrote, in other bytes than UTF-8
+        return _packed(calls, lambda text: text.encode("utf-8", KEPT))
+
+
+#: What stands before an argument of so many bytes.
+_HEADS = tuple(b"$%d\r\n" % length for length in range(256))
+
+
+def _packed(calls: list[tuple[Any, ...]], encode: Callable[[str], bytes]) -> bytes:
     parts = []
     for call in calls:
         parts.append(b"*%d\r\n" % len(call))
         for argument in call:
-            value = argument if type(argument) is bytes else str(argument).encode("utf-8", KEPT)
-            parts.append(b"$%d\r\n%b\r\n" % (len(value), value))
+            kind = type(argument)
+            value = argument if kind is bytes else encode(argument if kind is str else str(argument))
+            length = len(value)
+            parts += (_HEADS[length] if length < 256 else b"$%d\r\n" % length, value, b"\r\n")
     return b"".join(parts)
 
 

@@ -108,7 +108,9 @@ def decode_value(raw: bytes, max_bytes: int = MAX_BYTES) -> Any:
         DecodeError: They hold none of this format, or too large a one.
     """
     try:
-        check_limits(raw, max_bytes)
+        # So few bytes hold no more levels or elements than are allowed.
+        if len(raw) > MAX_DEPTH or len(raw) > max_bytes:
+            check_limits(raw, max_bytes)
         return _unpackb(raw, strict_map_key=False, ext_hook=build, timestamp=AS_DATETIME, object_pairs_hook=map_builder(raw))
     except DecodeError:
         raise
@@ -139,7 +141,7 @@ def decode(body: bytes, max_bytes: int = MAX_BYTES) -> Message:
         version, task, args, kwargs = fields
     except ValueError:
         raise DecodeError("not a redisq message: want [version, task, args, kwargs]") from None
-    if version < _WITHOUT_TUPLES or type(task) is not str or type(args) is not list or not _is_kwargs(kwargs):
+    if version < _WITHOUT_TUPLES or type(task) is not str or type(args) is not list or not (kwargs is None or _is_kwargs(kwargs)):
         raise DecodeError("not a redisq message: want [1 or 2, text, list, map or nil]")
     return Message(task, args, kwargs)
 
@@ -149,4 +151,4 @@ def _newer(version: int) -> str:
 
 
 def _is_kwargs(value: object) -> bool:
-    return value is None or (isinstance(value, dict) and all(type(key) is str for key in value))
+    return isinstance(value, dict) and all(type(key) is str for key in value)

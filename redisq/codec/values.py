@@ -215,8 +215,9 @@ def map_builder(raw: bytes) -> Callable[[list[tuple[Any, Any]]], dict[Any, Any]]
 
     A sender can choose values of extension types so that all have one hash. A map with n such keys takes n * n comparisons:
     380 kB took a minute. Python hashes text and bytes with a secret of the process, and few numbers of 64 bits share a hash.
+    To look through few bytes costs more than to build the one map that they may hold.
     """
-    return map_with_plain_keys if raw.translate(None, _NOT_EXTENSION) else None
+    return map_with_plain_keys if len(raw) <= _FEW or raw.translate(None, _NOT_EXTENSION) else None
 
 
 def map_with_plain_keys(items: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -205,7 +205,7 @@ class Consumer:
 
     def _forget(self, held: Held) -> None:
         self._held.discard(held)
-        self._rooms.drop(held)
+        self._rooms.drop((held,))
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -427,19 +427,16 @@ class Consumer:
             self._asked[keys], self._in_order = wanted.asked, IN_ORDER
         if self._observers.watch_claims:
             self._observers.claimed(keys, deliveries)
-        pool_of, found_others = self._rooms.pool_of, False
-        for delivery in deliveries:
-            held = Held(keys, delivery)
-            self._held.add(held)
+        came = [Held(keys, delivery) for delivery in deliveries]
+        self._held.update(came)
+        for held in came:
             if self._stopping:
-                self.ended(held, given_back(delivery), 0)
+                self.ended(held, given_back(held.delivery), 0)
             else:
                 self._start(held)
-                if held.task in pool_of:
-                    self._rooms.take(held)
-            if before and held.pool not in before.pools:
-                found_others = True
+        self._rooms.take(came)
         if wanted.look:
+            found_others = before is not None and any(held.pool not in before.pools for held in came)
             self._looked(self._loop.time() - wanted.at, found_others=found_others)
 
     def _looked(self, took: float, *, found_others: bool) -> None:
@@ -497,18 +494,18 @@ class Consumer:
             return
         if self._troubles:
             self._troubles.over(SETTLE.format(batch.keys.queue))
-        self._held.difference_update([ended.held for ended in batch.ended])
-        for ended in batch.ended:
-            held, then = ended.held, ended.held.then
-            end = ended.settlement
+        over = []
+        for held, end, _ in batch.ended:
             if end.op == "dead" and end.id not in result:
                 self._log.warning("%s", dead_letter(batch.keys.queue, held.delivery, end.reason, str(end.text), held.task))
-            if then and not held.over and held.delivery.id not in result:
+            then = held.then
+            if then and not held.over and end.id not in result:
                 held.then, held.leased = None, False
-                self._held.add(held)
                 then()
-            elif held.pool:
-                self._rooms.drop(held)
+            else:
+                over.append(held)
+        self._held.difference_update(over)
+        self._rooms.drop(over)
         if self._observers.watch_ends:
             self._observers.settled(batch.ended, result)
         if self._log.isEnabledFor(logging.DEBUG):

@@ -156,7 +156,7 @@ class Executor:
             self._judge.report_not_begun(held, settlement, why)
             self._consumer.ended(held, settlement, 0)
             return
-        if poison := self._refuse_poison(task, delivery):
+        if delivery.meta.crashes and (poison := self._refuse_poison(task, delivery)):
             self._consumer.ended(held, poison, 0)
             return
         if task.definition.ack == "early":
@@ -192,16 +192,17 @@ class Executor:
 
     def _begin(self, held: Held, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], context: Context) -> None:
         run = Run(held, task, self._worker, self._board)
-        run.apart = self._pool_of(run)
+        crashes = held.delivery.meta.crashes
+        if crashes or task.definition.pool == "process":
+            run.apart = self._pool_of(run)
         if run.apart is self._quarantine:
-            crashes = held.delivery.meta.crashes
             self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
         self._running[held] = run
         if run.apart:
             self._turns.wait(run.apart, run.apart.request(run, place_of(task, self._home), self._hooks_at, self._finish_apart))
         elif not task.is_async:
             handler = partial(call, self._hooks, task, run.context, args, kwargs)
-            self._turns.wait(self._threads, Item(run, handler, self._finish_in_thread, context))
+            self._turns.wait(self._threads, Item(run, handler, self._finish, context))
         else:
             run.begin()
             run.coroutine = self._loop.bare.create_task(self._run(run, args, kwargs), context=context)
@@ -279,11 +280,8 @@ class Executor:
         else:
             self._finish(run, returned, None)
 
-    def _finish_in_thread(self, run: Run, returned: Any, error: BaseException | None) -> None:
+    def _finish_in_loop(self, run: Run, returned: Unfinished, error: BaseException | None) -> None:
         """A thread is done with its handler; what that returned to be awaited goes on in the loop, in the same context."""
-        if not isinstance(returned, Unfinished):
-            self._finish(run, returned, error)
-            return
         # It may have been told to stop when no thread ran it any more.
         stopped = error is not None or run.dropped or run.phase > Phase.IN_TIME
         run.coroutine = self._loop.create_task(self._go_on(run, returned, stopped), context=copy_context())
@@ -300,6 +298,9 @@ class Executor:
             self._finish(run, returned, None)
 
     def _finish(self, run: Run, returned: Any, error: BaseException | None) -> None:
+        if isinstance(returned, Unfinished):
+            self._finish_in_loop(run, returned, error)
+            return
         held = run.held
         if isinstance(error, _TOLD):
             if held.lost:
@@ -308,7 +309,8 @@ class Executor:
                 error = self._judge.why_stopped(run)
         settlement = None
         if held.leased and not held.settled:
-            settlement = self._judge.verdict(run, returned, error)
+            keeps_none = error is None and run.task.definition.result_ttl is None
+            settlement = done(held.delivery) if keeps_none else self._judge.verdict(run, returned, error)
         elif error is not None and not held.leased and not held.lost and run.phase is not Phase.ABANDONED:
             self._judge.show_stack(run, stack(error))
             self._log.error(

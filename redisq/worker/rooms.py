@@ -7,7 +7,7 @@ other one knows by its name: unknown tasks, too, which begin nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from redisq.broker.commands import Room
@@ -54,16 +54,19 @@ class Rooms:
         """Handlers at a time."""
         return sum(place.size for place in self._places)
 
-    def take(self, held: Held) -> None:
-        """One more is held, of a task in `pool_of`."""
-        held.pool = self.pool_of[held.task]
-        self._held[held.pool] += 1
+    def take(self, came: Iterable[Held]) -> None:
+        """These are held from now on."""
+        for held in came if self.pool_of else ():
+            if pool := self.pool_of.get(held.task):
+                held.pool = pool
+                self._held[pool] += 1
 
-    def drop(self, held: Held) -> None:
-        """It is not held any more. May be repeated."""
-        if held.pool:
-            self._held[held.pool] -= 1
-            held.pool = 0
+    def drop(self, over: Iterable[Held]) -> None:
+        """These are not held any more. May be repeated."""
+        for held in over if self.pool_of else ():
+            if held.pool:
+                self._held[held.pool] -= 1
+                held.pool = 0
 
     def offer(self, held: int, leaving: Sequence[Held] = ()) -> list[Room]:
         """Say what a claim may bring: half of a pool at most, as the other half runs while it is on its way.

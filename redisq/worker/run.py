@@ -47,7 +47,7 @@ class Run:
         told: Monotonic seconds when it was told to stop.
         cancelled: It was told because somebody cancelled the job.
         dropped: Its lease was lost, or given back: it is not begun any more.
-        came: Seconds of the loop's clock when it began to wait for its turn.
+        came: Monotonic seconds when it began to wait for its turn.
     """
 
     __slots__ = (

@@ -37,23 +37,26 @@ class Settler:
     """The settlements that were not sent yet, by queue."""
 
     def __init__(self) -> None:
-        self._waiting: dict[QueueKeys, list[Ended]] = {}
+        #: By the queue's prefix.
+        self._waiting: dict[str, list[Ended]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def add(self, held: Held, settlement: Settlement, run_time: int) -> None:
         """Hand in one end."""
-        self._waiting.setdefault(held.keys, []).append(Ended(held, settlement, run_time))
+        self._waiting.setdefault(held.keys.prefix, []).append(Ended(held, settlement, run_time))
 
     def take(self, resting: Collection[QueueKeys] = ()) -> list[Batch]:
         """Return all that wait, in batches that a script takes; what is of a resting queue waits on."""
         taken, self._waiting = self._waiting, {}
-        if resting:
-            self._waiting = {keys: ended for keys, ended in taken.items() if keys in resting}
-            taken = {keys: ended for keys, ended in taken.items() if keys not in resting}
-        return [Batch(keys, ended[at : at + MAX_BATCH]) for keys, ended in taken.items() for at in range(0, len(ended), MAX_BATCH)]
+        for keys in resting:
+            if waits_on := taken.pop(keys.prefix, None):
+                self._waiting[keys.prefix] = waits_on
+        several = [ended[at : at + MAX_BATCH] for ended in taken.values() for at in range(0, len(ended), MAX_BATCH)]
+        return [Batch(ended[0].held.keys, ended) for ended in several]
 
     def put_back(self, batch: Batch) -> None:
         """The batch was refused for now: it goes first with the next trip."""
-        self._waiting[batch.keys] = [*batch.ended, *self._waiting.get(batch.keys, ())]
+        prefix = batch.keys.prefix
+        self._waiting[prefix] = [*batch.ended, *self._waiting.get(prefix, ())]

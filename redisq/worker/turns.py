@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from redisq.clocks import monotonic
 from redisq.redact import error_text
 from redisq.worker.held import Held
 from redisq.worker.run import Run
@@ -75,9 +76,13 @@ class Turns:
         if self._closed:
             self._failed(item.run.held, "the worker stops")
             return
-        item.run.came = self._loop.time()
-        self._lines.setdefault(pool, deque()).append(item)
-        self.look()
+        item.run.came = monotonic()
+        line = self._lines.get(pool)
+        if line is None:
+            line = self._lines[pool] = deque()
+        line.append(item)
+        if not self._is_scheduled:
+            self.look()
 
     def look(self) -> None:
         """There may be room: see to it in the next turn of the loop, when all that a claim brought is here.
@@ -93,7 +98,13 @@ class Turns:
         for pool in list(self._lines):
             line = self._lines[pool]
             while line and (pool.takes_ahead or pool.room > 0):
-                self._start(pool, line.popleft())
+                item = line.popleft()
+                try:
+                    pool.start(item)
+                except Exception as error:  # noqa: BLE001 - no thread can be started, say
+                    self._failed(item.run.held, error_text(error))
+            if pool.room < 0:
+                self._ahead.add(pool)
             if not line:
                 self._lines.pop(pool, None)
         if self._lines or self._ahead:
@@ -125,7 +136,7 @@ class Turns:
     def _look_for_late(self) -> None:
         self._timer = None
         self._take_back()
-        late = self._loop.time() - MOMENT
+        late = monotonic() - MOMENT
         for line in list(self._lines.values()):
             for item in [item for item in line if item.run.came <= late and item.run.held.leased]:
                 line.remove(item)
@@ -138,14 +149,6 @@ class Turns:
             if items := pool.take_back():
                 self._lines.setdefault(pool, deque()).extendleft(reversed(items))
         self._ahead.clear()
-
-    def _start(self, pool: Pool, item: Waits) -> None:
-        try:
-            pool.start(item)
-        except Exception as error:  # noqa: BLE001 - no thread can be started, say
-            self._failed(item.run.held, error_text(error))
-        if pool.room < 0:
-            self._ahead.add(pool)
 
 
 def _remove(line: deque[Waits], run: Run) -> bool:

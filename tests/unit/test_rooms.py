@@ -16,8 +16,7 @@ def place(size: int, *tasks: str, ahead: int = 0) -> Place:
 def held(task: str | None, rooms: Rooms) -> Held:
     each = Held(QueueKeys("q"), Delivery("a", 7, b""))
     each.task = task
-    if task in rooms.pool_of:
-        rooms.take(each)
+    rooms.take([each])
     return each
 
 
@@ -33,8 +32,8 @@ def test_what_is_held_takes_room_in_its_pool_until_it_is_dropped() -> None:
     rooms = Rooms([place(9, "a"), place(4, "s")])
     some = [held(task, rooms) for task in ("a", "s", "s", "s", "unknown", None)]
     assert free(rooms.offer(len(some))) == [5, 1]
-    rooms.drop(some[1])
-    rooms.drop(some[1])
+    rooms.drop(some[1:2])
+    rooms.drop(some[1:2])
     assert free(rooms.offer(len(some) - 1)) == [5, 2]
     many = [*some[2:], *(held("a", rooms) for _ in range(6))]
     assert free(rooms.offer(len(many))) == [1, 2]
