@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgpack
+from msgpack import packb as _pack
 from msgpack import unpackb as _unpackb
 
 from redisq.codec.limits import MAX_BYTES, MAX_DEPTH, check_limits
-from redisq.codec.values import AS_DATETIME, Flattener, build, map_builder, map_with_plain_keys, refuse_lookalikes
+from redisq.codec.values import AS_DATETIME, Flattener, are_scalars, build, map_builder, map_with_plain_keys, refuse_lookalikes
 from redisq.errors import DecodeError, EncodeError, MessageTooLarge, NewerMessage
 from redisq.message import Message
 
@@ -45,8 +45,12 @@ def encode(message: Message, max_bytes: int = MAX_BYTES, flatten: Flattener | No
         MessageTooLarge: Too many bytes, levels or elements.
     """
     flatten = flatten or Flattener()
+    args, kwargs = [*message.args], message.kwargs or None
+    call = [_WITHOUT_TUPLES, message.task, args, kwargs]
     try:
-        packed = _packed([_WITHOUT_TUPLES, message.task, [*message.args], message.kwargs or None], flatten)
+        packed: bytes = _pack(call, default=flatten, strict_types=True)
+        if not are_scalars(args) or (kwargs and not (are_scalars(kwargs) and are_scalars(kwargs.values()))):
+            _check(packed, call, flatten)
         if flatten.tuples:
             packed = packed[:1] + bytes([VERSION]) + packed[2:]
     except Exception as error:  # a dataclass may run any code when it is looked at
@@ -73,13 +77,17 @@ def encode_value(value: Any, flatten: Flattener | None = None) -> bytes:
 
 
 def _packed(value: Any, flatten: Flattener) -> bytes:
-    # Of the exact types: what is of a subclass goes through `flatten` as well.
-    packed: bytes = msgpack.packb(value, default=flatten, strict_types=True)
+    packed: bytes = _pack(value, default=flatten, strict_types=True)
+    _check(packed, value, flatten)
+    return packed
+
+
+def _check(packed: bytes, value: Any, flatten: Flattener) -> None:
+    """Refuse what msgpack packs, and no reader takes as what it was."""
     refuse_lookalikes(packed, value)
     if flatten.extended or flatten.lossy:
         # As a key of a map such a value may be refused where it arrives: then it must not leave.
         _unpackb(packed, strict_map_key=False, ext_hook=build, timestamp=AS_DATETIME, object_pairs_hook=map_with_plain_keys)
-    return packed
 
 
 def _culprit(message: Message, names: Sequence[str]) -> str:

@@ -23,7 +23,16 @@ from redisq.codec.limits import MAX_DEPTH
 from redisq.codec.models import is_model, plain_form
 from redisq.errors import DecodeError
 
-__all__ = ["AS_DATETIME", "EXTENSIONS", "Flattener", "build", "map_builder", "map_with_plain_keys", "refuse_lookalikes"]
+__all__ = [
+    "AS_DATETIME",
+    "EXTENSIONS",
+    "Flattener",
+    "are_scalars",
+    "build",
+    "map_builder",
+    "map_with_plain_keys",
+    "refuse_lookalikes",
+]
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -167,10 +176,17 @@ def _bounded(value: Decimal) -> Decimal:
     return value
 
 
+_SCALARS = frozenset((str, int, NoneType, bool, float, bytes))
+
 # Bytes that can begin what msgpack packs without asking for its type: bin 8/16/32, or a value of an extension type.
 _BINARY = re.compile(rb"[\xc4-\xc9\xd4-\xd8]")
 _NOT_BINARY = bytes(byte for byte in range(256) if not (0xC4 <= byte <= 0xC9 or 0xD4 <= byte <= 0xD8))
 _FEW = 64
+
+
+def are_scalars(values: Iterable[Any]) -> bool:
+    """Whether all are of the simple types that msgpack packs as what they are; those of most calls are."""
+    return _SCALARS.issuperset(map(type, values))
 
 
 def refuse_lookalikes(packed: bytes, value: Any) -> None:
@@ -203,7 +219,6 @@ def _look_into(values: Iterable[Any]) -> None:
             raise TypeError(_refusal(kind))
 
 
-_SCALARS = frozenset((str, int, NoneType, bool, float, bytes))
 _LOOKALIKES = frozenset((bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp))
 
 # Bytes that can begin a value of an extension type: ext 8/16/32, fixext 1/2/4/8/16.
