@@ -12,6 +12,7 @@ from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
+from redisq.clocks import monotonic
 from redisq.errors import SoftTimeout, TaskCancelled
 from redisq.worker.exits import LAST_WORD
 from redisq.worker.run import Run
@@ -67,7 +68,7 @@ class ThreadPool:
         self._telling = threading.Lock()
         #: Handlers that ended since then, and how many ended in a second before that.
         self._count = 0
-        self._since = loop.time()
+        self._since = monotonic()
         self._rate = 0.0
 
     @property
@@ -77,7 +78,7 @@ class ThreadPool:
 
     def ahead(self) -> int:
         """Return how many handlers the threads get through in a few milliseconds; 0, unless they just did."""
-        return int(self._rate * SOON) if self._loop.time() - self._since < STALE else 0
+        return int(self._rate * SOON) if monotonic() - self._since < STALE else 0
 
     def start(self, item: Item) -> None:
         """Run a handler in a thread. Without room the next thread that is free begins it, without a turn of the loop.
@@ -149,12 +150,11 @@ class ThreadPool:
             self._busy -= 1
             count += 1
             item.context.run(item.done, item.run, returned, error)
-
         self._measure(count)
 
     def _measure(self, count: int) -> None:
         self._count += count
-        passed = self._loop.time() - self._since
+        passed = monotonic() - self._since
         if passed >= SPAN:
             self._rate = self._count / passed
             self._count, self._since = 0, self._since + passed
