@@ -74,8 +74,8 @@ local function to_gates()
   return gates
 end
 local gates = queue.gated and to_gates()
-local rooms
-rooms, refused = open_rooms(11, gates)
+local take_room, short
+take_room, short, refused = open_rooms(11, gates)
 if refused then
   return refused
 end
@@ -242,19 +242,6 @@ local function put_aside(id)
   queue.retry = queue.retry + 1
 end
 
---- may_run: whether there is room for it, now that it passed all gates; if not, it is put aside.
-local function may_run(id, raw)
-  if not is_suspect(raw) then
-    return true
-  end
-  if apart == 0 then
-    put_aside(id)
-    return false
-  end
-  apart = apart - 1
-  return true
-end
-
 --- take_back: leases past their deadline. The record stays, marked, so that a late ack of the last holder still counts.
 local function take_back()
   local ids = redis.call('ZRANGEBYSCORE', PROCESSING, '-inf', int(queue.now), 'LIMIT', 0, SWEEP)
@@ -326,69 +313,74 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   local before, behind = fence .. ' ', ' ' .. worker
   local count, bytes = 0, 0
 
-  --- lease_it: the message is the caller's now.
-  local function lease_it(id, place, body, meta)
-    local pair, triple = 2 * count, 3 + 3 * count
-    leases[pair + 1], leases[pair + 2] = id, before .. place .. behind
-    deadlines[pair + 1], deadlines[pair + 2] = deadline, id
-    reply[triple + 1], reply[triple + 2], reply[triple + 3] = id, body, meta or ''
-    count = count + 1
-    given[count + 1] = id
+  --- lease_all: the first `last` messages are the caller's now, but for those in whose place `ids` has false. rows: {(id, place)*}.
+  local function lease_all(ids, rows, bodies, metas, last)
+    for i = 1, last do
+      local id = ids[i]
+      if id then
+        local pair, triple = 2 * count, 3 + 3 * count
+        leases[pair + 1], leases[pair + 2] = id, before .. rows[2 * i] .. behind
+        deadlines[pair + 1], deadlines[pair + 2] = deadline, id
+        reply[triple + 1], reply[triple + 2], reply[triple + 3] = id, bodies[i], metas[i] or ''
+        count = count + 1
+        given[count + 1] = id
+      end
+    end
   end
 
   if gates then
     gates.tell_old(TOLD)
-    -- What judge found out of the message that it was asked for last.
-    local size, pool, is_apart
+    -- What was read of messages already, by id. What is noted of the last one that was looked at.
+    local known_bodies, known_metas, is_apart = {}, {}, false
     local passed = 0
-    local rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, function(id)
-      local raw = queue.meta > 0 and redis.call('HGET', META, id)
-      if raw and drop_expired(id, raw) then
-        return 'gone'
-      end
-      size = redis.call('HSTRLEN', MESSAGES, id)
-      if size == 0 and redis.call('HEXISTS', MESSAGES, id) == 0 then
-        bury_bodiless(id, raw)
-        return 'dead'
-      end
-      if bytes > 0 and bytes + size > BYTES then
-        full = true
-        return 'full'
-      end
-      if passed >= PASSED then
-        return 'full'
-      end
-      pool = rooms and rooms.find(redis.call('HGET', MESSAGES, id), raw)
-      if rooms and not pool then
-        passed = passed + size
-        return 'later'
-      end
-      is_apart = raw and is_suspect(raw)
-      if is_apart and apart == 0 then
-        put_aside(id)
-        return 'aside'
-      end
-      return nil
-    end, function()
-      bytes = bytes + size
-      if pool then
-        rooms.take(pool)
-      end
-      if is_apart then
-        apart = apart - 1
-      end
-    end)
-    local ids = {}
+    local rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, {
+      expect = function(ids)
+        if #ids > 2 and #ids * redis.call('HSTRLEN', MESSAGES, ids[1]) <= BYTES then
+          for i, body in ipairs(redis.call('HMGET', MESSAGES, unpack(ids))) do
+            known_bodies[ids[i]] = body
+          end
+        end
+      end,
+      unwanted = queue.meta > 0 and function(id)
+        local raw = redis.call('HGET', META, id)
+        if raw and drop_expired(id, raw) then
+          return 'gone'
+        end
+        known_metas[id], is_apart = raw, raw and is_suspect(raw)
+        if is_apart and apart == 0 then
+          put_aside(id)
+          return 'aside'
+        end
+        return nil
+      end,
+      unfit = function(id)
+        local body, raw = known_bodies[id] or redis.call('HGET', MESSAGES, id), known_metas[id]
+        if not body then
+          bury_bodiless(id, raw)
+          return 'dead'
+        end
+        full = full or bytes > 0 and bytes + #body > BYTES
+        if full or passed >= PASSED then
+          return 'full'
+        end
+        if take_room and not take_room(body, raw) then
+          passed = passed + #body
+          return 'later'
+        end
+        known_bodies[id], bytes = body, bytes + #body
+        if is_apart then
+          apart = apart - 1
+        end
+        return nil
+      end,
+    })
+    local ids, bodies, metas = {}, {}, {}
     for i = 1, #rows, 2 do
-      ids[#ids + 1] = rows[i]
+      local at, id = (i + 1) / 2, rows[i]
+      ids[at], bodies[at], metas[at] = id, known_bodies[id], known_metas[id]
+      gone[#gone + 1] = id
     end
-    if #ids > 0 then
-      local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
-      for i, id in ipairs(ids) do
-        lease_it(id, rows[2 * i], bodies[i], metas[i])
-        gone[#gone + 1] = id
-      end
-    end
+    lease_all(ids, rows, bodies, metas, #ids)
     if #gone > 0 then
       redis.call('ZREM', MAIN, unpack(gone))
       queue.main = queue.main - #gone
@@ -396,64 +388,80 @@ if limit > 0 and queue.main > 0 and not queue.paused then
   else
     look = math.max(look, limit)
     -- seen: from the front of main; passed: bytes of the bodies that were looked past.
-    local seen, passed, taken, most, looks = 0, 0, {}, limit, look > limit
+    local seen, passed, most, looks = 0, 0, limit, look > limit
+    -- front: how many from the front leave main, once one of them stays; gone: those behind it that leave.
+    local front, gone = nil, {}
     while count < limit and seen < look and passed < PASSED and not full do
       local rows = redis.call('ZRANGE', MAIN, seen, math.min(seen + most, look) - 1, 'WITHSCORES')
       if #rows == 0 then
         break
       end
-      -- Large bodies are read few at a time, or each call would read all that it has to leave.
-      if limit > 1 and not looks then
-        most = math.max(1, math.min(most, math.floor(BYTES / math.max(redis.call('HSTRLEN', MESSAGES, rows[1]), 1))))
-      end
-      local ids, size = {}, passed
-      for i = 1, math.min(#rows, 2 * most), 2 do
+      local ids = {}
+      if looks then
         -- Who looks past many of them is exact: it comes again soon, and would read them again.
-        size = looks and size + redis.call('HSTRLEN', MESSAGES, rows[i]) or size
-        if size > PASSED and i > 1 then
-          break
+        local size = passed
+        for i = 1, #rows, 2 do
+          size = size + redis.call('HSTRLEN', MESSAGES, rows[i])
+          if size > PASSED and i > 1 then
+            break
+          end
+          ids[#ids + 1] = rows[i]
         end
-        ids[#ids + 1] = rows[i]
+      else
+        -- Large bodies are read few at a time, or each call would read all that it has to leave.
+        if limit > 1 then
+          most = math.max(1, math.min(most, math.floor(BYTES / math.max(redis.call('HSTRLEN', MESSAGES, rows[1]), 1))))
+        end
+        for i = 1, math.min(#rows / 2, most) do
+          ids[i] = rows[2 * i - 1]
+        end
       end
       most, looks = PAGE, true
       local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
+      -- last: of these messages the last one that is looked at; stays: which of them stay in main.
+      local last, left, stays = #ids, limit - count, {}
       for i = 1, #ids do
-        local id, body, meta = ids[i], bodies[i], metas[i]
-        if count == limit then
+        local body, meta = bodies[i], metas[i]
+        if left == 0 then
+          last = i - 1
           break
         end
-        local goes = true
-        if meta and drop_expired(id, meta) then
-          body = nil
+        if meta and drop_expired(ids[i], meta) then
+          ids[i] = false
         elseif not body then
-          bury_bodiless(id, meta)
+          bury_bodiless(ids[i], meta)
+          ids[i] = false
         elseif bytes > 0 and bytes + #body > BYTES then
-          full = true
+          full, last = true, i - 1
           break
+        elseif meta and apart == 0 and is_suspect(meta) then
+          put_aside(ids[i])
+          ids[i] = false
+        elseif take_room and not take_room(body, meta) then
+          ids[i], stays[i], passed, front = false, true, passed + #body, front or seen + i - 1
         else
-          local pool = rooms and rooms.find(body, meta)
-          if rooms and not pool then
-            goes, passed = false, passed + #body
-          elseif not meta or may_run(id, meta) then
-            lease_it(id, rows[2 * i], body, meta)
-            bytes = bytes + #body
-            if pool then
-              rooms.take(pool)
-            end
+          bytes, left = bytes + #body, left - 1
+          if meta and is_suspect(meta) then
+            apart = apart - 1
           end
         end
-        seen = seen + 1
-        if goes then
-          taken[#taken + 1] = id
+      end
+      for i = front and math.max(front - seen + 1, 1) or last + 1, last do
+        if not stays[i] then
+          gone[#gone + 1] = rows[2 * i - 1]
         end
       end
+      seen = seen + last
+      lease_all(ids, rows, bodies, metas, last)
     end
-    if #taken == seen then
-      redis.call('ZREMRANGEBYRANK', MAIN, 0, seen - 1)
-    elseif #taken > 0 then
-      redis.call('ZREM', MAIN, unpack(taken))
+    if #gone > 0 then
+      redis.call('ZREM', MAIN, unpack(gone))
     end
-    queue.main = queue.main - #taken
+    front = front or seen
+    if front > 0 then
+      redis.call('ZREMRANGEBYRANK', MAIN, 0, front - 1)
+    end
+    queue.main = queue.main - front - #gone
   end
   if count > 0 then
     redis.call('HSET', LEASES, unpack(leases))
@@ -469,7 +477,9 @@ if gates then
 end
 
 local has_work = queue.main > 0 and not queue.paused and (not gates or gates.left())
-reply[3] = rooms and rooms.shortage() or ''
+for pool in pairs(short or {}) do
+  reply[3] = reply[3] .. (reply[3] == '' and '' or ' ') .. int(pool - 1)
+end
 -- What is left may be for others only. Then the caller does not come back at once.
 reply[2] = next_due(has_work and (reply[3] == '' or full or #given - 1 == limit))
 -- Work remains; or the caller is full, and does not sleep towards the next due time: an idle one must.

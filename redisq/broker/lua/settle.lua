@@ -96,7 +96,8 @@ if queue.set_back or gates and gates.set_back then
   follow_clock(queue, gates)
 end
 local grown = { processed_requests = 0, retry_count = 0, dlq_messages = 0, released = 0, parked = 0, limited = 0, crashes = 0, cancelled = 0, stale = 0, late_acks = 0, run_time_us = run_time }
-local stale, settled, done, waiting_again = {}, {}, {}, {}
+-- done: leases that end with their message; kept: those that end without it; waiting_again: done, but taken back before.
+local stale, done, kept, waiting_again = {}, {}, {}, {}
 local ended, wake = {}, false
 
 --- wait_again: to retry, due after the delay, with its place in main kept.
@@ -164,6 +165,8 @@ APPLY.limited = APPLY.park
 
 -- What a lease's record begins with; the fences of a batch are few, and mostly one.
 local fence, begins, length
+-- To count a list costs more than to keep its length.
+local done_count, plain_count = 0, 0
 for i = 1, #ids do
   local id, op, raw = ids[i], ops[i], leases[i]
   if fences[i] ~= fence then
@@ -175,12 +178,16 @@ for i = 1, #ids do
   local held = raw and string.sub(raw, 1, length) == begins
   local taken_back = raw and not held and string.sub(raw, 1, length + 1) == 'x' .. begins
   local is_done = not op or op.name == 'result' or op.name == 'cancel'
-  if ended[id] or not (held or (taken_back and is_done)) then
+  if held and not op and not gates and not metas[i] and not ended[id] then
+    -- Done, and nothing else is to be cleared: so end most.
+    ended[id] = true
+    done_count, plain_count = done_count + 1, plain_count + 1
+    done[done_count] = id
+  elseif ended[id] or not (held or (taken_back and is_done)) then
     stale[#stale + 1] = id
     grown.stale = grown.stale + 1
   else
     ended[id] = true
-    settled[#settled + 1] = id
     local need = needs and needs[i]
     if need and held then
       gates.free(need)
@@ -195,12 +202,14 @@ for i = 1, #ids do
       op, is_done = { name = 'cancel' }, true -- it must not run again
     end
     if not is_done then
+      kept[#kept + 1] = id
       local _, score = read_lease(raw)
       local meta = read_meta(metas[i])
       meta.score = tonumber(score) or queue.now
       APPLY[op.name](id, meta, op, need)
     else
-      done[#done + 1] = id
+      done_count = done_count + 1
+      done[done_count] = id
       if queue.gated then
         gates.forget(id, need, not held)
       end
@@ -222,15 +231,18 @@ for i = 1, #ids do
     end
   end
 end
-if #settled > 0 then
-  redis.call('ZREM', PROCESSING, unpack(settled))
-  redis.call('HDEL', LEASES, unpack(settled))
+grown.processed_requests = grown.processed_requests + plain_count
+if #kept > 0 then
+  redis.call('ZREM', PROCESSING, unpack(kept))
+  redis.call('HDEL', LEASES, unpack(kept))
 end
 if #waiting_again > 0 then
   redis.call('ZREM', MAIN, unpack(waiting_again))
   redis.call('ZREM', RETRY, unpack(waiting_again)) -- put aside since, to run apart
 end
-if #done > 0 then
+if done_count > 0 then
+  redis.call('ZREM', PROCESSING, unpack(done))
+  redis.call('HDEL', LEASES, unpack(done))
   redis.call('HDEL', MESSAGES, unpack(done))
   if queue.meta > 0 then
     redis.call('HDEL', META, unpack(done))

@@ -19,15 +19,16 @@ local LOOK_AGAIN = 600000000
 
 --- on: a command on a flow, or on what waits at a gate. A key of another type gives way: it is not known before the first write,
 --- and what was there is lost since another program wrote over it.
+local try, type_of = redis.pcall, type
 local function on(command, key, ...)
-  local reply = redis.pcall(command, key, ...)
-  if type(reply) == 'table' and reply.err then
-    if string.find(reply.err, '^WRONGTYPE') then
-      redis.call('UNLINK', key)
-    end
-    return redis.call(command, key, ...)
+  local reply = try(command, key, ...)
+  if type_of(reply) ~= 'table' or not reply.err then
+    return reply
   end
-  return reply
+  if string.find(reply.err, '^WRONGTYPE') then
+    redis.call('UNLINK', key)
+  end
+  return redis.call(command, key, ...)
 end
 
 --- open_gates: the gates of the queue for one call. Reads only; the reads double as type checks, as in open_queue.

@@ -3,7 +3,7 @@
 --- @include keys
 --- @include int
 --- @include refuse
-local LEDGER_TTL_MS = 600000
+local LEDGER_TTL_MS = '600000'
 -- In a queue that goes when nobody uses it, one for each reply it may be, it lives as long as that, and so long at least.
 local PASSING_TTL_MS = 60000
 
@@ -42,7 +42,7 @@ local function remember(caller, number, fields, queue)
   end
   local keep = LEDGER_TTL_MS
   if queue and queue.rules and queue.rules.ttl > 0 then
-    keep = math.min(keep, math.max(queue.rules.ttl, PASSING_TTL_MS))
+    keep = int(math.min(tonumber(keep), math.max(queue.rules.ttl, PASSING_TTL_MS)))
   end
-  redis.call('SET', PREFIX .. ':call:' .. caller, text, 'PX', int(keep))
+  redis.call('SET', PREFIX .. ':call:' .. caller, text, 'PX', keep)
 end

@@ -16,70 +16,56 @@ local function head_of(body)
   return #body, nil
 end
 
---- open_rooms: the rooms in ARGV from `first` on, three values each; nil when there are none, nil and the refusal when they
---- are malformed. exact: what the caller would only take ahead does not count.
+--- open_rooms: take, short. take(body, meta): whether the pool of a message had room for it, which it takes; else the pool is noted
+--- in short, {number -> true}, from 1. Nothing when there are no rooms in ARGV from `first` on, three values each; nil, nil and the
+--- refusal when they are malformed. exact: what the caller would only take ahead does not count.
 local function open_rooms(first, exact)
   if not ARGV[first] then
     return nil
   end
   -- free: for messages that may begin soon; at_once: for those that have to begin at once.
-  local rooms, free, at_once, tasks, short = {}, {}, {}, {}, {}
+  local free, at_once, tasks, short = {}, {}, {}, {}
   for i = first, #ARGV, 3 do
     local room, ahead, names = natural(ARGV[i]), natural(ARGV[i + 1]), ARGV[i + 2]
     if not room or not ahead or ahead > room or not names then
-      return nil, refuse('ARGUMENT', 'claim takes rooms as (room, ahead, tasks)*, with ahead at most room')
+      return nil, nil, refuse('ARGUMENT', 'claim takes rooms as (room, ahead, tasks)*, with ahead at most room')
     end
     free[#free + 1], at_once[#at_once + 1], tasks[#tasks + 1] = exact and room - ahead or room, room - ahead, names
-  end
-
-  --- pool_of: the number of the pool that runs a task.
-  local function pool_of(name)
-    for i = 2, name and #tasks or 1 do
-      if string.find(tasks[i], '\0' .. name .. '\0', 1, true) then
-        return i
-      end
-    end
-    return 1
   end
 
   -- Many messages of one task follow each other: it is looked up once. never_ahead: it is acked before it begins, so what waits
   -- could not be given back, nor be found again.
   local head, width, pool, never_ahead = nil, 0, 1, false
+  -- easy: so many plain ones of it have room, without another look; used: so many of these took it.
+  local easy, used, sub = 0, 0, string.sub
 
-  --- rooms.find: the number of the pool that has room for a message; nil when its pool has none, and this is noted. One that
-  --- was there when a worker died is not taken ahead: what only waits is charged with the death of its worker no second time.
-  function rooms.find(body, meta)
-    if string.sub(body, 1, width) ~= head then
+  return function(body, meta)
+    if used < easy and not meta and sub(body, 1, width) == head then
+      used = used + 1
+      return true
+    end
+    free[pool], at_once[pool] = free[pool] - used, at_once[pool] - used
+    easy, used = 0, 0
+    if sub(body, 1, width) ~= head then
       local name
       width, name = head_of(body)
-      head, pool = string.sub(body, 1, width), pool_of(name)
+      head, pool = sub(body, 1, width), 1
+      for i = 2, name and #tasks or 1 do
+        pool = string.find(tasks[i], '\0' .. name .. '\0', 1, true) and i or pool
+      end
       never_ahead = name and string.find(tasks[pool], '\1' .. name .. '\0', 1, true)
     end
+    -- One that was there when a worker died is not taken ahead: what only waits is charged with the death of its worker no
+    -- second time.
     if at_once[pool] <= 0 and free[pool] > 0 and (never_ahead or meta and string.find(meta, 'crashes=', 1, true)) then
       free[pool] = 0 -- nothing passes it: else it would never find room
     end
-    if free[pool] > 0 then
-      return pool
+    if free[pool] <= 0 then
+      short[pool] = true
+      return false
     end
-    short[pool] = true
-    return nil
-  end
-
-  --- rooms.take: one message more runs in that pool.
-  function rooms.take(pool)
     free[pool], at_once[pool] = free[pool] - 1, at_once[pool] - 1
-  end
-
-  --- rooms.shortage: the numbers of the pools that had no room for a message, from 0, as text.
-  function rooms.shortage()
-    local numbers = {}
-    for pool = 1, #tasks do
-      if short[pool] then
-        numbers[#numbers + 1] = int(pool - 1)
-      end
-    end
-    return table.concat(numbers, ' ')
-  end
-
-  return rooms
+    easy = never_ahead and at_once[pool] or free[pool]
+    return true
+  end, short
 end

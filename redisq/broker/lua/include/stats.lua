@@ -6,12 +6,15 @@
 --- read_stats: {name -> value} of the named counters, or nil and a refusal.
 local function read_stats(names)
   local found, stats = redis.call('HMGET', STATS, unpack(names)), {}
-  for i, name in ipairs(names) do
-    local value = natural(found[i] or 0)
-    if not value then
-      return nil, refuse('CORRUPT', 'field ' .. name .. ' of ' .. STATS .. ' is not a number')
+  for i = 1, #names do
+    local value = 0
+    if found[i] then
+      value = natural(found[i])
+      if not value then
+        return nil, refuse('CORRUPT', 'field ' .. names[i] .. ' of ' .. STATS .. ' is not a number')
+      end
     end
-    stats[name] = value
+    stats[names[i]] = value
   end
   return stats
 end

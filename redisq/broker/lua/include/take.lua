@@ -44,11 +44,13 @@ local function add_take(queue, gates)
   end
 
   --- gates.take: {(id, place)*} of up to `limit` messages that may run now, after at most `tries` that may not. And the
-  --- ids that are not in main any more. judge(id) is asked before a message spends anything: 'gone', it is not wanted, and has
-  --- left the queue, but for main; 'aside', it was put aside, and keeps its lane; 'dead', it is a dead letter now; 'later', it
-  --- stays where it is; 'full', so do all others; nil, it may pass. leased(id): it passed.
-  function gates.take(limit, tries, judge, leased)
+  --- ids that are not in main any more. The caller decides, before a message spends anything. unwanted(id), or false, asked first: 'gone',
+  --- it is not wanted, and has left the queue, but for main; 'aside', it was put aside, and keeps its lane. unfit(id), asked when
+  --- no gate refuses it: 'dead', it is a dead letter now; 'later', it stays where it is; 'full', so do all others; nil, it
+  --- passes. expect(ids): these come soon.
+  function gates.take(limit, tries, caller)
     local taken, count, gone = {}, 0, {}
+    local unwanted, unfit = caller.unwanted, caller.unfit
     local rows, at = {}, 1
     -- Tickets of what stays: back in `run` at the end, so that no later turn of this call meets them again.
     local kept = {}
@@ -59,8 +61,8 @@ local function add_take(queue, gates)
       return tonumber(rows[at + 3] or redis.call('ZRANGE', gates.run, 0, 0, 'WITHSCORES')[2] or 'inf')
     end
 
-    --- read_ahead: what the first messages of flows need, in few calls.
-    local function read_ahead(flows)
+    --- read_ahead: what the first messages of flows need, in few calls. singles: messages without gates.
+    local function read_ahead(flows, singles)
       local wanted = {}
       gates.look_up(flows)
       -- With nobody waiting at a gate, as good as all of them pass: they leave their flows at once.
@@ -80,6 +82,11 @@ local function add_take(queue, gates)
           needs[id] = raws[i]
         end
       end
+      local expected = easy and wanted or {}
+      for _, id in ipairs(singles) do
+        expected[#expected + 1] = id
+      end
+      caller.expect(expected)
     end
 
     --- put_back: what was read ahead of a flow is not taken after all.
@@ -124,7 +131,7 @@ local function add_take(queue, gates)
         raw = redis.call('HGET', gates.needs, id)
       end
       local descriptor = raw and gates.parsed(raw) or { kind = 'F', flow = flow, rest = '' }
-      local verdict = judge(id)
+      local verdict = unwanted and unwanted(id)
       if verdict == 'gone' then
         if started then
           gates.hold(flow, false)
@@ -135,19 +142,21 @@ local function add_take(queue, gates)
         gone[#gone + 1] = id
         return 'gone'
       end
-      if verdict == 'later' or verdict == 'full' then
-        put_back(flow)
-        keep('~' .. flow, int(score), verdict)
-        return 'later'
-      end
       if not verdict then
         local gate, opens = gates.refusal(descriptor, score, via)
         if gate then
           put_back(flow)
           return 'refused', gate, opens
         end
-        gates.grant()
-        leased(id)
+        verdict = unfit(id)
+        if verdict == 'later' or verdict == 'full' then
+          put_back(flow)
+          keep('~' .. flow, int(score), verdict)
+          return 'later'
+        end
+        if not verdict then
+          gates.grant()
+        end
       end
       if not started then
         leave(flow, id)
@@ -215,7 +224,7 @@ local function add_take(queue, gates)
           flows[#flows + 1] = first[i]
         end
         if #flows > 1 then
-          read_ahead(flows)
+          read_ahead(flows, {})
         end
         for i, flow in ipairs(flows) do
           local score = first[2 * i]
@@ -267,7 +276,7 @@ local function add_take(queue, gates)
         break
       end
       -- What each ticket is of: a flow, a gate, or (false) a message of its own.
-      local marks, names, flows = {}, {}, {}
+      local marks, names, flows, singles = {}, {}, {}, {}
       for i = 1, #rows, 2 do
         local mark = string.byte(rows[i])
         if mark == 126 or mark == 33 then -- ~ or !
@@ -275,9 +284,11 @@ local function add_take(queue, gates)
           if mark == 126 then
             flows[#flows + 1] = names[i]
           end
+        else
+          singles[#singles + 1] = rows[i]
         end
       end
-      read_ahead(flows)
+      read_ahead(flows, singles)
       while at <= #rows do
         local score = rows[at + 1]
         if count >= limit or tries <= 0 then
@@ -298,9 +309,8 @@ local function add_take(queue, gates)
           serve_gate(names[at])
         else
           local id = rows[at]
-          local verdict = judge(id)
+          local verdict = unwanted and unwanted(id) or unfit(id)
           if not verdict then
-            leased(id)
             taken[2 * count + 1], taken[2 * count + 2], count = id, score, count + 1
           elseif verdict == 'later' or verdict == 'full' then
             keep(id, score, verdict)
