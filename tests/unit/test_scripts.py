@@ -130,7 +130,7 @@ def test_the_keys_have_the_order_that_python_sends_them_in(include: str, fixed: 
 @every_script
 def test_a_script_uses_only_commands_of_redis_5_and_no_library(name: str) -> None:
     source = Scripts()[name].source
-    assert set(re.findall(r"\b(?:redis\.call|on)\('(\w+)'", source)) <= COMMANDS
+    assert set(re.findall(r"\b(?:redis\.call|on|attempt)\('(\w+)'", source)) <= COMMANDS
     passed_on = source.count("redis.call(command, key, ...)")
     assert source.count("redis.call(") - passed_on == len(re.findall(r"redis\.call\('\w+'", source))
     assert not re.search(r"\b(cmsgpack|cjson|struct|bit|math\.random)\b", source)
@@ -139,10 +139,13 @@ def test_a_script_uses_only_commands_of_redis_5_and_no_library(name: str) -> Non
 @pytest.mark.parametrize("name", SCRIPT_NAMES)
 def test_a_script_goes_on_after_no_error_but_one_of_publish_or_of_a_type_that_it_puts_right(name: str) -> None:
     # A failed command must end the script, or it would write half of a change. A hint that cannot be published must not, nor a
-    # flow of another type, which is met after the first write (`on`, in lua/include/gates.lua).
+    # flow of another type, which is met after the first write (`on` and `attempt`, in lua/include/gates.lua).
     source = Scripts()[name].source
-    assert set(re.findall(r"redis\.pcall\(([^,)]*)", source)) <= {"'PUBLISH'", "command"}
-    assert source.count("redis.pcall(command") <= 1
+    assert source.count("redis.pcall") == source.count("redis.pcall('PUBLISH'") + source.count(
+        "local attempt, type_of = redis.pcall, type"
+    )
+    for after in re.findall(r"\battempt\(.*\n(.*)", source):
+        assert "mended(" in after or ".err then" in after
     assert "redis.call('PUBLISH'" not in source
 
 

@@ -330,14 +330,14 @@ if limit > 0 and queue.main > 0 and not queue.paused then
 
   if gates then
     gates.tell_old(TOLD)
-    -- What was read of messages already, by id. What is noted of the last one that was looked at.
-    local known_bodies, known_metas, is_apart = {}, {}, false
-    local passed = 0
+    -- expected: bodies that were read already, by id. meta: of the message that was looked at last; is_apart: whether it is suspect.
+    local expected, meta, is_apart = {}, nil, false
+    local bodies, metas, passes, passed = {}, {}, 0, 0
     local rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, {
       expect = function(ids)
         if #ids > 2 and #ids * redis.call('HSTRLEN', MESSAGES, ids[1]) <= BYTES then
           for i, body in ipairs(redis.call('HMGET', MESSAGES, unpack(ids))) do
-            known_bodies[ids[i]] = body
+            expected[ids[i]] = body
           end
         end
       end,
@@ -346,7 +346,7 @@ if limit > 0 and queue.main > 0 and not queue.paused then
         if raw and drop_expired(id, raw) then
           return 'gone'
         end
-        known_metas[id], is_apart = raw, raw and is_suspect(raw)
+        meta, is_apart = raw, raw and is_suspect(raw)
         if is_apart and apart == 0 then
           put_aside(id)
           return 'aside'
@@ -354,33 +354,32 @@ if limit > 0 and queue.main > 0 and not queue.paused then
         return nil
       end,
       unfit = function(id)
-        local body, raw = known_bodies[id] or redis.call('HGET', MESSAGES, id), known_metas[id]
+        local body = expected[id] or redis.call('HGET', MESSAGES, id)
         if not body then
-          bury_bodiless(id, raw)
+          bury_bodiless(id, meta)
           return 'dead'
         end
         full = full or bytes > 0 and bytes + #body > BYTES
         if full or passed >= PASSED then
           return 'full'
         end
-        if take_room and not take_room(body, raw) then
+        if take_room and not take_room(body, meta) then
           passed = passed + #body
           return 'later'
         end
-        known_bodies[id], bytes = body, bytes + #body
+        passes, bytes = passes + 1, bytes + #body
+        bodies[passes], metas[passes] = body, meta
         if is_apart then
           apart = apart - 1
         end
         return nil
       end,
     })
-    local ids, bodies, metas = {}, {}, {}
-    for i = 1, #rows, 2 do
-      local at, id = (i + 1) / 2, rows[i]
-      ids[at], bodies[at], metas[at] = id, known_bodies[id], known_metas[id]
-      gone[#gone + 1] = id
+    local ids, gone_count = {}, #gone
+    for i = 1, passes do
+      ids[i], gone[gone_count + i] = rows[2 * i - 1], rows[2 * i - 1]
     end
-    lease_all(ids, rows, bodies, metas, #ids)
+    lease_all(ids, rows, bodies, metas, passes)
     if #gone > 0 then
       redis.call('ZREM', MAIN, unpack(gone))
       queue.main = queue.main - #gone

@@ -85,8 +85,11 @@ local function open_flows(queue)
         return
       end
       -- Without its score when that does not count: to write one as text takes longer than to find it.
-      local first = turned[flow] and on('ZRANGE', gates.flow .. flow, 0, 0)
-        or on('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
+      local name = gates.flow .. flow
+      local first = turned[flow] and attempt('ZRANGE', name, 0, 0) or attempt('ZRANGE', name, 0, 0, 'WITHSCORES')
+      if first.err then
+        first = mended(first, 'ZRANGE', name, 0, 0, 'WITHSCORES')
+      end
       local id, score = first[1], first[2]
       if not id then
         ticketless[#ticketless + 1] = '~' .. flow

@@ -17,18 +17,20 @@
 -- A gate that opens by hand is looked at again after so many us, should the hand have died before it was done.
 local LOOK_AGAIN = 600000000
 
---- on: a command on a flow, or on what waits at a gate. A key of another type gives way: it is not known before the first write,
---- and what was there is lost since another program wrote over it.
-local try, type_of = redis.pcall, type
-local function on(command, key, ...)
-  local reply = try(command, key, ...)
-  if type_of(reply) ~= 'table' or not reply.err then
-    return reply
-  end
-  if string.find(reply.err, '^WRONGTYPE') then
+--- mended: the reply of a command on a flow, or on what waits at a gate, given the error of its first try. A key of another type
+--- gives way: it is not known before the first write, and what was there is lost since another program wrote over it.
+local function mended(failure, command, key, ...)
+  if string.find(failure.err, '^WRONGTYPE') then
     redis.call('UNLINK', key)
   end
   return redis.call(command, key, ...)
+end
+
+--- on: such a command, with its reply. Where each message of a drain passes, `attempt` is called, and `mended` when it failed.
+local attempt, type_of = redis.pcall, type
+local function on(command, key, ...)
+  local reply = attempt(command, key, ...)
+  return type_of(reply) == 'table' and reply.err and mended(reply, command, key, ...) or reply
 end
 
 --- open_gates: the gates of the queue for one call. Reads only; the reads double as type checks, as in open_queue.

@@ -71,7 +71,10 @@ local function add_take(queue, gates)
         local id = gates.holder(flow)
         if not id then
           local name = gates.flow .. flow
-          local head = easy and on('ZPOPMIN', name) or on('ZRANGE', name, 0, 0, 'WITHSCORES')
+          local head = easy and attempt('ZPOPMIN', name) or attempt('ZRANGE', name, 0, 0, 'WITHSCORES')
+          if head.err then
+            head = mended(head, 'ZRANGE', name, 0, 0, 'WITHSCORES')
+          end
           heads[flow], taken_out[flow], id = head, easy, head[1]
         end
         wanted[#wanted + 1] = id
