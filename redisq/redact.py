@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import isfinite
 
 __all__ = ["MAX_TEXT", "error_text", "escape", "redact", "redacted", "shown"]
 
 #: Characters of an error that are kept with a message.
 MAX_TEXT = 500
+#: Of the errors inside of an error, so many are named, and so many characters of each are kept.
+_MOST_PROOFS, _MAX_PROOF = 3, 110
 
 # The name that a secret is given under. It is found by its last word: to begin at each word of "x-x-x-..." as well, in
 # search of "x-x-x-token", takes quadratic time.
@@ -53,14 +56,29 @@ def redact(text: str) -> str:
     return text
 
 
-def error_text(error: BaseException) -> str:
-    """Return `Type: message` on one line, without secrets, at most `MAX_TEXT` characters."""
+def error_text(error: BaseException, proofs: Sequence[BaseException] = ()) -> str:
+    """Return `Type: message` on one line, without secrets, at most `MAX_TEXT` characters.
+
+    Args:
+        error: What was raised.
+        proofs: The errors inside of it that decide what becomes of the message: they are named too, the first few.
+    """
+    named = [each for each in proofs if each is not error]
+    if not named:
+        return _line(error, MAX_TEXT)
+    brief = list(dict.fromkeys(_line(each, _MAX_PROOF) for each in named))
+    more = f" and {len(brief) - _MOST_PROOFS} more" if len(brief) > _MOST_PROOFS else ""
+    because = f" (because of {', '.join(brief[:_MOST_PROOFS])}{more})"
+    return _line(error, MAX_TEXT - len(because)) + because
+
+
+def _line(error: BaseException, limit: int) -> str:
     try:
         message = redact(str(error)[: 4 * MAX_TEXT])
     except Exception:  # noqa: BLE001 - its class says all the same what happened
         message = ""
     line = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return escape(line)[:MAX_TEXT]
+    return escape(line)[:limit]
 
 
 def escape(text: str) -> str:

@@ -65,7 +65,6 @@ _SCOPES: dict[str, Scope] = {
 }  # fmt: skip
 
 _DEPTH = 5
-_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +76,13 @@ class RateLimit:
             caller waits longer from time to time.
         scope: `chat`, `bot`, `method` or `model`; None: it does not say.
         key: The gate that the handler named (`RateLimited(key=...)`).
-        text: The error, for logs.
+        error: What proves it: the error itself, the one that it was raised from, or one of a group.
     """
 
     seconds: float | None
     scope: Scope | None
     key: str | None
-    text: str
+    error: BaseException
 
 
 def limited_by(error: BaseException) -> RateLimit | None:
@@ -96,7 +95,7 @@ def limited_by(error: BaseException) -> RateLimit | None:
 
 def _limited(error: BaseException, depth: int) -> RateLimit | None:
     if isinstance(error, RateLimited):
-        return RateLimit(bounded(error.retry_after), None, error.key, _text(error))
+        return RateLimit(bounded(error.retry_after), None, error.key, error)
     if isinstance(error, RedisqError) or depth == 0:
         return None
     if isinstance(error, BaseExceptionGroup):
@@ -117,7 +116,7 @@ def _of_class(error: BaseException) -> RateLimit | None:
             scope: Scope | None = _CLASSES[known]
             if scope is None and get(get(error, "method"), "chat_id") is not None:
                 scope = "chat"
-            return RateLimit(seconds or seconds_asked_for(headers_of(error), body_of(error)), scope, None, _text(error))
+            return RateLimit(seconds or seconds_asked_for(headers_of(error), body_of(error)), scope, None, error)
     return None
 
 
@@ -131,7 +130,7 @@ def _of_status(error: BaseException) -> RateLimit | None:
     seconds = seconds_asked_for(headers, body)
     if status in (503, 529) and seconds is None:
         return None
-    return RateLimit(seconds, _scope(error, headers, body), None, _text(error))
+    return RateLimit(seconds, _scope(error, headers, body), None, error)
 
 
 def _of_aws(error: BaseException) -> RateLimit | None:
@@ -145,7 +144,7 @@ def _of_aws(error: BaseException) -> RateLimit | None:
         return None
     headers = about.get("HTTPHeaders") if isinstance(about, Mapping) else None
     named = {str(name).lower(): str(value) for name, value in headers.items()} if isinstance(headers, Mapping) else {}
-    return RateLimit(seconds_asked_for(named, {}), "method", None, _text(error))
+    return RateLimit(seconds_asked_for(named, {}), "method", None, error)
 
 
 def _of_matrix(error: BaseException) -> RateLimit | None:
@@ -154,7 +153,7 @@ def _of_matrix(error: BaseException) -> RateLimit | None:
         status = get(get(answer, "transport_response"), "status")
         if status == 429 or "M_LIMIT_EXCEEDED" in (get(answer, "status_code"), get(answer, "errcode")):
             asked = get(answer, "retry_after_ms")
-            return RateLimit(seconds_asked_for({}, {"retry_after_ms": asked}), "method", None, _text(error))
+            return RateLimit(seconds_asked_for({}, {"retry_after_ms": asked}), "method", None, error)
     return None
 
 
@@ -186,11 +185,3 @@ def _out_of_quota(error: BaseException, body: Mapping[str, Any]) -> bool:
         *(inner.get(name) for name in ("code", "type") if isinstance(inner, Mapping)),
     )
     return "insufficient_quota" in places
-
-
-def _text(error: BaseException) -> str:
-    try:
-        said = str(error)
-    except Exception:  # noqa: BLE001 - a foreign class's own code
-        said = ""
-    return f"{type(error).__name__}: {said}"[:_TEXT]

@@ -20,7 +20,7 @@ import re
 from redisq.errors import RedisqError
 from redisq.gates.shapes import body_of, classes_of, get, status_of
 
-__all__ = ["is_permanent"]
+__all__ = ["is_permanent", "permanent_in"]
 
 #: Classes of Telegram's clients for 400 and 403.
 _TELEGRAM = frozenset(
@@ -64,28 +64,42 @@ _DEPTH = 5
 
 def is_permanent(error: BaseException) -> bool:
     """Whether no retry of what ended with this error would end otherwise."""
+    return bool(permanent_in(error))
+
+
+def permanent_in(error: BaseException) -> list[BaseException]:
+    """Return the errors that prove it: the error itself, the one that it was raised from, or those of a group.
+
+    Empty: another attempt may help.
+    """
     try:
         return _permanent(error, _DEPTH)
     except Exception:  # noqa: BLE001 - a foreign class's own code
-        return False
+        return []
 
 
-def _permanent(error: BaseException, depth: int) -> bool:
+def _permanent(error: BaseException, depth: int) -> list[BaseException]:
     if isinstance(error, RedisqError) or depth == 0:
-        return False
+        return []
     if isinstance(error, BaseExceptionGroup):
-        return all(_permanent(each, depth - 1) for each in error.exceptions)
+        found = [_permanent(each, depth - 1) for each in error.exceptions]
+        return [each for some in found for each in some] if all(found) else []
     for kind in classes_of(error):
-        if kind in _TELEGRAM:
-            return not _PASSES.search(f"{type(error).__name__} {_text(error)}")
-        if kind == ("discord", "HTTPException"):
-            return status_of(error) in (400, 403) and get(error, "code") not in _DISCORD_PASSES
-        if kind == ("slack_sdk", "SlackApiError"):
-            said = body_of(error).get("error")
-            return isinstance(said, str) and said in _SLACK
-        if kind in _PLAIN:
-            return _refused_for_good(error)
-    return _permanent(error.__cause__, depth - 1) if error.__cause__ else False
+        if (is_so := _judged_by(kind, error)) is not None:
+            return [error] if is_so else []
+    return _permanent(error.__cause__, depth - 1) if error.__cause__ else []
+
+
+def _judged_by(kind: tuple[str, str], error: BaseException) -> bool | None:
+    """Whether an error of this package and class is permanent; None: the class says nothing of it."""
+    if kind in _TELEGRAM:
+        return not _PASSES.search(f"{type(error).__name__} {_text(error)}")
+    if kind == ("discord", "HTTPException"):
+        return status_of(error) in (400, 403) and get(error, "code") not in _DISCORD_PASSES
+    if kind == ("slack_sdk", "SlackApiError"):
+        said = body_of(error).get("error")
+        return isinstance(said, str) and said in _SLACK
+    return _refused_for_good(error) if kind in _PLAIN else None
 
 
 def _refused_for_good(error: BaseException) -> bool:

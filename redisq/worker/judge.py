@@ -66,8 +66,7 @@ class Judge:
             self.report_refusal(run, refused, origin(error))
             return refused
         settlement = refused or after_failure(run.task.definition, delivery, error, self._random)
-        error = decision_in(error)
-        self._report(run, settlement, f"{error_text(error)}{origin(error)}")
+        self._report(run, settlement, f"{settlement.text!s}{origin(decision_in(error))}")
         return settlement
 
     def show_stack(self, run: Run, frames: str) -> None:

@@ -61,11 +61,12 @@ def after_refusal(
     verdict = blame.judge(limit, _counted(task, delivery, max_bytes), task.name)
     if not pausing:
         verdict = replace(verdict, gate="")
+    text = error_text(error, (limit.error,))
     if not verdict.gate and delivery.meta.parks >= MAX_REFUSALS:
-        return Settlement("dead", delivery.id, delivery.fence, 0, "limited", error_text(error), stack(error))
+        return Settlement("dead", delivery.id, delivery.fence, 0, "limited", text, stack(error))
     jitter = random() * min(verdict.seconds * _SHARE, _MOST)
     pause, more = max(1, round(verdict.seconds * 1_000_000)), round(jitter * 1_000_000)
-    settlement = limited(delivery.id, delivery.fence, gate=verdict.gate, pause=pause, jitter=more, text=error_text(error))
+    settlement = limited(delivery.id, delivery.fence, gate=verdict.gate, pause=pause, jitter=more, text=text)
     return settlement._replace(stack=stack(error))
 
 

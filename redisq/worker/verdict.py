@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from redisq.app.settings import TaskOptions
@@ -12,7 +12,7 @@ from redisq.broker.commands import Settlement
 from redisq.codec.arrival import encode_result
 from redisq.codec.limits import check_limits
 from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry, WrongArguments
-from redisq.gates.permanent import is_permanent
+from redisq.gates.permanent import permanent_in
 from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.frames import stack
@@ -65,29 +65,37 @@ def after_failure(options: TaskOptions, delivery: Delivery, error: BaseException
     """Another attempt after its backoff, or a dead letter when none will help or none is left."""
     attempt = delivery.meta.attempt
     error = decision_in(error)
-    reason = _hopeless(options, error) or ("exhausted" if attempt > options.max_retries else "")
+    reason, proofs = _hopeless(options, error)
+    if not reason and attempt > options.max_retries:
+        reason = "exhausted"
     if reason:
-        return Settlement("dead", delivery.id, delivery.fence, 0, reason, error_text(error), stack(error))
+        return Settlement("dead", delivery.id, delivery.fence, 0, reason, error_text(error, proofs), stack(error))
     delay = Backoff(options.retry_backoff, options.retry_backoff_max).delay(attempt, random)
     if isinstance(error, Retry) and error.countdown is not None:
         delay = error.countdown
     return Settlement("retry", delivery.id, delivery.fence, _microseconds(delay), "failed", error_text(error), stack(error))
 
 
-def _hopeless(options: TaskOptions, error: BaseException) -> str:
-    """Why no attempt will help, in one word; empty if one may."""
+def _hopeless(options: TaskOptions, error: BaseException) -> tuple[str, Sequence[BaseException]]:
+    """Return why no attempt will help, in one word, and the errors that say so; empty if one may."""
     if isinstance(error, Reject):
-        return "rejected"
+        return "rejected", ()
     if isinstance(error, Retry):
-        return ""
+        return "", ()
     parts = list(_parts(error))
-    never = any(isinstance(each, options.dont_retry_for) for each in (error, *parts))
-    retried = isinstance(error, options.autoretry_for) or all(isinstance(each, options.autoretry_for) for each in parts)
-    if never or not retried:
-        return "not_retried"
+    never = [each for each in (error, *parts) if isinstance(each, options.dont_retry_for)]
+    if never:
+        return "not_retried", never
+    if not isinstance(error, options.autoretry_for):
+        others = [each for each in parts if not isinstance(each, options.autoretry_for)]
+        if others:
+            return "not_retried", others
     # Whoever names the class of an error wants it retried.
     named = tuple(kind for kind in options.autoretry_for if kind not in (BaseException, Exception))
-    return "" if options.retry_permanent or isinstance(error, named) or not is_permanent(error) else "permanent"
+    if options.retry_permanent or isinstance(error, named):
+        return "", ()
+    proofs = permanent_in(error)
+    return "permanent" if proofs else "", proofs
 
 
 def decision_in(error: BaseException) -> BaseException:

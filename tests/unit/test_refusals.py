@@ -183,6 +183,36 @@ def test_a_token_in_the_error_is_not_told(app: RedisQ, box: Sandbox, platform: P
     assert token not in box.enqueued()[0].error
 
 
+@pytest.mark.parametrize("name", ["answer", "answer_in_a_thread"])
+def test_log_and_message_name_the_answer_that_the_app_wrapped(
+    name: str, app: RedisQ, box: Sandbox, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = RuntimeError("could not send")
+    error.__cause__ = Answer(Retry_After="3")
+    platform.refusals = [error]
+    app.tasks[name].delay(1)
+    box.drain()
+    told = "RuntimeError: could not send (because of Answer: 429 Too Many Requests)"
+    assert told in caplog.text
+    assert box.enqueued()[0].error == told
+
+
+@pytest.mark.parametrize("name", ["answer", "answer_in_a_thread"])
+def test_log_names_the_permanent_error_that_the_app_wrapped(
+    name: str, app: RedisQ, box: Sandbox, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = type("Forbidden", (Exception,), {"__module__": "telegram.error"})
+    error = RuntimeError("could not send")
+    error.__cause__ = blocked("bot was blocked by the user")
+    platform.refusals = [error]
+    app.tasks[name].delay(1)
+    assert box.drain().dead == 1
+    told = "RuntimeError: could not send (because of Forbidden: bot was blocked by the user)"
+    lines = [record.getMessage() for record in caplog.records if told in record.getMessage()]
+    assert len(lines) == 2, "how the run failed, and that it is a dead letter"
+    assert box.dead()[0].error == told
+
+
 def test_a_handler_names_a_gate_that_is_not_its_own(app: RedisQ, box: Sandbox, platform: Platform) -> None:
     platform.refusals = [RateLimited(5, key="model:gpt")]
     app.tasks["plain"].delay(1)

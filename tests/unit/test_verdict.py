@@ -78,5 +78,66 @@ def test_what_a_handler_decided_counts_inside_of_a_group_too(
     assert (settlement.op, settlement.reason, settlement.delay) == (op, reason, delay)
 
 
+class Forbidden(Exception):
+    """As a client of Telegram raises it."""
+
+    __module__ = "telegram.error"
+
+
+class SendFailed(Exception):
+    """As an app wraps the errors of its clients."""
+
+
+def _wrapped(text: str, *causes: str) -> Exception:
+    cause: Exception | None = None
+    for each in causes:
+        error = Forbidden(each)
+        error.__cause__, cause = cause, error
+    wrapper = SendFailed(text)
+    wrapper.__cause__ = cause
+    return wrapper
+
+
+TOKEN = "123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw1"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Forbidden("bot was blocked"), "Forbidden: bot was blocked"),
+        (_wrapped("to chat 42", "bot was blocked"), "SendFailed: to chat 42 (because of Forbidden: bot was blocked)"),
+        (_wrapped("", f"{TOKEN}\nno"), "SendFailed (because of Forbidden: ***\\x0ano)"),
+        (
+            ExceptionGroup("all", [_wrapped("", "one"), Forbidden("one"), Forbidden("two"), Forbidden("three"), Forbidden("4")]),
+            "ExceptionGroup: all (5 sub-exceptions) (because of Forbidden: one, Forbidden: two, Forbidden: three and 1 more)",
+        ),
+    ],
+)
+def test_dead_letter_names_the_error_inside_that_no_retry_cures(error: Exception, text: str) -> None:
+    end = after_failure(TaskOptions("t", "q"), delivery(), error, lambda: 0.0)
+    assert (end.op, end.reason, end.text) == ("dead", "permanent", text)
+
+
+def test_long_text_of_the_wrapper_leaves_room_for_the_error_inside() -> None:
+    end = after_failure(TaskOptions("t", "q"), delivery(), _wrapped("x" * 9000, "blocked" + "y" * 9000), lambda: 0.0)
+    assert len(end.text) == 500
+    assert "x" * 300 in str(end.text)
+    assert "(because of Forbidden: blocked" in str(end.text)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (TaskOptions("t", "q", dont_retry_for=(KeyError,)), "KeyError: 'no chat'"),
+        (TaskOptions("t", "q", autoretry_for=(OSError,)), "KeyError: 'no chat', ValueError: no"),
+    ],
+)
+def test_dead_letter_names_the_errors_of_a_group_that_are_not_retried(options: TaskOptions, named: str) -> None:
+    error = _group(OSError("away"), KeyError("no chat"), ValueError("no"))
+    end = after_failure(options, delivery(), error, lambda: 0.0)
+    assert (end.op, end.reason) == ("dead", "not_retried")
+    assert end.text == f"ExceptionGroup: outer (1 sub-exception) (because of {named})"
+
+
 def test_a_group_of_other_errors_is_tried_again() -> None:
     assert after_failure(TaskOptions("t", "q"), delivery(), _group(ValueError(), KeyError()), lambda: 0.0).op == "retry"

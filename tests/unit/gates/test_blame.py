@@ -18,7 +18,7 @@ def counted(*limits: str, chat_id: int = 42) -> list[tuple[Limit, str]]:
 
 
 def refused(scope: Scope | None = None, seconds: float | None = 7.0, key: str | None = None) -> RateLimit:
-    return RateLimit(seconds, scope, key, "429")
+    return RateLimit(seconds, scope, key, Exception("429"))
 
 
 class Clock:
