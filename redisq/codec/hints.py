@@ -12,14 +12,14 @@ import types
 import typing
 from collections import abc, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum
 from types import NoneType
 from typing import Any, Union, get_args, get_origin
 from uuid import UUID
 
+from redisq.codec.annotations import LISTS, MAPS, PLAIN, WRAPPERS, hints_of, kinds_of
+from redisq.codec.likeness import likeness
 from redisq.codec.models import fields_of, is_model, library_builder, none_by_default, pydantic_builder, required_of
 from redisq.errors import DecodeError
 
@@ -109,37 +109,11 @@ def shape_of(handler: Callable[..., Any], signature: inspect.Signature | None = 
         handler: The function.
         signature: Its parameters that callers give; None: all.
     """
-    return Shape(signature or inspect.signature(handler), _hints_of(handler, getattr(inspect.unwrap(handler), "__globals__", {})))
+    return Shape(signature or inspect.signature(handler), hints_of(handler, getattr(inspect.unwrap(handler), "__globals__", {})))
 
 
-def _hints_of(annotated: Any, names: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the annotations that can be resolved. One that cannot, e.g. of a name for type checkers only, hides no other.
-
-    Args:
-        annotated: A function or a class.
-        names: The globals of its module.
-    """
-    try:
-        return typing.get_type_hints(annotated)
-    except Exception:  # noqa: BLE001 - any code may stand in an annotation
-        found: dict[str, Any] = {}
-    for part in reversed(getattr(annotated, "__mro__", (annotated,))):
-        for name, hint in getattr(part, "__dict__", {}).get("__annotations__", getattr(part, "__annotations__", {})).items():
-            with suppress(Exception):
-                found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), globalns=dict(names))
-    return found
-
-
-#: Types that arrive as they are.
-_PLAIN = (str, bool, int, float, bytes, list, dict, tuple, datetime, date, time, timedelta, Decimal, UUID)
-#: Types of these whose constructor does not take one of their own.
+#: Plain types whose constructor does not take one of their own.
 _CALENDAR = (datetime, date, time, timedelta, UUID)
-_LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable)
-_MAPS = (dict, abc.Mapping, abc.MutableMapping)
-#: Annotations that say nothing of the value but what is in their first argument.
-_WRAPPERS = tuple(
-    getattr(typing, name) for name in ("Annotated", "Required", "NotRequired", "Final", "ReadOnly") if hasattr(typing, name)
-)
 
 
 def _builder(hint: Any, within: tuple[Any, ...] = ()) -> Build | None:
@@ -150,7 +124,7 @@ def _builder(hint: Any, within: tuple[Any, ...] = ()) -> Build | None:
         within: Type aliases that are being read: one may hold itself.
     """
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin in _WRAPPERS:
+    if origin in WRAPPERS:
         return _builder(arguments[0], within)
     if hasattr(hint, "__value__"):  # a type alias
         return None if hint in within else _builder(hint.__value__, (*within, hint))
@@ -175,11 +149,11 @@ def _builder(hint: Any, within: tuple[Any, ...] = ()) -> Build | None:
         return _typed_dict(kind)
     if kind is tuple:
         return _tuple(arguments, within)
-    if kind in _LISTS and len(arguments) == 1:
+    if kind in LISTS and len(arguments) == 1:
         return _list(_builder(arguments[0], within))
-    if kind in _MAPS and len(arguments) == 2:
+    if kind in MAPS and len(arguments) == 2:
         return _dict(_builder(arguments[0], within), _builder(arguments[1], within))
-    if issubclass(kind, _PLAIN) and kind not in _PLAIN:
+    if issubclass(kind, PLAIN) and kind not in PLAIN:
         return _subclass(kind, arguments, within)
     return None
 
@@ -227,7 +201,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
-    """Build the first of the choices that the value fits; what is of one of the plain choices, or of a `TypedDict`, stays so.
+    """Build the choice that the value looks most like, the first of several; what is of one of the plain choices stays so.
 
     Where nothing says which was meant, the sender compares what would arrive, and refuses it.
     """
@@ -235,39 +209,32 @@ def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
     models = [choice for choice in some if isinstance(choice, type) and library_builder(choice, choice)]
     models = [model for model in models if hasattr(model, "model_validate")]
     # Of its own models pydantic knows best which it is.
-    builds = [pydantic_builder(*models)] if len(models) > 1 else []
+    builds = [(pydantic_builder(*models), likeness(models[0]))] if len(models) > 1 else []
     plain: list[type] = []
-    allowing: list[tuple[Build, Callable[[Any], bool]]] = []
     for choice in some:
         if len(models) > 1 and choice in models:
             continue
-        build = _builder(choice, within)
-        if build:
-            if allows := _allows(choice):
-                allowing.append((build, allows))
-            else:
-                builds.append(build)
-        elif (kinds := _kinds(choice)) is None:
+        if build := _builder(choice, within):
+            builds.append((build, likeness(choice)))
+        elif (kinds := kinds_of(choice)) is None:
             return None
         else:
             plain += kinds
-    if not builds and not allowing:
+    if not builds:
         return None
 
     def build_one(value: Any) -> Any:
         if (value is None and len(some) < len(choices)) or type(value) in plain:
             return value
-        if len(builds) + len(allowing) == 1:
-            return [*builds, *(build for build, _ in allowing)][0](value)
-        # What takes any list or dict comes first if the value is of its kind as it stands, and else last.
-        first = [build for build, allows in allowing if allows(value)]
-        last = [build for build, allows in allowing if not allows(value)]
-        for build in (*first, *builds, *last):
+        if len(builds) == 1:
+            return builds[0][0](value)
+        for build, _ in sorted(builds, key=lambda each: each[1](value), reverse=True):
             try:
                 return build(value)
-            except FitsNone:
-                # To go on in each union that this one is in would take a time that doubles with each level.
-                raise
+            except FitsNone as error:
+                if error.in_class:
+                    # To go on in each union that this one is in would take a time that doubles with each level.
+                    raise
             except Exception:  # noqa: BLE001, S112 - any code may stand in a class of the app
                 continue
         raise FitsNone("fits none of the classes")
@@ -276,30 +243,22 @@ def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
 
 
 class FitsNone(TypeError):
-    """A value fits none of the classes of a union."""
+    """A value fits none of the classes of a union.
+
+    Attributes:
+        in_class: The union is the annotation of a class's field.
+    """
+
+    in_class = False
 
 
-def _allows(choice: Any) -> Callable[[Any], bool] | None:
-    """Return how to tell that a plain value is a tuple or dict of the annotation's as it stands; None: nothing tells it."""
-    if (get_origin(choice) or choice) is tuple:
-        return lambda value: type(value) is tuple
-    if typing.is_typeddict(choice):
-        needed, known = choice.__required_keys__, choice.__required_keys__ | choice.__optional_keys__
-        return lambda value: type(value) is dict and needed <= value.keys() <= known
-    return None
-
-
-def _kinds(choice: Any) -> tuple[type, ...] | None:
-    """Return the types of the plain values that an annotation allows; None: it allows any."""
-    origin = get_origin(choice)
-    if origin is typing.Literal:
-        return tuple(type(value) for value in get_args(choice))
-    kind = origin or choice
-    if not isinstance(kind, type) or kind is object:
-        return None
-    if kind is float:
-        return (float, int, bool)
-    return tuple(plain for plain in _PLAIN if issubclass(plain, kind))
+def _field(build: Build | None, value: Any) -> Any:
+    """Build the value of a class's field; None: it stays as it is."""
+    try:
+        return build(value) if build else value
+    except FitsNone as error:
+        error.in_class = True
+        raise
 
 
 def _tuple(arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Build:
@@ -329,7 +288,7 @@ def _builders_of(kind: type) -> Callable[[], Mapping[str, Build]]:
         if not names:
             names.append(vars(sys.modules.get(kind.__module__, typing)))
             nones = none_by_default(kind)
-            for name, hint in _hints_of(kind, names[0]).items():
+            for name, hint in hints_of(kind, names[0]).items():
                 if make := _builder(hint):
                     found[name] = _or_none(make) if name in nones else make
         return found
@@ -349,7 +308,7 @@ def _fields(kind: type) -> Build:
         if not required_of(kind) <= value.keys() <= named.keys():
             raise TypeError(f"want the fields of {kind.__name__}")
         builds = builders()
-        return kind(**{given: make(item) if (make := builds.get(named.get(given, ""))) else item for given, item in value.items()})
+        return kind(**{given: _field(builds.get(named.get(given, "")), item) for given, item in value.items()})
 
     return build
 
@@ -360,7 +319,7 @@ def _typed_dict(kind: type) -> Build:
     def build(value: Any) -> Any:
         _want(dict, value, f"a map for {kind.__name__}")
         builds = builders()
-        return {name: make(item) if (make := builds.get(name)) else item for name, item in value.items()}
+        return {name: _field(builds.get(name), item) for name, item in value.items()}
 
     return build
 
@@ -378,7 +337,7 @@ def _subclass(kind: type, arguments: tuple[Any, ...], within: tuple[Any, ...]) -
         inner = _list(_builder(arguments[0], within))
     make: Build = kind
     # A subclass of tuple travels as a list.
-    bases = (list, tuple) if issubclass(kind, tuple) else tuple(plain for plain in _PLAIN if issubclass(kind, plain))
+    bases = (list, tuple) if issubclass(kind, tuple) else tuple(plain for plain in PLAIN if issubclass(kind, plain))
 
     def build(value: Any) -> Any:
         if isinstance(value, kind) or type(value) not in bases:
@@ -404,6 +363,6 @@ def _named_tuple(kind: Any) -> Build:
             raise TypeError(f"want the fields of {kind.__name__}")
         builds = builders()
         makes = [builds.get(name) for name in kind._fields[: len(value)]]
-        return kind(*[make(item) if make else item for make, item in zip(makes, value, strict=True)])
+        return kind(*[_field(make, item) for make, item in zip(makes, value, strict=True)])
 
     return build

@@ -284,7 +284,7 @@ def test_without_an_annotation_they_are_refused(value: Any, wrap: Callable[[Any]
         ({date(2026, 1, 2): 1}, None),
         (Question("a", anything=Text.A), Question), (Question, None), (Model, None), (Model | int, None),
         (MODEL, dict), (MODEL, Question), (MODEL, Model | dict[str, Any]), (Struct(1), Model), (Attrs(1), Question),
-        (Mood.GOOD, Mood | str), (Model(number=1), int | str),
+        (Mood.GOOD, Mood | str), (Mood.GOOD, Mood | Any), (Model(number=1), int | str),
     ],
 )  # fmt: skip
 def test_values_that_would_change_are_refused_with_the_parameters_name(value: Any, hint: Any) -> None:
@@ -437,6 +437,9 @@ class Unsaid:
     ("value", "hint"),
     [
         ((1, 2), Span | tuple[int, int]),
+        ((1, 2), Span | Any),
+        ("good", Any | Mood),
+        ([(1, 2)], list[Span | Any]),
         ((1, 2), Span | Pair | tuple[int, ...] | None),
         ({"mood": "good"}, Question | Update),
         ({"text": "a"}, Question | Asked),
@@ -444,6 +447,73 @@ class Unsaid:
 )
 def test_a_union_leaves_a_plain_value_that_one_of_its_choices_allows(value: Any, hint: Any) -> None:
     assert type(arrive(value, hint)) is type(value)
+
+
+class HasSpan(TypedDict):
+    span: Span
+
+
+class HasTuple(TypedDict):
+    span: tuple[int, int]
+
+
+class Tree(TypedDict):
+    span: Span
+    inner: NotRequired[Tree]
+
+
+class Tuples(TypedDict):
+    span: tuple[int, int]
+    inner: NotRequired[Tuples]
+
+
+SPANS, TUPLES = [Span(1, 2), Span(3, 4)], [(1, 2), (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("hint", "values"),
+    [
+        (list[Span] | list[tuple[int, int]], [SPANS, TUPLES, []]),
+        (list[Span] | list[tuple[int, ...]], [SPANS, TUPLES]),
+        (list[Span] | list[tuple[Any, ...]] | None, [SPANS, TUPLES, None]),
+        (list[Span] | tuple[tuple[int, int], ...], [SPANS, (*TUPLES,)]),
+        (tuple[Span, ...] | tuple[tuple[int, int], ...], [(*SPANS,), (*TUPLES,)]),
+        (tuple[int, Span] | tuple[int, tuple[int, int]], [(1, Span(1, 2)), (1, (1, 2))]),
+        (Sequence[Span] | Sequence[tuple[int, int]], [SPANS, TUPLES, (*SPANS,), (*TUPLES,)]),
+        (dict[str, Span] | dict[str, tuple[int, int]], [{"a": Span(1, 2)}, {"a": (1, 2)}, {}]),
+        (dict[str, Span] | None | dict[str, tuple[int, int]], [{"a": Span(1, 2)}, {"a": (1, 2)}, None]),
+        (list[dict[str, Span]] | list[dict[str, tuple[int, int]]], [[{"a": Span(1, 2)}], [{"a": (1, 2)}]]),
+        (dict[str, list[Span]] | dict[str, list[tuple[int, int]]], [{"a": SPANS}, {"a": TUPLES}]),
+        (list[Span | None] | list[tuple[int, int] | None], [[Span(1, 2), None], [(1, 2), None]]),
+        (list[Pair] | list[tuple[int, Mood]], [[Pair(1)], [(1, Mood.GOOD)]]),
+        (list[tuple[Span]] | list[tuple[tuple[int, int]]], [[(Span(1, 2),)], [((1, 2),)]]),
+        (list[Point] | list[tuple[int, ...]], [[Point((1, 2))], TUPLES]),
+        (list[Span | None] | list[tuple[int, int]], [SPANS, TUPLES]),
+        (list[Mood] | list[Span] | list[tuple[int, int]], [[Mood.GOOD], SPANS, TUPLES]),
+        (list[Name | int] | list[tuple[int, int]], [[Name("a"), 1], TUPLES]),
+        (list[Question] | list[Asked], [[Question("a")], [{"text": "a"}]]),
+        (dict[str, Model] | dict[str, Asked], [{"a": MODEL}, {"a": {"text": "a"}}]),
+        (list[Model | Cat] | list[Asked], [[MODEL, Cat(name="a")], [{"text": "a"}]]),
+        (list[Struct] | list[Asked], [[Struct(1)], [{"text": "a"}]]),
+        (list[HasSpan] | list[HasTuple], [[{"span": Span(1, 2)}], [{"span": (1, 2)}]]),
+        (HasSpan | HasTuple, [{"span": Span(1, 2)}, {"span": (1, 2)}]),
+        (Tree | Tuples, [{"span": Span(1, 2), "inner": {"span": Span(3, 4)}}, {"span": (1, 2), "inner": {"span": (3, 4)}}]),
+        (list[Question | Attrs] | list[Unset], [[Question("a")], [Unset(Mood.GOOD)]]),
+        (dict[str, Left | Right] | dict[str, Model], [{"a": Left(Left())}, {"a": MODEL}]),
+    ],
+)
+def test_each_value_of_a_union_of_containers_arrives_as_what_it_was(hint: Any, values: list[Any]) -> None:
+    for value in values:
+        assert first_change(value, arrive(value, hint)) is None
+
+
+@pytest.mark.parametrize("hint", [list[Span] | list[tuple[int, int]], dict[str, Span] | dict[str, tuple[int, int]]])
+def test_a_container_of_both_kinds_is_refused(hint: Any) -> None:
+    mixed: Any = [Span(1, 2), (1, 2)]
+    if hint == dict[str, Span] | dict[str, tuple[int, int]]:
+        mixed = {"a": Span(1, 2), "b": (1, 2)}
+    with pytest.raises(EncodeError, match=r"task t: argument value\b"):
+        arrive(mixed, hint)
 
 
 def test_a_class_arrives_beside_a_typed_dict_that_its_fields_do_not_fit() -> None:
