@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -24,7 +24,7 @@ from redisq.app.settings import NOW, SendOptions, Settings, TaskOptions, send_op
 from redisq.app.shared import SHARED
 from redisq.app.sharing import definitions_of, group_of
 from redisq.app.spelling import APP_HINTS, CALL_HINTS, check_options, known_options
-from redisq.app.task import Task, TaskDecorator
+from redisq.app.task import Task, TaskDecorator, TaskTable
 from redisq.broker.connection import Server, timeout_from_environment, url_from_environment
 from redisq.broker.connector import AsyncConnector, Connector
 from redisq.broker.forks import after_fork
@@ -87,7 +87,7 @@ class RedisQ:
         )
         #: The hooks of its middleware. A worker takes them when it starts.
         self.hooks = Hooks(name, middleware)
-        self._own: dict[str, Task[..., Any]] = {}
+        self._own = TaskTable()
         self._timeout = timeout
         self._max_connections = max_connections
         self._server = server or (self._server_at(url) if url else None)
@@ -143,6 +143,25 @@ class RedisQ:
         if task is not None:
             return task
         raise UnknownTask(f"app {self.name} has no task {name!r}; it has {', '.join(sorted(self.tasks)) or 'none'}")
+
+    def watch_tasks(self, tell: Callable[[], object]) -> Callable[[], None]:
+        """Call `tell` when a task was registered or took the place of another, its own or a shared one.
+
+        Args:
+            tell: Called in the thread that registers the task.
+
+        Returns:
+            What ends this.
+        """
+        tables = (self._own, SHARED.tasks)
+        for table in tables:
+            table.watchers.append(tell)
+
+        def end() -> None:
+            for table in tables:
+                table.watchers.remove(tell)
+
+        return end
 
     @property
     def queues(self) -> list[str]:

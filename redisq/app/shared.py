@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
-from redisq.app.task import Task, TaskDecorator
+from redisq.app.task import TaskDecorator, TaskTable
 from redisq.errors import ConfigError
 
 __all__ = ["SHARED", "SharedTasks", "task"]
@@ -21,7 +21,7 @@ class SharedTasks:
     """The shared tasks of a process, and its current app. There is one of it, as there is one import system."""
 
     def __init__(self) -> None:
-        self.tasks: dict[str, Task[..., Any]] = {}
+        self.tasks = TaskTable()
         self._current: Callable[[], Any] = lambda: None
         self._apps: list[Callable[[], Any]] = []
 

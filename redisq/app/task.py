@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields
 from datetime import datetime
@@ -27,7 +27,7 @@ from redisq.gates.descriptor import Cost
 from redisq.message import Message
 from redisq.types import Seconds
 
-__all__ = ["Sender", "Task", "TaskDecorator"]
+__all__ = ["Sender", "Task", "TaskDecorator", "TaskTable"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -293,6 +293,24 @@ class Options(TypedDict, total=False):
     dedupe: Literal["return", "replace", "extend", "raise"]
 
 
+class TaskTable(dict[str, Task[..., Any]]):
+    """The tasks that were registered in one place, by name.
+
+    Attributes:
+        watchers: Called, in the thread that registers, when a task was registered or took the place of another.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watchers: list[Callable[[], object]] = []
+
+    def register(self, task: Task[..., Any]) -> None:
+        """Add a task, and tell the watchers."""
+        self[task.name] = task
+        for tell in tuple(self.watchers):
+            tell()
+
+
 class TaskDecorator:
     """Makes functions tasks: `@task`, or `@task(queue=..., max_retries=...)`.
 
@@ -301,7 +319,7 @@ class TaskDecorator:
         sender: Returns the app that their calls go through.
     """
 
-    def __init__(self, tasks: MutableMapping[str, Task[..., Any]], sender: Callable[[], Sender]) -> None:
+    def __init__(self, tasks: TaskTable, sender: Callable[[], Sender]) -> None:
         self._tasks = tasks
         self._sender = sender
 
@@ -349,7 +367,7 @@ class TaskDecorator:
             raise ConfigError(f"task {name}: group={task.definition.group!r} is about its limits; give it some with limits=")
         if task.gating:
             check_sharing((*(known for known in self._tasks.values() if known.name != name), task))
-        self._tasks[name] = task
+        self._tasks.register(task)
         return task
 
 

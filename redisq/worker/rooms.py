@@ -2,7 +2,7 @@
 
 A claim says this to Redis (`lua/include/rooms.lua`), so a worker leases what it can begin, and leaves the rest to others. The
 pools are the event loop, the threads, and the processes, as far as there are tasks for them. The first of these runs what no
-other one knows by its name: unknown tasks, too, which begin nowhere.
+other one knows by its name: unknown tasks, too, which begin nowhere. A pool whose first task is registered late comes last.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ class Place(NamedTuple):
     """One pool.
 
     Attributes:
+        pool: Its name.
         size: Handlers that it runs at a time.
         tasks: The names of its tasks.
         ahead: Returns how many more would begin within a few milliseconds.
         never_ahead: Those of its tasks of which nothing is leased ahead.
     """
 
+    pool: str
     size: int
     tasks: tuple[str, ...]
     ahead: Callable[[], int]
@@ -36,34 +38,59 @@ class Rooms:
     """Counts what is held, and what claims on their way may bring, by pool.
 
     Args:
-        places: The pools; one at least.
+        places: Returns the pools with the tasks that they have now; one has some.
     """
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self._places = places
+    def __init__(self, places: Callable[[], Sequence[Place]]) -> None:
+        self._look_up = places
+        #: By the pool's name, in the order of their numbers.
+        self._by_pool: dict[str, Place] = {}
+        self._places: Sequence[Place] = ()
         #: Task -> its pool, by number; not those of the first pool.
-        self.pool_of: dict[str | None, int] = {
-            task: number for number, place in enumerate(places) if number for task in place.tasks
-        }
+        self._pool_of: dict[str | None, int] = {}
+        #: Whether there is more than one pool.
+        self._has_several = False
         #: What is held in each pool; not in the first one, which has the rest.
-        self._held = [0] * len(places)
-        self._reserved = [0] * len(places)
+        self._held: list[int] = []
+        self._reserved: list[int] = []
+        self._is_outdated = False
+        self._update()
+
+    def tasks_changed(self) -> None:
+        """Look up the tasks before the next claim, since one was registered or replaced. Safe to call from any thread."""
+        self._is_outdated = True
+
+    def _known(self) -> Sequence[Place]:
+        if self._is_outdated:
+            self._is_outdated = False
+            self._update()
+        return self._places
+
+    def _update(self) -> None:
+        # A pool keeps its number: what is held, and claims on their way, know it by that.
+        self._by_pool.update({place.pool: place for place in self._look_up() if place.tasks or place.pool in self._by_pool})
+        self._places = tuple(self._by_pool.values())
+        self._pool_of = {task: number for number, place in enumerate(self._places) if number for task in place.tasks}
+        self._has_several = len(self._places) > 1
+        new = [0] * (len(self._places) - len(self._held))
+        self._held += new
+        self._reserved += new
 
     @property
     def slots(self) -> int:
         """Handlers at a time."""
-        return sum(place.size for place in self._places)
+        return sum(place.size for place in self._known())
 
     def take(self, came: Iterable[Held]) -> None:
         """These are held from now on."""
-        for held in came if self.pool_of else ():
-            if pool := self.pool_of.get(held.task):
+        for held in came if self._has_several else ():
+            if pool := self._pool_of.get(held.task):
                 held.pool = pool
                 self._held[pool] += 1
 
     def drop(self, over: Iterable[Held]) -> None:
         """These are not held any more. May be repeated."""
-        for held in over if self.pool_of else ():
+        for held in over if self._has_several else ():
             if held.pool:
                 self._held[held.pool] -= 1
                 held.pool = 0
@@ -75,11 +102,12 @@ class Rooms:
             held: How many are held, in all pools.
             leaving: Those of them that are settled in front of the claim.
         """
+        places = self._known()
         used = list(self._held)
-        for each in leaving if self.pool_of else ():
+        for each in leaving if self._has_several else ():
             used[each.pool] -= bool(each.pool)
         used[0] = held - len(leaving) - sum(used[1:])
-        return [_room(place, taken + reserved) for place, taken, reserved in zip(self._places, used, self._reserved, strict=True)]
+        return [_room(place, taken + reserved) for place, taken, reserved in zip(places, used, self._reserved, strict=True)]
 
     def reserve(self, rooms: Sequence[Room], limit: int) -> None:
         """A claim is on its way that may bring so many."""

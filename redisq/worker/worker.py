@@ -8,11 +8,13 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
 from redisq.app.app import RedisQ
 from redisq.app.spelling import known_options
+from redisq.app.task import Task
 from redisq.app.waiting import arun
 from redisq.broker.commands import Settlement, inspect, settle
 from redisq.broker.connection import BLOCK_SECONDS
@@ -238,7 +240,7 @@ class Worker:
             settings = self._app.settings
             threads = ThreadPool(loop, self._threads)
             processes = ProcessPool(loop, self._processes, settings.max_bytes, settings.jitter)
-            rooms = self._rooms(threads, processes)
+            rooms = Rooms(partial(self._places, threads, processes))
             board, observers = Board(connector, loop, self.log), Observers(self._app.hooks, self._own_signals, loop.context)
             quarantine = ProcessPool(loop, 1, settings.max_bytes, settings.jitter)
             consumer = Consumer(
@@ -279,6 +281,8 @@ class Worker:
                 executor.count(fitness.share, fitness.look)
             about, answers = partial(self._about, executor, rooms), self._answers(executor)
             control = Control(connector, self._app.registry, self.name, about, answers, troubles, self.log)
+            unwatch = self._app.watch_tasks(partial(_tasks_changed, rooms, consumer, loop))
+            rooms.tasks_changed()  # before it was watched, in another thread
             renewer.start()
             control.start()
             watchdog.start()
@@ -291,6 +295,7 @@ class Worker:
                 fitness.stop()
                 watchdog.stop()
                 renewer.stop()
+                unwatch()
                 turns.close()
                 threads.close()
                 processes.close()
@@ -303,20 +308,20 @@ class Worker:
             await connector.aclose()
             await blocking.aclose()
 
-    def _rooms(self, threads: ThreadPool, processes: ProcessPool) -> Rooms:
-        tasks = self._app.tasks.values()
-        apart = tuple(task.name for task in tasks if task.definition.pool == "process")
-        plain = tuple(task.name for task in tasks if not task.is_async and task.name not in apart)
+    def _places(self, threads: ThreadPool, processes: ProcessPool) -> list[Place]:
+        apart: list[Task[..., Any]] = []
+        plain: list[Task[..., Any]] = []
+        others: list[Task[..., Any]] = []
+        for task in self._app.tasks.values():
+            (apart if task.definition.pool == "process" else others if task.is_async else plain).append(task)
         # Acked before it begins: while it waited, nobody could give it back, and with the worker it would be gone.
-        early = tuple(name for name in plain if self._app.tasks[name].definition.ack == "early")
-        others = tuple(task.name for task in tasks if task.is_async and task.name not in apart)
+        early = [task for task in plain if task.definition.ack == "early"]
         most = max(0, self._concurrency - self._threads)
-        places = [
-            Place(self._concurrency, others, _none),
-            Place(self._threads, plain, lambda: min(threads.ahead(), most), early),
-            Place(processes.size, apart, _none),
+        return [
+            Place("loop", self._concurrency, _names(others), _none),
+            Place("threads", self._threads, _names(plain), lambda: min(threads.ahead(), most), _names(early)),
+            Place("processes", processes.size, _names(apart), _none),
         ]
-        return Rooms([place for place in places if place.tasks])
 
     async def _first_contact(self, connector: AsyncConnector) -> None:
         for keys in self._queues:
@@ -389,6 +394,17 @@ class Worker:
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
+
+
+def _tasks_changed(rooms: Rooms, consumer: Consumer, loop: CleanLoop) -> None:
+    """A task was registered, in any thread: there may be room for what waits."""
+    rooms.tasks_changed()
+    with suppress(RuntimeError):  # the loop was closed just now
+        loop.call_soon_threadsafe(consumer.pump)
+
+
+def _names(tasks: Sequence[Task[..., Any]]) -> tuple[str, ...]:
+    return tuple(task.name for task in tasks)
 
 
 def _none() -> int:
