@@ -14,6 +14,7 @@ import pytest
 
 from redisq import Job, RedisQ, Reject, Retry, Worker, task
 from redisq.app.shared import SHARED, SharedTasks
+from redisq.app.task import TaskTable
 from redisq.broker import commands
 from redisq.errors import ArgumentsError, ConfigError, EncodeError, JobFailed, JobTimeout, NoResult
 from redisq.states import State
@@ -283,7 +284,7 @@ def test_shared_tasks_go_on_when_the_app_that_was_made_first_is_gone() -> None:
 
 
 def test_a_shared_task_goes_through_the_current_app(app: RedisQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SHARED, "tasks", {})
+    monkeypatch.setattr(SHARED, "tasks", TaskTable())
     monkeypatch.setattr(SHARED, "_current", lambda: app)
     decorate = type(task)(SHARED.tasks, SHARED.current)
 

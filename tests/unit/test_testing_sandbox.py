@@ -13,7 +13,7 @@ import pytest
 
 from redisq import RedisQ
 from redisq.app.shared import SHARED, SharedTasks
-from redisq.app.task import TaskDecorator
+from redisq.app.task import TaskDecorator, TaskTable
 from redisq.errors import ArgumentsError, ConfigError
 from redisq.testing import FakeServer, check_leaks, sandbox
 
@@ -85,7 +85,7 @@ def test_two_apps_have_a_redis_each(app: RedisQ) -> None:
 
 
 def test_shared_tasks_go_through_the_app_of_the_sandbox(app: RedisQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SHARED, "tasks", {})
+    monkeypatch.setattr(SHARED, "tasks", TaskTable())
     shared = TaskDecorator(SHARED.tasks, SHARED.current)
     ran = []
 
