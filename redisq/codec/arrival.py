@@ -11,6 +11,7 @@ from redisq.codec.hints import Shape
 from redisq.codec.models import is_model
 from redisq.codec.msgpack import decode, decode_value, encode, encode_value
 from redisq.codec.same import first_change
+from redisq.codec.tries import TooManyTries
 from redisq.codec.values import Flattener
 from redisq.errors import DecodeError, EncodeError
 from redisq.message import Message
@@ -70,6 +71,8 @@ def encode_result(task: str, returned: Any, shape: Shape) -> bytes:
         sent = decode_value(body, len(body))
         try:
             change = first_change(returned, shape.result(sent))
+        except TooManyTries as error:
+            raise EncodeError(f"task {task}: the result: {error}") from error
         except Exception as error:  # any code may stand in a class of the app
             raise EncodeError(f"task {task}: the result does not fit its annotation ({type(error).__name__})") from error
         if change:
@@ -91,7 +94,8 @@ def _changes(message: Message, sent: Message, shape: Shape | None) -> Iterator[t
             if (change := first_change(before, after)) and _is_lossy(before):
                 yield name, change
     except DecodeError as error:
-        raise EncodeError(f"task {message.task}: {error}; {_ANNOTATE}, or send plain values") from error
+        advice = "" if isinstance(error.__cause__, TooManyTries) else f"; {_ANNOTATE}, or send plain values"
+        raise EncodeError(f"task {message.task}: {error}{advice}") from error
     except Exception as error:  # any code may stand in a class of the app
         raise EncodeError(
             f"task {message.task}: {type(error).__name__} when its arguments were compared; send plain values"

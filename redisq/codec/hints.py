@@ -21,6 +21,7 @@ from uuid import UUID
 from redisq.codec.annotations import LISTS, MAPS, PLAIN, WRAPPERS, hints_of, kinds_of
 from redisq.codec.likeness import likeness
 from redisq.codec.models import fields_of, is_model, library_builder, none_by_default, pydantic_builder, required_of
+from redisq.codec.tries import TooManyTries
 from redisq.errors import DecodeError
 
 __all__ = ["Shape", "shape_of"]
@@ -77,6 +78,8 @@ class Shape:
                     bound.arguments[name] = tuple(build(item) for item in value)
                 else:
                     bound.arguments[name] = build(value)
+            except TooManyTries as error:
+                raise DecodeError(f"argument {name}: {error}") from error
             except Exception as error:  # any code may stand in a dataclass
                 raise DecodeError(f"argument {name}: {type(error).__name__}, it does not fit its annotation") from error
         return bound.args, bound.kwargs
@@ -235,6 +238,8 @@ def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
                 if error.in_class:
                     # To go on in each union that this one is in would take a time that doubles with each level.
                     raise
+            except TooManyTries:
+                raise
             except Exception:  # noqa: BLE001, S112 - any code may stand in a class of the app
                 continue
         raise FitsNone("fits none of the classes")

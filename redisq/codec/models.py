@@ -13,6 +13,8 @@ from decimal import Decimal
 from typing import Any, Union
 from uuid import UUID
 
+from redisq.codec.tries import check_tries
+
 __all__ = ["fields_of", "is_model", "library_builder", "none_by_default", "parts_of", "plain_form", "required_of"]
 
 #: What msgspec leaves to this codec.
@@ -100,18 +102,28 @@ def library_builder(hint: Any, kind: type) -> Callable[[Any], Any] | None:
 
 
 def pydantic_builder(*hints: Any) -> Callable[[Any], Any]:
-    """Return what makes an instance of one of these pydantic models; pydantic finds out of which."""
+    """Return what makes an instance of one of these pydantic models; pydantic finds out of which.
+
+    What it makes raises `TooManyTries` for a value that would take pydantic too long.
+    """
 
     @functools.cache
-    def adapter() -> Any:
+    def adapter() -> tuple[Any, Callable[[Any], None] | None]:
         # Made when first needed: a model may be made before all that its fields name.
         from pydantic import TypeAdapter
 
-        return TypeAdapter(Union[hints])  # noqa: UP007 - of as many as there are
+        return TypeAdapter(Union[hints]), check_tries(hints)  # noqa: UP007 - of as many as there are
 
     names = {"by_alias": True, "by_name": True} if _knows_names() else {}
-    # What is strict about Python's types cannot be strict about plain forms: a date is text there.
-    return lambda value: adapter().validate_python(value, strict=False, **names)
+
+    def build(value: Any) -> Any:
+        validator, check = adapter()
+        if check:
+            check(value)
+        # What is strict about Python's types cannot be strict about plain forms: a date is text there.
+        return validator.validate_python(value, strict=False, **names)
+
+    return build
 
 
 @functools.cache

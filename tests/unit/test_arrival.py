@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar, Unpack
+from time import monotonic
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar, Unpack
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -536,6 +537,98 @@ def test_unions_within_unions_take_no_time_that_doubles_with_each_level(
     else:
         with pytest.raises(EncodeError, match="argument value: FitsNone, it does not fit its annotation"):
             arrive(nested, kinds[0] | kinds[1])
+
+
+class Branch(pydantic.BaseModel):
+    kind: Literal["branch"] = "branch"
+    inner: Branch | Leaf | None = None
+
+
+class Leaf(pydantic.BaseModel):
+    kind: Literal["leaf"] = "leaf"
+    inner: Leaf | Branch | None = None
+
+
+class Folder(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(populate_by_name=True)
+    entries: dict[str, list[Folder | Link]] = pydantic.Field(default={}, alias="Entries")
+
+
+class Link(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(populate_by_name=True)
+    entries: Mapping[str, tuple[Folder | Link, ...]] = pydantic.Field(default={}, validation_alias="Entries")
+
+
+class Add(pydantic.BaseModel):
+    kind: Literal["add"] = "add"
+    inner: list[Annotated[Add | Multiply, pydantic.Field(discriminator="kind")]] = []
+
+
+class Multiply(pydantic.BaseModel):
+    kind: Literal["multiply"] = "multiply"
+    inner: Annotated[Add | Multiply | None, pydantic.Field(discriminator="kind")] = None
+
+
+def nested(wrap: Callable[[Any], Any], levels: int) -> Any:
+    value = None
+    for _ in range(levels):
+        value = wrap(value)
+    return value
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("hint", [Branch, Branch | Leaf, list[Branch | Leaf] | None, dict[str, Leaf] | list[Branch], Any])
+def test_models_that_pydantic_would_try_for_ever_are_refused_at_once(hint: Any) -> None:
+    for outermost in (Branch, Leaf):
+        wrapped: Any = outermost(inner=nested(lambda inner: Leaf(inner=inner), 50))
+        for value in (wrapped, [wrapped], {"a": wrapped}):
+            began = monotonic()
+            with pytest.raises(EncodeError, match="argument value"):
+                arrive(value, hint)
+            assert monotonic() - began < 2
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("hint", "wrap"),
+    [
+        (Branch, lambda inner: {"kind": "leaf", "inner": inner}),
+        (Folder | Link, lambda inner: {"Entries": {"a": [inner or {}]}}),
+        (Folder | Question, lambda inner: {"entries": {"a": [inner or {}]}}),
+        (Link | None, lambda inner: {"Entries": {"a": [inner or {}]}}),
+    ],
+)
+def test_plain_values_that_pydantic_would_try_for_ever_are_refused_where_they_are_sent(
+    hint: Any, wrap: Callable[[Any], Any]
+) -> None:
+    value = nested(wrap, 20)
+    with pytest.raises(
+        EncodeError,
+        match=r"task t: argument value: pydantic would try more than 100,000 models.*: give the union a discriminator.*levels$",
+    ):
+        arrive(value, hint)
+
+
+def test_a_result_that_pydantic_would_try_for_ever_is_not_encoded() -> None:
+    def handler() -> Branch | Leaf: ...  # type: ignore[empty-body]
+
+    with pytest.raises(EncodeError, match="task t: the result: pydantic would try more than 100,000 models"):
+        encode_result("t", nested(lambda inner: Branch(inner=inner), 50), shape_of(handler))
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (nested(lambda inner: Add(inner=[inner] if inner else []), 30), Add),
+        (Add(inner=[nested(lambda inner: Multiply(inner=inner), 50)]), Add),
+        (nested(lambda inner: Model(number=1, inner=inner), 50), Model | Cat),
+        (nested(lambda inner: Leaf(inner=inner), 8), Branch | Leaf),
+        ([Leaf(inner=Branch())] * 2000, list[Branch | Leaf]),
+        (Folder(Entries={"a": [Folder(Entries={"b": [Folder(), Folder()]})] * 1000}), Folder | Link),
+    ],
+)
+def test_other_nested_models_arrive(value: Any, hint: Any) -> None:
+    assert first_change(value, arrive(value, hint)) is None
 
 
 @pytest.mark.parametrize("number", ["1e999999999", "1e-999999999", "0e999999999", "1e4300", "1e-4301", "9" * 4301])
