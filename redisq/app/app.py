@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -32,6 +32,7 @@ from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry
 from redisq.codec.limits import MAX_BYTES
 from redisq.errors import BrokerError, ConfigError, UnknownTask
+from redisq.gates.limit import Limit
 from redisq.message import Message
 from redisq.types import Seconds, check_name, microseconds
 
@@ -186,8 +187,17 @@ class RedisQ:
 
     def limit_names(self, queue: str) -> set[str]:
         """The names of the limits of the tasks that are sent to a queue, also of those without a rule."""
-        tasks = [task for task in self.tasks.values() if self.queue_of(task.definition) == queue]
-        return {limit.name for task in tasks if task.gating for limit in task.gating.gates.limits}
+        return {limit.name for limit in self._limits({queue})}
+
+    def limits_near(self, queue: str) -> list[Limit]:
+        """The limits of the tasks that are sent to a queue, or to another one of its group."""
+        definitions = [task.definition for task in self.tasks.values()]
+        groups = {each.group for each in definitions if self.queue_of(each) == queue}
+        return self._limits({queue, *(self.queue_of(each) for each in definitions if each.group and each.group in groups)})
+
+    def _limits(self, queues: Collection[str]) -> list[Limit]:
+        tasks = [task for task in self.tasks.values() if self.queue_of(task.definition) in queues]
+        return [limit for task in tasks if task.gating for limit in task.gating.gates.limits]
 
     def keys(self, queue: str) -> QueueKeys:
         """The keys of one queue."""

@@ -85,6 +85,16 @@ class Limit:
     text: str
 
     @property
+    def gate(self) -> str:
+        """Its name as handlers and operators write it, with the template of its instance: `chat:{chat_id}`."""
+        return f"{self.name}:{self.instance}" if self.instance else self.name
+
+    def has(self, gate: str) -> bool:
+        """Whether a pause of this gate, `bot` or `chat:42`, holds back calls that are counted in this limit."""
+        name, _, instance = gate.partition(":")
+        return name == self.name and bool(not instance or self.instance)
+
+    @property
     def kind(self) -> Kind:
         """As its rule's."""
         return self.rule.kind

@@ -93,7 +93,7 @@ class Executor:
         #: Whether a `KeyboardInterrupt` can only be a handler's own.
         self.own_signals = False
         self._random = jitter_of(app.settings.jitter)
-        self._judge = Judge(self._max_bytes, self._random, log)
+        self._judge = Judge(app, self._random, log)
         self._running: dict[Held, Run] = {}
         #: Tasks that a process of its own did not find, and why: they run here.
         self._only_here: dict[str, str] = {}

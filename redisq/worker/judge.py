@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from redisq.app.app import RedisQ
 from redisq.app.task import Task
 from redisq.broker.commands import Settlement
 from redisq.errors import EncodeError, MessageTooLarge, SoftTimeout, TaskCancelled, TaskTimeout
@@ -13,7 +14,7 @@ from redisq.gates.blame import Blame
 from redisq.redact import error_text, escape
 from redisq.worker.frames import origin, stack
 from redisq.worker.held import Held
-from redisq.worker.refusals import after_refusal, refusal_of
+from redisq.worker.refusals import after_refusal, in_its_place, refusal_of
 from redisq.worker.run import Phase, Run
 from redisq.worker.verdict import after_failure, after_success, decision_in, done, undecided
 
@@ -24,17 +25,19 @@ class Judge:
     """Says how runs end.
 
     Args:
-        max_bytes: The most that a result may have.
+        app: Whose tasks they are.
         random: Returns the share of its jitter that a wait loses.
         log: The worker's logger.
     """
 
-    def __init__(self, max_bytes: int, random: Callable[[], float], log: logging.Logger) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, app: RedisQ, random: Callable[[], float], log: logging.Logger) -> None:
+        self._app = app
+        self._max_bytes = app.settings.max_bytes
         self._random = random
         self._log = log
         self._blame = Blame()
         self._told_of: set[str] = set()
+        self._hinted: set[str] = set()
 
     def verdict(self, run: Run, returned: Any, error: BaseException | None) -> Settlement:
         """How its message ends. Whatever code of others is run for that may fail: a run is settled in any case."""
@@ -77,6 +80,8 @@ class Judge:
     def report_refusal(self, run: Run, settlement: Settlement, where: str) -> None:
         """Tell that a platform refused a run."""
         task, refusal = run.task.name, refusal_of(settlement)
+        if refusal.gate and task not in self._hinted:
+            self._hint(run, refusal.gate)
         level, what = logging.WARNING, f"{refusal.gate} pauses for {refusal.seconds:.1f} s"
         if not refusal.gate:
             level, what = logging.INFO, f"again in {refusal.delay:.1f} s"
@@ -89,6 +94,18 @@ class Judge:
         self._log.log(
             level, "Task %s[%s] was refused, no attempt is spent, %s: %s%s", task, run.held.delivery.id, what, refusal.text, where
         )
+
+    def _hint(self, run: Run, gate: str) -> None:
+        """Warn once a task when a handler names a limit that no call is counted in."""
+        queue = run.held.keys.queue
+        own = run.task.gating.gates.limits if run.task.gating else ()
+        if any(limit.has(gate) for limit in (*own, *self._app.limits_near(queue))):
+            return
+        self._hinted.add(run.task.name)
+        self._log.warning(
+            "Task %s[%s] raised RateLimited(key=%r), and no task of queue %s has such a limit: only this message waits. %s",
+            run.task.name, run.held.delivery.id, gate, queue, in_its_place(gate, own),
+        )  # fmt: skip
 
     def report_not_begun(self, held: Held, settlement: Settlement, why: str) -> None:
         """Log that no handler could begin a message, which is put aside or becomes a dead letter."""

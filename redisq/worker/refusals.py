@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from redisq.app.spelling import closest
 from redisq.app.task import Task
 from redisq.broker.commands import Settlement, limited
 from redisq.codec.msgpack import decode
 from redisq.errors import ArgumentsError
 from redisq.gates.blame import Blame
+from redisq.gates.limit import Limit
 from redisq.gates.limited import limited_by
 from redisq.message import Delivery
 from redisq.redact import error_text
 from redisq.worker.frames import stack
 
-__all__ = ["MAX_REFUSALS", "Refusal", "after_refusal", "refusal_of"]
+__all__ = ["MAX_REFUSALS", "Refusal", "after_refusal", "in_its_place", "refusal_of"]
 
 #: A message that no gate holds back waits alone, and is a dead letter when it was refused so often.
 MAX_REFUSALS = 50
@@ -74,6 +76,16 @@ def refusal_of(settlement: Settlement) -> Refusal:
     """Read a settlement that `after_refusal` made."""
     gate, jitter, text = str(settlement.text).split(" ", 2)
     return Refusal(gate, settlement.delay / 1_000_000, (settlement.delay + int(jitter)) / 1_000_000, text)
+
+
+def in_its_place(gate: str, limits: Sequence[Limit]) -> str:
+    """Say which limit a handler may have meant that named one which is not there, and which its task has."""
+    if not limits:
+        return "The task has no limits: give it limits=[...], or raise RateLimited without key="
+    name, colon, instance = gate.partition(":")
+    meant = next((limit for limit in limits if limit.name == closest(name, [each.name for each in limits])), None)
+    hint = f"Did you mean {meant.name}{colon + instance if meant.instance else ''}? " if meant else ""
+    return f"{hint}The task has {', '.join(limit.gate for limit in limits)}"
 
 
 def _counted(task: Task[..., Any], delivery: Delivery, max_bytes: int) -> Any:

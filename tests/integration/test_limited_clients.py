@@ -216,7 +216,9 @@ def test_a_429_that_says_nothing_more(client: Client, server: Platform) -> None:
     assert found is not None
     assert found.seconds is None
     assert found.key is None
-    assert "429" in str(found.error) or "ratelimited" in str(found.error) or "The request to the Slack API failed" in str(found.error)
+    assert (
+        "429" in str(found.error) or "ratelimited" in str(found.error) or "The request to the Slack API failed" in str(found.error)
+    )
 
 
 @pytest.mark.parametrize("client", [*PLAIN, *LLM])

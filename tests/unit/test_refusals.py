@@ -213,6 +213,64 @@ def test_log_names_the_permanent_error_that_the_app_wrapped(
     assert box.dead()[0].error == told
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "hint"),
+    [
+        ("answer", "chatt:42", "Did you mean chat:42? The task has bot, chat:{chat_id}"),
+        ("answer_in_a_thread", "bots", "Did you mean bot? The task has bot, chat:{chat_id}"),
+        ("answer", "bot:42", "Did you mean bot? The task has bot, chat:{chat_id}"),
+        ("answer", "42", "The task has bot, chat:{chat_id}"),
+    ],
+)
+def test_a_limit_that_is_not_there_gets_one_hint_and_no_message_is_lost(
+    name: str, key: str, hint: str, app: RedisQ, box: Sandbox, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.refusals = [RateLimited(1, key=key), RateLimited(1, key=key)]
+    app.tasks[name].delay_many([(1,), (2,)])
+    assert box.drain() == (0, 2, 0)
+    (said,) = [record for record in caplog.records if "no task of queue bot has such a limit" in record.getMessage()]
+    assert said.levelno == logging.WARNING
+    assert f"RateLimited(key='{key}')" in said.getMessage()
+    assert said.getMessage().endswith(f"only this message waits. {hint}")
+    assert box.drain(delayed=True) == (2, 0, 0)
+
+
+def test_a_limit_of_a_task_without_limits_gets_a_hint_of_its_own(
+    app: RedisQ, box: Sandbox, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.refusals = [RateLimited(1, key="model:gpt")]
+    app.tasks["plain"].delay(1)
+    box.drain()
+    assert "The task has no limits: give it limits=[...], or raise RateLimited without key=" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "key"), [("answer", "bot"), ("answer", "chat"), ("answer", "chat:7"), ("plain", "chat:7")])
+def test_limits_of_the_task_or_of_others_of_its_queue_get_no_hint(
+    name: str, key: str, app: RedisQ, box: Sandbox, platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.refusals = [RateLimited(1, key=key)]
+    app.tasks[name].delay(1)
+    box.drain()
+    assert "such a limit" not in caplog.text
+
+
+def test_limits_of_the_group_get_no_hint(platform: Platform, caplog: pytest.LogCaptureFixture) -> None:
+    app = RedisQ("bot")
+
+    @app.task(queue="other", limits=["model:1/s"], group="llm")
+    async def other() -> None: ...
+
+    @app.task(limits=["bot:30/s"], group="llm")
+    async def asks(chat_id: int) -> None:
+        platform.send(chat_id)
+
+    with sandbox(app) as box:
+        platform.refusals = [RateLimited(1, key="model")]
+        asks.delay(1)
+        box.drain()
+    assert "such a limit" not in caplog.text
+
+
 def test_a_handler_names_a_gate_that_is_not_its_own(app: RedisQ, box: Sandbox, platform: Platform) -> None:
     platform.refusals = [RateLimited(5, key="model:gpt")]
     app.tasks["plain"].delay(1)
