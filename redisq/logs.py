@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 
 from redisq.redact import redact
 
-__all__ = ["MAX_PART", "LogSetup", "get_logger", "is_foreign", "own_packages", "present_setup", "set_up"]
+__all__ = ["MAX_PART", "LogSetup", "get_logger", "is_foreign", "is_machinery", "own_packages", "present_setup", "set_up"]
 
 #: Characters of one value, or of one traceback, in a line of the log.
 MAX_PART = 8000
 
 _PATHS = sysconfig.get_paths()
-_FOREIGN = tuple(f"{folder}{os.sep}" for folder in (_PATHS["stdlib"], _PATHS["purelib"], _PATHS["platlib"], Path(__file__).parent))
+_MACHINERY = tuple(f"{folder}{os.sep}" for folder in (_PATHS["stdlib"], _PATHS["platstdlib"], Path(__file__).parent))
+_FOREIGN = (*_MACHINERY, *(f"{_PATHS[name]}{os.sep}" for name in ("purelib", "platlib")))
+_OURS = _MACHINERY[-1]
 _INSTALLED = tuple(f"{os.sep}{folder}{os.sep}" for folder in ("site-packages", "dist-packages"))
 
 _Exception = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -29,6 +31,11 @@ _Exception = tuple[type[BaseException], BaseException, TracebackType | None] | t
 def is_foreign(file: str) -> bool:
     """Whether code in a file is neither the app's nor its tasks': Python's, redisq's, or an installed package's."""
     return file.startswith(_FOREIGN) or any(folder in file for folder in _INSTALLED)
+
+
+def is_machinery(file: str) -> bool:
+    """Whether code in a file is Python's or redisq's. An app that is installed as a package is neither."""
+    return file.startswith(_OURS) or (file.startswith(_MACHINERY) and not any(folder in file for folder in _INSTALLED))
 
 
 def get_logger(name: str) -> logging.Logger:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from traceback import walk_tb
 
-from redisq.logs import is_foreign
+from redisq.logs import is_foreign, is_machinery
 from redisq.redact import escape
 
 __all__ = ["origin", "stack"]
@@ -25,10 +25,15 @@ def origin(error: BaseException) -> str:
 
 
 def stack(error: BaseException) -> str:
-    """Return the innermost frames, a line each, the outermost first: `file:line in function`."""
+    """Return the innermost frames, a line each, the outermost first: `file:line in function`.
+
+    Those by which redisq and Python came to the app's code are left out, unless there are no others.
+    """
+    frames = list(_frames(error))
+    begin = next((at for at, (file, _, _) in enumerate(frames) if not is_machinery(file)), 0)
     lines: list[str] = []
     left = _MAX_TEXT
-    for file, line, function in reversed(list(_frames(error))[-_MOST:]):
+    for file, line, function in reversed(frames[begin:][-_MOST:]):
         text = escape(f"{file}:{line} in {function}")
         left -= len(text) + 1
         if left < 0:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import redisq
 from redisq.broker.commands import Settlement, settle
 from redisq.broker.keys import QueueKeys
 from redisq.worker.frames import origin, stack
@@ -55,6 +58,39 @@ def test_stack_of_a_group_goes_on_in_its_first_error() -> None:
     lines = stack(ExceptionGroup("several", [raised(), OSError()])).splitlines()
     assert [line.rpartition(" in ")[2] for line in lines][-2:] == ["deep", "fails"]
     assert stack(ValueError("never raised")) == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "shown"),
+    [
+        (("redisq/worker/executor.py", "python/asyncio/runners.py", "redisq/app/calling.py", "/app/bot.py"), ["/app/bot.py"]),
+        (("redisq/app/calling.py", "python/functools.py", "site-packages/bot/tasks.py"), ["site-packages/bot/tasks.py"]),
+        (("redisq/app/calling.py", "/app/bot.py", "redisq/app/task.py"), ["/app/bot.py", "redisq/app/task.py"]),
+        (("redisq/app/calling.py", "python/json.py"), ["redisq/app/calling.py", "python/json.py"]),
+    ],
+)
+def test_stack_begins_with_the_first_frame_of_the_app(files: tuple[str, ...], shown: list[str]) -> None:
+    folders = {
+        "redisq": str(Path(redisq.__file__).parent),
+        "python": sysconfig.get_paths()["stdlib"],
+        "site-packages": sysconfig.get_paths()["purelib"],
+    }
+
+    def placed(file: str) -> str:
+        first, _, rest = file.partition("/")
+        return f"{folders[first]}/{rest}" if first in folders else file
+
+    code: dict[str, Any] = {}
+    exec(compile("def call(): raise ValueError('no')", placed(files[-1]), "exec"), code)
+    for file in reversed(files[:-1]):
+        outer: dict[str, Any] = {"inner": code["call"]}
+        exec(compile("def call(): inner()", placed(file), "exec"), outer)
+        code = outer
+    with pytest.raises(ValueError, match="no") as caught:
+        code["call"]()
+    assert caught.value.__traceback__ is not None
+    error = caught.value.with_traceback(caught.value.__traceback__.tb_next)  # without this test's own frame
+    assert stack(error).splitlines() == [f"{placed(file)}:1 in call" for file in shown]
 
 
 def test_stack_is_kept_with_dead_letters_only() -> None:
