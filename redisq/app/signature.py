@@ -9,7 +9,7 @@ from typing import Any
 from redisq.app.spelling import OPTIONS_OF_A_CALL, closest
 from redisq.errors import ArgumentsError, ConfigError
 
-__all__ = ["Parameters", "signature_of"]
+__all__ = ["Parameters", "is_of_wrapped", "signature_of"]
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -33,6 +33,11 @@ def signature_of(handler: Callable[..., Any], *, bind: bool) -> inspect.Signatur
     return signature.replace(parameters=parameters[1:])
 
 
+def is_of_wrapped(function: Any) -> bool:
+    """Whether the signature is that of the function inside a decorator that uses `functools.wraps`."""
+    return hasattr(function, "__wrapped__") and not hasattr(function, "__signature__")
+
+
 class _Default:
     """Stands for a default."""
 
@@ -41,10 +46,16 @@ class _Default:
 
 
 class Parameters:
-    """The parameters of one handler, as callers give them."""
+    """The parameters of one handler, as callers give them.
 
-    def __init__(self, signature: inspect.Signature) -> None:
+    Args:
+        signature: Of the handler.
+        of_wrapped: It is that of the function inside a decorator, which may give some of them itself.
+    """
+
+    def __init__(self, signature: inspect.Signature, *, of_wrapped: bool = False) -> None:
         self._signature = signature
+        self._of_wrapped = of_wrapped
         parameters = signature.parameters.values()
         positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
         self._least = sum(parameter.default is inspect.Parameter.empty for parameter in positional)
@@ -82,7 +93,7 @@ class Parameters:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ArgumentsError(f"task {task}{self._shown()}: {error}{self._hint(task, kwargs)}") from None
+            raise ArgumentsError(f"task {task}{self._shown()}: {error}{self._hint(task, args, kwargs)}") from None
 
     def _shown(self) -> str:
         """The parameters, for an error. Not what their defaults are: that may be a secret, or long, or have no text."""
@@ -90,8 +101,8 @@ class Parameters:
         shown = [each if each.default is each.empty else each.replace(default=_Default()) for each in parameters]
         return str(self._signature.replace(parameters=shown))
 
-    def _hint(self, task: str, kwargs: Mapping[str, Any]) -> str:
-        """Say what was meant by a name that is no parameter."""
+    def _hint(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """Say what was meant by a name that is no parameter, or who may have to give one that is missing."""
         names = [name for name, parameter in self._signature.parameters.items() if parameter.kind in _BY_NAME]
         for name in kwargs:
             if name in names:
@@ -100,4 +111,15 @@ class Parameters:
                 return f"; it is an option of the call: {task}.options({name}=...).delay(...)"
             if meant := closest(name, names):
                 return f"; did you mean {meant}=?"
-        return ""
+        return _GIVEN_BY_DECORATOR if self._of_wrapped and self._is_short(args, kwargs) else ""
+
+    def _is_short(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether nothing is wrong with the arguments but that some are missing."""
+        try:
+            self._signature.bind_partial(*args, **kwargs)
+        except TypeError:
+            return False
+        return True
+
+
+_GIVEN_BY_DECORATOR = "; if a decorator passes it, give the parameter a default, or set __signature__ on the decorator's wrapper"

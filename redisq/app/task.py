@@ -19,7 +19,7 @@ from redisq.app.job import Job
 from redisq.app.kinds import function_of, is_async, refuse_generators
 from redisq.app.settings import NOW, SendOptions, TaskOptions, send_options
 from redisq.app.sharing import check_sharing
-from redisq.app.signature import Parameters, signature_of
+from redisq.app.signature import Parameters, is_of_wrapped, signature_of
 from redisq.app.spelling import CALL_HINTS, TASK_HINTS, check_options, known_options
 from redisq.codec.hints import shape_of
 from redisq.errors import ArgumentsError, ConfigError, DecodeError, WrongArguments
@@ -81,7 +81,7 @@ class Task(Generic[P, R, T]):
         self.is_async = is_async(handler)
         self.signature = signature_of(handler, bind=options.bind)
         self.shape = shape_of(function_of(handler), self.signature)
-        self._parameters = Parameters(self.signature)
+        self._parameters = Parameters(self.signature, of_wrapped=is_of_wrapped(function_of(handler)))
         update_wrapper(self, handler)
         if options.bind:
             self.__signature__ = self.signature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from enum import Enum
@@ -137,3 +138,76 @@ def test_the_quick_check_accepts_what_a_call_accepts_and_nothing_else(handler: C
                 parameters.check("task", args, kwargs)
         else:
             parameters.check("task", args, kwargs)
+
+
+def gives_session(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, session="open", **kwargs)
+
+    return wrapper
+
+
+def says_what_it_gives(function: Callable[..., Any]) -> Callable[..., Any]:
+    wrapper: Any = gives_session(function)
+    signature = inspect.signature(function)
+    wrapper.__signature__ = signature.replace(parameters=[each for name, each in signature.parameters.items() if name != "session"])
+    return wrapper  # type: ignore[no-any-return]
+
+
+def kept(user_id: int, *, session: str) -> None:
+    ran.append((user_id, session))
+
+
+def kept_by_default(user_id: int, session: str = "none") -> None:
+    ran.append((user_id, session))
+
+
+def made(mood: NewMood, *, session: str) -> None:
+    ran.append((mood, session))
+
+
+HINT = "; if a decorator passes it, give the parameter a default, or set __signature__ on the decorator's wrapper"
+
+
+@pytest.mark.parametrize("wrap", [lambda handler: handler, functools.partial, lambda handler: staticmethod(handler).__func__])
+def test_a_call_without_what_a_decorator_gives_is_refused_with_a_hint(wrap: Callable[[Any], Any]) -> None:
+    with sandbox(RedisQ("bot")) as box:
+        task = box.app.task(name="keep")(wrap(gives_session(kept)))
+        for call in (lambda: task.delay(42), lambda: task.delay_many([(42,)]), lambda: task.delay(user_id=42)):
+            with pytest.raises(ArgumentsError) as refused:
+                call()
+            assert str(refused.value).endswith(f"missing a required argument: 'session'{HINT}")
+
+
+@pytest.mark.parametrize(
+    ("handler", "args", "kwargs"),
+    [
+        (gives_session(kept), (1, 2), {}),
+        (gives_session(kept), (1,), {"sesion": 1}),
+        (kept, (1,), {}),
+        (says_what_it_gives(kept), (), {}),
+        (says_what_it_gives(kept), (1,), {"session": "mine"}),
+    ],
+)
+def test_other_wrong_arguments_have_no_hint_about_decorators(handler: Any, args: Any, kwargs: Any) -> None:
+    with sandbox(RedisQ("bot")) as box, pytest.raises(ArgumentsError) as refused:
+        box.app.task(name="keep")(handler).delay(*args, **kwargs)
+    assert "decorator" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("handler", "argument"),
+    [(says_what_it_gives(kept), 42), (gives_session(kept_by_default), 42), (says_what_it_gives(made), NewMood.TIRED)],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_a_decorator_gives_a_parameter_that_callers_do_not(handler: Any, argument: Any, named: bool) -> None:
+    ran.clear()
+    with sandbox(RedisQ("bot")) as box:
+        task = box.app.task(handler)
+        if named:
+            task.delay(**{next(iter(task.signature.parameters)): argument})
+        else:
+            task.delay(argument)
+        assert box.drain().done == 1
+    assert ran == [(argument, "open")]
