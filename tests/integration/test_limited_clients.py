@@ -1,4 +1,7 @@
-"""What the real clients raise when a real server answers 429 is known, with the wait that it asks for."""
+"""What the real clients raise when a real server answers 429 is known, with the wait that it asks for.
+
+Each client is imported by the function that uses it: all together take seconds, in every process that collects tests.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import aiohttp
-import anthropic
-import boto3
-import discord
-import google.api_core.exceptions
-import googleapiclient.http
-import httplib2
-import httpx
-import nio
-import openai
 import pytest
-import requests
-import slack_sdk
-import telegram
-import telethon
-from aiogram import Bot as AiogramBot
-from aiogram.client.session.aiohttp import AiohttpSession
-from aiogram.client.telegram import TelegramAPIServer
-from aiogram.exceptions import TelegramRetryAfter
-from botocore.config import Config
-from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import Help, RetryInfo
-from pyrogram.errors import RPCError
-from pyrogram.raw.functions.messages import SendMessage
-from pyrogram.raw.types import RpcError
-from slack_sdk.errors import SlackApiError
-from slack_sdk.web.async_client import AsyncWebClient
-from telegram.error import RetryAfter
 
 from redisq.gates.limited import RateLimit, limited_by
 from tests.platform_answers import Platform, platform
@@ -55,34 +31,52 @@ def server() -> Iterator[Platform]:
 
 
 def use_httpx(url: str) -> None:
+    import httpx
+
     httpx.get(url).raise_for_status()
 
 
 def use_requests(url: str) -> None:
+    import requests
+
     requests.get(url, timeout=10).raise_for_status()
 
 
 async def use_async_httpx(url: str) -> None:
+    import httpx
+
     async with httpx.AsyncClient() as client:
         (await client.get(url)).raise_for_status()
 
 
 async def use_aiohttp(url: str) -> None:
+    import aiohttp
+
     async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(url):
         pass
 
 
 async def use_aiogram(url: str) -> None:
-    async with AiogramBot(TOKEN, AiohttpSession(api=TelegramAPIServer.from_base(url))) as bot:
+    from aiogram import Bot
+    from aiogram.client.session.aiohttp import AiohttpSession
+    from aiogram.client.telegram import TelegramAPIServer
+
+    async with Bot(TOKEN, AiohttpSession(api=TelegramAPIServer.from_base(url))) as bot:
         await bot.send_message(7, "hi")
 
 
 async def use_aiogram_without_a_chat(url: str) -> None:
-    async with AiogramBot(TOKEN, AiohttpSession(api=TelegramAPIServer.from_base(url))) as bot:
+    from aiogram import Bot
+    from aiogram.client.session.aiohttp import AiohttpSession
+    from aiogram.client.telegram import TelegramAPIServer
+
+    async with Bot(TOKEN, AiohttpSession(api=TelegramAPIServer.from_base(url))) as bot:
         await bot.get_me()
 
 
 async def use_telegram(url: str) -> None:
+    import telegram
+
     # The request is made and closed by hand: `async with bot` asks for getMe first.
     bot = telegram.Bot(TOKEN, base_url=f"{url}/bot")
     request = bot._request[1]
@@ -94,14 +88,21 @@ async def use_telegram(url: str) -> None:
 
 
 def use_slack(url: str) -> None:
+    import slack_sdk
+
     slack_sdk.WebClient("xoxb-test", base_url=f"{url}/").chat_postMessage(channel="C1", text="hi")
 
 
 async def use_async_slack(url: str) -> None:
+    from slack_sdk.web.async_client import AsyncWebClient
+
     await AsyncWebClient("xoxb-test", base_url=f"{url}/").chat_postMessage(channel="C1", text="hi")
 
 
 async def use_discord(url: str) -> None:
+    import aiohttp
+    import discord
+
     client = discord.http.HTTPClient(asyncio.get_running_loop(), max_ratelimit_timeout=30)
     route = discord.http.Route("POST", "/channels/{channel_id}/messages", channel_id=7)
     route.url = f"{url}{route.path}"
@@ -117,29 +118,44 @@ async def use_discord(url: str) -> None:
 
 
 def use_openai(url: str) -> None:
+    import openai
+
     with openai.OpenAI(base_url=url, api_key="test", max_retries=0) as client:
         client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "hi"}])
 
 
 async def use_async_openai(url: str) -> None:
+    import openai
+
     async with openai.AsyncOpenAI(base_url=url, api_key="test", max_retries=0) as client:
         await client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "hi"}])
 
 
 def use_anthropic(url: str) -> None:
+    import anthropic
+
     with anthropic.Anthropic(base_url=url, api_key="test", max_retries=0) as client:
         client.messages.create(model="claude", max_tokens=5, messages=[{"role": "user", "content": "hi"}])
 
 
 def use_google(url: str) -> None:
+    import google.api_core.exceptions
+    import requests
+
     raise google.api_core.exceptions.from_http_response(requests.get(url, timeout=10))
 
 
 def use_google_discovery(url: str) -> None:
+    import googleapiclient.http
+    import httplib2
+
     googleapiclient.http.HttpRequest(httplib2.Http(), lambda _, content: content, url).execute()
 
 
 def use_boto(url: str) -> None:
+    import boto3
+    from botocore.config import Config
+
     config = Config(retries={"total_max_attempts": 1})
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
     client = boto3.client("dynamodb", "eu-central-1", endpoint_url=url, config=config, **keys)
@@ -150,6 +166,8 @@ def use_boto(url: str) -> None:
 
 
 async def use_nio(url: str) -> None:
+    import nio
+
     client = nio.AsyncClient(url, "@bot:test", config=nio.AsyncClientConfig(max_limit_exceeded=0))
     client.access_token = "test"
     try:
@@ -162,17 +180,27 @@ async def use_nio(url: str) -> None:
 
 def telethon_error(code: int, message: str) -> Exception:
     """Return what Telethon raises when Telegram answers so."""
+    import telethon
+
     request = telethon.functions.messages.SendMessageRequest("me", "hi")
     return telethon.errors.rpc_message_to_error(telethon.tl.types.RpcError(code, message), request)
 
 
 def pyrogram_error(code: int, message: str) -> Exception:
-    """Return what Pyrogram raises when Telegram answers so."""
-    try:
-        RPCError.raise_it(RpcError(error_code=code, error_message=message), SendMessage)
-    except RPCError as error:
-        return error
-    raise AssertionError("it raised nothing")
+    """Return what Pyrogram raises when Telegram answers so. It asks for an event loop as soon as it is imported."""
+
+    async def error() -> Exception:
+        from pyrogram.errors import RPCError
+        from pyrogram.raw.functions.messages import SendMessage
+        from pyrogram.raw.types import RpcError
+
+        try:
+            RPCError.raise_it(RpcError(error_code=code, error_message=message), SendMessage)
+        except RPCError as error:
+            return error
+        raise AssertionError("it raised nothing")
+
+    return asyncio.run(error())
 
 
 Client = Callable[[str], Any]
@@ -247,6 +275,8 @@ def test_a_503_is_a_limit_if_it_says_when_it_is_back(client: Client, server: Pla
 
 
 def test_telegram_by_aiogram(server: Platform) -> None:
+    from aiogram.exceptions import TelegramRetryAfter
+
     server.body = TELEGRAM
     assert isinstance(error_of(use_aiogram, server), TelegramRetryAfter)
     found = answer_of(use_aiogram, server)
@@ -260,6 +290,8 @@ def test_telegram_by_aiogram(server: Platform) -> None:
 # It warns of its own attribute where it makes the error.
 @pytest.mark.filterwarnings("ignore::telegram.warnings.PTBDeprecationWarning")
 def test_telegram_by_python_telegram_bot(server: Platform) -> None:
+    from telegram.error import RetryAfter
+
     server.body = TELEGRAM
     error = error_of(use_telegram, server)
     assert isinstance(error, RetryAfter)
@@ -271,6 +303,8 @@ def test_telegram_by_python_telegram_bot(server: Platform) -> None:
 
 
 def test_python_telegram_bot_gives_a_number_or_a_timedelta(monkeypatch: pytest.MonkeyPatch) -> None:
+    from telegram.error import RetryAfter
+
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
     found = limited_by(RetryAfter(35))
     assert found is not None
@@ -287,6 +321,8 @@ def test_telegram_by_a_plain_client_says_it_in_the_body(client: Client, server: 
 
 @pytest.mark.parametrize("client", SLACK)
 def test_slack_limits_a_method(client: Client, server: Platform) -> None:
+    from slack_sdk.errors import SlackApiError
+
     server.headers, server.body = {"Retry-After": "30"}, {"ok": False, "error": "ratelimited"}
     assert isinstance(error_of(client, server), SlackApiError)
     found = answer_of(client, server)
@@ -295,6 +331,8 @@ def test_slack_limits_a_method(client: Client, server: Platform) -> None:
 
 
 def test_discord_that_its_library_does_not_wait_for(server: Platform) -> None:
+    import discord
+
     server.headers = {"Via": "1.1 google", "Retry-After": "65"}
     server.body = {"message": "You are being rate limited.", "retry_after": 64.57, "global": False}
     assert isinstance(error_of(use_discord, server), discord.RateLimited)
@@ -304,6 +342,8 @@ def test_discord_that_its_library_does_not_wait_for(server: Platform) -> None:
 
 
 def test_discord_that_stands_before_its_library(server: Platform) -> None:
+    import discord
+
     server.headers, server.body = {"Retry-After": "600", "Content-Type": "text/html"}, b"banned"
     assert isinstance(error_of(use_discord, server), discord.HTTPException)
     found = answer_of(use_discord, server)
@@ -342,6 +382,8 @@ def test_discords_global_limit_is_the_bots(client: Client, server: Platform) -> 
 def test_openai_says_when_its_limits_are_full_again(
     client: Client, server: Platform, headers: dict[str, str], seconds: float
 ) -> None:
+    import openai
+
     server.headers = headers
     assert isinstance(error_of(client, server), openai.RateLimitError)
     found = answer_of(client, server)
@@ -360,6 +402,8 @@ def test_an_account_without_money_is_no_limit(client: Client, server: Platform) 
 
 
 def test_anthropic_says_when_its_limits_are_full_again(server: Platform) -> None:
+    import anthropic
+
     server.headers = {
         "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
         "anthropic-ratelimit-requests-remaining": "10",
@@ -459,13 +503,18 @@ def test_a_429_of_a_cloud(client: Client, server: Platform, headers: dict[str, s
     assert (found.seconds, found.scope) == (seconds, "method")
 
 
-@pytest.mark.parametrize("kind", [google.api_core.exceptions.ResourceExhausted, google.api_core.exceptions.TooManyRequests])
-def test_google_by_grpc(kind: type[google.api_core.exceptions.GoogleAPICallError]) -> None:
+@pytest.mark.parametrize("kind", ["ResourceExhausted", "TooManyRequests"])
+def test_google_by_grpc(kind: str) -> None:
+    from google.api_core import exceptions
+    from google.protobuf.duration_pb2 import Duration
+    from google.rpc.error_details_pb2 import Help, RetryInfo
+
+    make = getattr(exceptions, kind)
     details = [Help(), RetryInfo(retry_delay=Duration(seconds=3, nanos=500_000_000))]
-    found = limited_by(kind("quota exceeded", details=details))
+    found = limited_by(make("quota exceeded", details=details))
     assert found is not None
     assert (found.seconds, found.scope) == (3.5, "method")
-    found = limited_by(kind("quota exceeded"))
+    found = limited_by(make("quota exceeded"))
     assert found is not None
     assert found.seconds is None
 

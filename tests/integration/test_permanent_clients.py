@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
-import aiohttp
 import pytest
-from aiogram.exceptions import TelegramBadRequest
 
 from redisq import RedisQ, Reject, Retry
 from redisq.gates.limited import limited_by
@@ -113,6 +111,8 @@ def test_plain_http_clients(client: Client, server: Platform) -> None:
 
 
 def test_an_answer_that_aiohttp_cannot_read_is_tried_again(server: Platform) -> None:
+    import aiohttp
+
     server.headers = {"Transfer-Encoding": "nonsense", "Bad header name": "1"}
     error = error_of(use_aiohttp, server)
     assert isinstance(error, aiohttp.ClientResponseError)
@@ -148,6 +148,8 @@ def test_it_is_looked_through_as_limits_are(server: Platform) -> None:
 
 
 def test_they_make_a_dead_letter_at_once_unless_the_task_wants_them_retried(server: Platform) -> None:
+    from aiogram.exceptions import TelegramBadRequest
+
     server.status, server.body = 403, BLOCKED
     app = RedisQ("bot")
 
