@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import ref
 
 from amqp.exceptions import RecoverableConnectionError
 from kombu.exceptions import ChannelError
@@ -21,6 +20,7 @@ from redisq.broker.commands import Command
 from redisq.broker.queues import layouts
 from redisq.broker.sweep import delete_queue, remove_all
 from redisq.errors import BrokerError, DecodeError
+from redisq.kombu.asked import sending, to_send
 from redisq.kombu.batch import PublishBatch
 from redisq.kombu.consumer import Subscription
 from redisq.kombu.convert import decode, encode, mark, to_enqueue
@@ -39,16 +39,6 @@ _log = logging.getLogger("redisq.kombu")
 _UNREADABLE = (DecodeError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-#: Where kombu's connection keeps a weak reference to the message that is about to be sent.
-_PREPARED = "_redisq_prepared"
-
-
-class Prepared(dict[str, Any]):
-    """A message of kombu, which can be referred to weakly."""
-
-    __slots__ = ("__weakref__",)
-
-
 class Channel(virtual.Channel):
     """A virtual channel on redisq's queues."""
 
@@ -62,7 +52,6 @@ class Channel(virtual.Channel):
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
         self._session = connection.session
-        self._client = connection.client
         self._callbacks: dict[str, tuple[Any, bool]] = {}
         # kombu takes a channel that could be made for a connection that works.
         with self._doing("open a channel"):
@@ -80,18 +69,17 @@ class Channel(virtual.Channel):
             raise RecoverableConnectionError("channel disconnected")
 
     @contextmanager
-    def _doing(self, what: str, *, for_message: bool = False) -> Iterator[None]:
+    def _doing(self, what: str) -> Iterator[None]:
         """Name what the program asked for in an error of Redis, in place of the script that met it.
 
         Args:
-            what: What is done.
-            for_message: kombu does it before it sends a message, too: the program knows of the message alone.
+            what: What is done. kombu does much of it before it sends a message, too, when the program knows of the message alone.
         """
         try:
             yield
         except BrokerError as error:
-            message = getattr(self._client, _PREPARED, _nothing)() if for_message else None
-            raise _named(error, what if message is None else f"send {_called(message)} ({what})") from error.__cause__
+            asked = sending()
+            raise _named(error, f"{asked} ({what})" if asked else what) from error.__cause__
 
     def _run(self, command: Command[Any]) -> Any:
         self._check_open()
@@ -115,7 +103,7 @@ class Channel(virtual.Channel):
         """Declare a queue, or with `passive` ask how many messages wait in it."""
         self._check_open()
         queue = queue or f"amq.gen-{uuid()}"
-        with self._doing(f"declare queue {queue}", for_message=True):
+        with self._doing(f"declare queue {queue}"):
             return self._queue_declare(queue, passive, **kwargs)
 
     def _queue_declare(self, queue: str, passive: bool, **kwargs: Any) -> Any:
@@ -182,7 +170,7 @@ class Channel(virtual.Channel):
         self._check_open()
         kind = type or "direct"
         exchange = exchange or f"amq.{kind}"
-        with self._doing(f"declare exchange {exchange}", for_message=True):
+        with self._doing(f"declare exchange {exchange}"):
             if kwargs.get("passive") and exchange not in self.state.exchanges:
                 self._learn(exchange)
             # Others first: when they cannot be told, it is not declared.
@@ -203,7 +191,7 @@ class Channel(virtual.Channel):
         """Bind a queue. One that is bound to a fanout exchange gets what is published from now on."""
         self._check_open()
         exchange = exchange or "amq.direct"
-        with self._doing(f"bind queue {queue} to exchange {exchange}", for_message=True):
+        with self._doing(f"bind queue {queue} to exchange {exchange}"):
             self._bind_to(queue, exchange, routing_key, **kwargs)
 
     def _bind_to(self, queue: str, exchange: str, routing_key: str, **kwargs: Any) -> None:
@@ -281,21 +269,12 @@ class Channel(virtual.Channel):
         # A publication has none: each of its deliveries gets one.
         return ""
 
-    def prepare_message(self, body: Any, *args: Any, **kwargs: Any) -> Any:
-        """Make a message. kombu calls this first, then declares what the message needs, then publishes."""
-        message = Prepared(super().prepare_message(body, *args, **kwargs))
-        # The channel does not last: kombu may make another one, and declare again. A message that was given up is gone.
-        setattr(self._client, _PREPARED, ref(message))
-        return message
-
     def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> None:
         """Publish: one write, whatever the number of queues."""
-        setattr(self._client, _PREPARED, _nothing)
         try:
             self._run_many(self.publication(message, exchange, routing_key))
         except BrokerError as error:
-            where = f"queue {routing_key}" if exchange in ("", routing_key) else f"exchange {exchange}, routing key {routing_key!r}"
-            raise _named(error, f"send {_called(message)} to {where}") from error.__cause__
+            raise _named(error, to_send(message.get("headers"), exchange, routing_key)) from error.__cause__
 
     def publication(self, message: dict[str, Any], exchange: str, routing_key: str) -> list[Command[Any]]:
         """The commands that publish a message."""
@@ -444,18 +423,8 @@ class Channel(virtual.Channel):
             self._qos.ack(delivery_tag)
 
 
-def _nothing() -> None:
-    """Nothing is about to be sent."""
-
-
 def _named(error: BrokerError, what: str) -> BrokerError:
     return type(error)(f"could not {what}: {error.why}") if error.why else error
-
-
-def _called(message: Any) -> str:
-    headers = message.get("headers") if isinstance(message, dict) else None
-    task = headers.get("task") if isinstance(headers, dict) else None
-    return f"task {task}" if isinstance(task, str) and task else "a message"
 
 
 def _exchange(kind: str) -> dict[str, Any]:

@@ -65,7 +65,8 @@ class OutageTroubles(Troubles):
         if not isinstance(error, BrokerUnavailable):
             super().met(what, error, level)
         elif self._outage.begin():
-            self._log.warning("Redis is away, waiting for it: %s", error)
+            # What failed first does not matter, and may be a call that the program knows nothing of.
+            self._log.warning("Redis is away, waiting for it: %s", error.why or error)
 
     def over(self, what: str) -> None:
         """Record that it works. Log it when it did not before."""

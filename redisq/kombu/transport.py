@@ -14,6 +14,7 @@ import redisq_kombu_alias  # noqa: F401 - its import makes the scheme known
 from redisq.broker.faults import CONNECTION_ERRORS
 from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable, WrongServer
 from redisq.kombu.address import UrlCheck, hide_login, read_url
+from redisq.kombu.asked import sending
 from redisq.kombu.channel import Channel
 from redisq.kombu.session import Session
 
@@ -68,14 +69,17 @@ class Transport(virtual.Transport):
 
         Raises:
             Exception: redis-py's own when it cannot, one of `connection_errors`: programs that come from the stock
-                transport catch that.
+                transport catch that. The text says what the program was about to send.
         """
         try:
             return super().establish_connection()
         except BrokerError as error:
-            if isinstance(error.__cause__, CONNECTION_ERRORS):
-                raise error.__cause__ from None
-            raise
+            cause, asked = error.__cause__, sending()
+            if not isinstance(cause, CONNECTION_ERRORS):
+                raise
+            if asked:
+                cause.args = (f"could not {asked}: {cause}",)
+            raise cause from None
 
     def driver_version(self) -> str:
         """The version of redisq."""

@@ -14,6 +14,7 @@ from contextlib import closing, nullcontext
 import kombu
 import pytest
 import redis
+from celery import Celery
 from kombu.asynchronous.hub import Hub
 
 from redisq.errors import BrokerError, BrokerUnavailable
@@ -177,7 +178,7 @@ def test_an_error_names_what_the_program_did(connect: Connect) -> None:
         headers = {"task": "app.add", "id": "1"}
         queue = kombu.Queue("mail", kombu.Exchange("mail"), "mail")
         steps: dict[str, Callable[[], object]] = {
-            "send task app.add (declare exchange mail)": lambda: sender.publish(
+            "send task app.add to queue mail (declare exchange mail)": lambda: sender.publish(
                 1, routing_key="mail", declare=[queue], headers=headers
             ),
             "send task app.add to queue mail": lambda: sender.publish(1, routing_key="mail", headers=headers),
@@ -207,7 +208,7 @@ def test_error_names_what_the_program_did_also_after_retries(connect: Connect, r
             raw.execute_command("ACL", "SETUSER", "default", "-evalsha", "-eval")
         policy = {"max_retries": 2, "interval_start": 0, "interval_step": 0}
         with pytest.raises(
-            kombu.exceptions.OperationalError, match=r"could not send task app.add \(declare (queue|exchange) mail\): "
+            kombu.exceptions.OperationalError, match=r"could not send task app.add to queue mail \(declare \w+ mail\): "
         ):
             connection.Producer().publish(
                 1, routing_key="mail", declare=[queue], headers={"task": "app.add", "id": "1"}, retry=True, retry_policy=policy
@@ -215,6 +216,41 @@ def test_error_names_what_the_program_did_also_after_retries(connect: Connect, r
         raw.set("other:config", "another program's")
         with pytest.raises(BrokerError, match=r"could not (declare|get a message of) queue other: "):
             get(connection, "other")
+
+
+@pytest.mark.parametrize("retry", [True, False], ids=["retried", "at once"])
+@pytest.mark.parametrize("connected", [True, False], ids=["went away", "was never there"])
+def test_error_names_task_and_queue_when_no_connection_can_be_had(connect: Connect, retry: bool, connected: bool) -> None:
+    """kombu connects before it hands the message over, and tells nobody what for."""
+    with RedisServer() as server:
+        app = Celery(broker=server.url().replace("redis://", "redisq://"), broker_transport_options={"socket_timeout": 0.3})
+        if connected:
+            app.send_task("app.add")
+        server.kill()
+        policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+        for queue in ("celery", "mail"):
+            with pytest.raises(
+                kombu.exceptions.OperationalError, match=rf"could not send task app\.add to queue {queue}\b.*: Error 111"
+            ):
+                app.send_task("app.add", queue=queue, retry=retry, retry_policy=policy)
+        app.close()
+
+
+def test_error_names_the_remote_control_command_and_no_reply_queue(connect: Connect) -> None:
+    with RedisServer() as server:
+        app = Celery(broker=server.url().replace("redis://", "redisq://"), broker_transport_options={"socket_timeout": 0.3})
+        app.control.ping(timeout=0.01)
+        server.kill()
+        with pytest.raises(BrokerUnavailable, match=r"could not send remote control command ping \("):
+            app.control.ping(timeout=0.01)
+        app.close()
+
+
+def test_error_of_a_refused_login_names_task_and_queue(connect: Connect, redis_url: str) -> None:
+    app = Celery(broker=redis_url.replace("redis://", "redisq://nobody:wrong@"))
+    with pytest.raises(kombu.exceptions.OperationalError, match=r"could not send task app\.add to queue mail: .*password"):
+        app.send_task("app.add", queue="mail", retry=False)
+    app.close()
 
 
 @pytest.mark.chaos
