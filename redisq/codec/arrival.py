@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from redisq.codec.hints import Shape
+from redisq.codec.misfits import misfit_of
 from redisq.codec.models import is_model
 from redisq.codec.msgpack import decode, decode_value, encode, encode_value
 from redisq.codec.same import first_change
@@ -74,7 +75,7 @@ def encode_result(task: str, returned: Any, shape: Shape) -> bytes:
         except TooManyTries as error:
             raise EncodeError(f"task {task}: the result: {error}") from error
         except Exception as error:  # any code may stand in a class of the app
-            raise EncodeError(f"task {task}: the result does not fit its annotation ({type(error).__name__})") from error
+            raise EncodeError(f"task {task}: {misfit_of(error).at('the result')}") from error
         if change:
             raise EncodeError(f"task {task}: the result {_what(change, 'the return value')}")
     return body

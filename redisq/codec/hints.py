@@ -11,7 +11,7 @@ import sys
 import types
 import typing
 from collections import abc, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from types import NoneType
@@ -20,6 +20,7 @@ from uuid import UUID
 
 from redisq.codec.annotations import LISTS, MAPS, PLAIN, WRAPPERS, hints_of, kinds_of
 from redisq.codec.likeness import likeness
+from redisq.codec.misfits import KEY, FitsNone, Misfit, inside, misfit_of
 from redisq.codec.models import fields_of, is_model, library_builder, none_by_default, pydantic_builder, required_of
 from redisq.codec.tries import TooManyTries
 from redisq.errors import DecodeError
@@ -50,6 +51,8 @@ class Shape:
         self.names = [name for name, parameter in signature.parameters.items() if parameter.kind in _BY_PLACE]
         for name, parameter in signature.parameters.items():
             build = _builder(_named_arguments(hints.get(name, Any), parameter))
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                build = _list(build)
             if build:
                 self._builds[name] = _or_none(build) if parameter.default is None else build
         self.plain = not self._builds
@@ -72,16 +75,13 @@ class Shape:
             build = self._builds.get(name)
             if build is None:
                 continue
-            kind = self._signature.parameters[name].kind
             try:
-                if kind is inspect.Parameter.VAR_POSITIONAL:
-                    bound.arguments[name] = tuple(build(item) for item in value)
-                else:
-                    bound.arguments[name] = build(value)
+                bound.arguments[name] = build(value)
             except TooManyTries as error:
                 raise DecodeError(f"argument {name}: {error}") from error
-            except Exception as error:  # any code may stand in a dataclass
-                raise DecodeError(f"argument {name}: {type(error).__name__}, it does not fit its annotation") from error
+            except Exception as error:  # noqa: BLE001 - any code may stand in a dataclass
+                misfit = misfit_of(error)
+                raise DecodeError(f"argument {misfit.at(name)}") from (misfit.error or error)
         return bound.args, bound.kwargs
 
     def concerns(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -168,7 +168,19 @@ def _or_none(build: Build) -> Build:
 
 def _want(kinds: type | tuple[type, ...], value: Any, name: str) -> None:
     if not isinstance(value, kinds):
-        raise TypeError(f"want {name}")
+        raise Misfit(f"want {name}, not {type(value).__name__}")
+
+
+def _each(build: Build, values: Iterable[Any]) -> list[Any]:
+    """Build the items of a list or tuple."""
+    # No comprehension: the number of items says which one failed.
+    items: list[Any] = []
+    try:
+        for value in values:
+            items.append(build(value))
+    except Exception as error:  # noqa: BLE001 - as in `revive`
+        raise inside(error, f"[{len(items)}]") from None
+    return items
 
 
 def _list(each: Build | None) -> Build | None:
@@ -177,7 +189,7 @@ def _list(each: Build | None) -> Build | None:
 
     def build(value: Any) -> Any:
         _want((list, tuple), value, "a list")
-        items = [each(item) for item in value]
+        items = _each(each, value)
         return items if isinstance(value, list) else tuple(items)
 
     return build
@@ -189,7 +201,10 @@ def _dict(key: Build | None, each: Build | None) -> Build | None:
 
     def build(value: Any) -> Any:
         _want(dict, value, "a map")
-        return {key(name) if key else name: each(item) if each else item for name, item in value.items()}
+        try:
+            return {key(name) if key else name: each(item) if each else item for name, item in value.items()}
+        except Exception as error:  # noqa: BLE001 - as in `revive`
+            raise inside(error, KEY) from None
 
     return build
 
@@ -242,28 +257,19 @@ def _union(choices: tuple[Any, ...], within: tuple[Any, ...]) -> Build | None:
                 raise
             except Exception:  # noqa: BLE001, S112 - any code may stand in a class of the app
                 continue
-        raise FitsNone("fits none of the classes")
+        raise FitsNone("it fits none of the classes")
 
     return build_one
 
 
-class FitsNone(TypeError):
-    """A value fits none of the classes of a union.
-
-    Attributes:
-        in_class: The union is the annotation of a class's field.
-    """
-
-    in_class = False
-
-
-def _field(build: Build | None, value: Any) -> Any:
+def _field(build: Build | None, name: str, value: Any) -> Any:
     """Build the value of a class's field; None: it stays as it is."""
     try:
         return build(value) if build else value
-    except FitsNone as error:
-        error.in_class = True
-        raise
+    except Exception as error:  # noqa: BLE001 - as in `revive`
+        if isinstance(error, FitsNone):
+            error.in_class = True
+        raise inside(error, f".{name}") from None
 
 
 def _tuple(arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Build:
@@ -272,14 +278,17 @@ def _tuple(arguments: tuple[Any, ...], within: tuple[Any, ...]) -> Build:
 
         def build(value: Any) -> Any:
             _want((list, tuple), value, "a tuple")
-            return tuple(each(item) for item in value) if each else tuple(value)
+            return tuple(_each(each, value)) if each else tuple(value)
 
         return build
     builds = [_builder(argument, within) for argument in arguments]
 
     def build_each(value: Any) -> Any:
         _want((list, tuple), value, "a tuple")
-        return tuple(make(item) if make else item for make, item in zip(builds, value, strict=True))
+        if len(value) != len(builds):
+            raise Misfit(f"want a tuple of {len(builds)}, not of {len(value)}")
+        makes = iter(builds)
+        return tuple(_each(lambda item: make(item) if (make := next(makes)) else item, value))
 
     return build_each
 
@@ -311,11 +320,18 @@ def _fields(kind: type) -> Build:
         named = {given: name for name, given in fields_of(kind).items()}
         # Before what is in it is built: a union learns by it that another class is meant.
         if not required_of(kind) <= value.keys() <= named.keys():
-            raise TypeError(f"want the fields of {kind.__name__}")
+            raise Misfit(_other_fields(kind, required_of(kind) - value.keys(), len(value.keys() - named.keys())))
         builds = builders()
-        return kind(**{given: _field(builds.get(named.get(given, "")), item) for given, item in value.items()})
+        return kind(**{given: _field(builds.get(named.get(given, "")), given, item) for given, item in value.items()})
 
     return build
+
+
+def _other_fields(kind: type, missing: Collection[str], unknown: int) -> str:
+    """Say how a dict's keys differ from a class's fields. Keys that are no fields are the sender's, and not shown."""
+    words = [f"{', '.join(sorted(missing))} missing"] if missing else []
+    words += [f"{unknown} unknown"] if unknown else []
+    return f"want the fields of {kind.__name__}: {', '.join(words)}"
 
 
 def _typed_dict(kind: type) -> Build:
@@ -324,7 +340,7 @@ def _typed_dict(kind: type) -> Build:
     def build(value: Any) -> Any:
         _want(dict, value, f"a map for {kind.__name__}")
         builds = builders()
-        return {name: _field(builds.get(name), item) for name, item in value.items()}
+        return {name: _field(builds[name], name, item) if name in builds else item for name, item in value.items()}
 
     return build
 
@@ -365,9 +381,8 @@ def _named_tuple(kind: Any) -> Build:
             return value
         _want((list, tuple), value, f"a list for {kind.__name__}")
         if not len(kind._fields) - len(kind._field_defaults) <= len(value) <= len(kind._fields):
-            raise TypeError(f"want the fields of {kind.__name__}")
+            raise Misfit(f"want the fields {', '.join(kind._fields)}, found {len(value)}")
         builds = builders()
-        makes = [builds.get(name) for name in kind._fields[: len(value)]]
-        return kind(*[_field(make, item) for make, item in zip(makes, value, strict=True)])
+        return kind(*[_field(builds.get(name), name, item) for name, item in zip(kind._fields, value, strict=False)])
 
     return build

@@ -13,7 +13,8 @@ from decimal import Decimal
 from typing import Any, Union
 from uuid import UUID
 
-from redisq.codec.tries import check_tries
+from redisq.codec.misfits import of_msgspec, of_pydantic
+from redisq.codec.tries import check_tries, names_of
 
 __all__ = ["fields_of", "is_model", "library_builder", "none_by_default", "parts_of", "plain_form", "required_of"]
 
@@ -96,7 +97,10 @@ def library_builder(hint: Any, kind: type) -> Callable[[Any], Any] | None:
     def build(value: Any) -> Any:
         import msgspec
 
-        return value if isinstance(value, kind) else msgspec.convert(value, hint, builtin_types=_OURS)
+        try:
+            return value if isinstance(value, kind) else msgspec.convert(value, hint, builtin_types=_OURS)
+        except msgspec.ValidationError as error:
+            raise of_msgspec(error) from error
 
     return build
 
@@ -121,9 +125,18 @@ def pydantic_builder(*hints: Any) -> Callable[[Any], Any]:
         if check:
             check(value)
         # What is strict about Python's types cannot be strict about plain forms: a date is text there.
-        return validator.validate_python(value, strict=False, **names)
+        try:
+            return validator.validate_python(value, strict=False, **names)
+        except _validation_error() as error:
+            raise of_pydantic(error, names_of(hints)) from error
 
     return build
+
+
+def _validation_error() -> type[Exception]:
+    from pydantic import ValidationError
+
+    return ValidationError
 
 
 @functools.cache

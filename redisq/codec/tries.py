@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 
 from redisq.codec.annotations import LISTS, MAPS, WRAPPERS
 
-__all__ = ["MAX_TRIES", "TooManyTries", "check_tries"]
+__all__ = ["MAX_TRIES", "TooManyTries", "check_tries", "names_of"]
 
 #: Models that pydantic may build for one argument. 100,000 take some tenths of a second.
 MAX_TRIES = 100_000
@@ -45,6 +45,16 @@ def check_tries(models: Iterable[Any]) -> Callable[[Any], None] | None:
             )
 
     return check
+
+
+def names_of(models: Iterable[Any]) -> set[str]:
+    """Return the names of all fields that some models and those inside of them have, their aliases, and the models' own names."""
+    found = set()
+    for model in _reachable(models):
+        found.add(model.__name__)
+        for name, field in model.model_fields.items():
+            found |= {name, field.alias, field.validation_alias}
+    return {name for name in found if isinstance(name, str)}
 
 
 def _is_model(hint: Any) -> bool:

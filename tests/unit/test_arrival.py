@@ -360,7 +360,7 @@ def test_only_calls_that_give_an_argument_to_build_are_looked_at() -> None:
     assert [shape_of(handler).concerns(*call) for call in calls] == [False, True, True, True]
     assert [shape_of(others).concerns(*call) for call in calls] == [False, True, True, True]
     for shape in (shape_of(handler), shape_of(others)):
-        with pytest.raises(EncodeError, match=r"argument moods?: ValueError"):
+        with pytest.raises(EncodeError, match=r"argument moods?\S* does not fit its annotation: ValueError"):
             encode_call(Message("t", (1, "bad"), None), shape, MAX_BYTES)
 
 
@@ -535,7 +535,7 @@ def test_unions_within_unions_take_no_time_that_doubles_with_each_level(
     if leaf is None:
         assert isinstance(arrive(nested, kinds[0] | kinds[1]), kinds[0])
     else:
-        with pytest.raises(EncodeError, match="argument value: FitsNone, it does not fit its annotation"):
+        with pytest.raises(EncodeError, match=r"argument value\S* does not fit its annotation: it fits none of the classes"):
             arrive(nested, kinds[0] | kinds[1])
 
 
@@ -681,7 +681,7 @@ def test_what_a_model_keeps_beside_its_fields_does_not_matter() -> None:
     ("value", "hint"), [("bad", Mood), (None, Pair), ({"number": "x"}, Model), ([1, 2, 3], tuple[int, int]), ("a", Update)]
 )
 def test_plain_values_that_do_not_fit_are_refused_where_they_are_sent(value: Any, hint: Any) -> None:
-    with pytest.raises(EncodeError, match=r"task t: argument value: \w+, it does not fit its annotation"):
+    with pytest.raises(EncodeError, match=r"task t: argument value\S* does not fit its annotation: "):
         arrive(value, hint)
 
 

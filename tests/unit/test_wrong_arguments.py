@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
+import attrs
+import msgspec
+import pydantic
 import pytest
 
 from redisq import RedisQ
 from redisq.app.signature import Parameters
-from redisq.errors import ArgumentsError, ConfigError
+from redisq.errors import ArgumentsError, ConfigError, EncodeError
 from redisq.testing import sandbox
 
 ran: list[Any] = []
@@ -91,6 +96,119 @@ def test_what_fits_no_worker_is_a_dead_letter_in_the_end() -> None:
         (letter,) = box.dead()
         assert (letter.reason, letter.attempt) == ("wrong_arguments", 1)
         assert "too many positional arguments" in letter.error
+
+
+@dataclass
+class Address:
+    zip: int
+    mood: OldMood = OldMood.GOOD
+
+
+class Where(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    zip: int
+    spots: dict[str, Spot] = {}
+
+
+class Spot(pydantic.BaseModel):
+    floor: int = pydantic.Field(alias="Floor")
+
+
+class Struct(msgspec.Struct):
+    zip: int
+    inner: dict[str, Struct] = {}
+
+
+@attrs.define
+class Attrs:
+    mood: OldMood
+
+
+class Row(NamedTuple):
+    name: str
+    mood: OldMood
+
+
+class Keys(TypedDict):
+    moods: list[OldMood]
+
+
+HIDDEN = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "says"),
+    [
+        (list[OldMood], ["good", "good", HIDDEN], "value[2] does not fit its annotation: ValueError"),
+        (tuple[int, OldMood], [1, HIDDEN], "value[1] does not fit its annotation: ValueError"),
+        (tuple[int, OldMood], [1], "value does not fit its annotation: want a tuple of 2, not of 1"),
+        (dict[str, OldMood], {HIDDEN: HIDDEN}, "value[...] does not fit its annotation: ValueError"),
+        (list[OldMood], HIDDEN, "value does not fit its annotation: want a list, not str"),
+        (
+            list[Address],
+            [{"zip": 1}, {"zip": 2, "mood": HIDDEN}],
+            "value[1].mood does not fit its annotation: ValueError",
+        ),
+        (
+            Address | None,
+            {"mood": "good", HIDDEN: 1},
+            "value does not fit its annotation: want the fields of Address: zip missing, 1 unknown",
+        ),
+        (dict[str, Attrs], {HIDDEN: {"mood": HIDDEN}}, "value[...].mood does not fit its annotation: ValueError"),
+        (list[Row], [["a", HIDDEN]], "value[0].mood does not fit its annotation: ValueError"),
+        (list[Row], [[HIDDEN]], "value[0] does not fit its annotation: want the fields name, mood, found 1"),
+        (Keys, {"moods": ["good", HIDDEN]}, "value.moods[1] does not fit its annotation: ValueError"),
+        (Where, {"zip": HIDDEN}, "value.zip does not fit its annotation: int_parsing"),
+        (Where, {}, "value.zip does not fit its annotation: missing"),
+        (Where, {"zip": 1, HIDDEN: 2}, "value[...] does not fit its annotation: extra_forbidden"),
+        (
+            list[Where],
+            [{"zip": 1, "spots": {HIDDEN: {"Floor": HIDDEN}}}],
+            "value[0].spots[...].Floor does not fit its annotation: int_parsing",
+        ),
+        (Where, {"zip": HIDDEN, "spots": 1}, "value.zip does not fit its annotation: int_parsing and 1 more"),
+        (Struct, {"zip": HIDDEN}, "value.zip does not fit its annotation: ValidationError"),
+        (Struct, {}, "value.zip does not fit its annotation: missing"),
+        (
+            list[Struct],
+            [{"zip": 1, "inner": {HIDDEN: {"zip": HIDDEN}}}],
+            "value[0].inner[...].zip does not fit its annotation: ValidationError",
+        ),
+        (OldMood | Address, HIDDEN, "value does not fit its annotation: it fits none of the classes"),
+    ],
+)
+def test_error_names_the_place_in_the_argument_and_no_value(
+    hint: Any, value: Any, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(value: Any) -> None: ...
+
+    answer.__annotations__ = {"value": hint}
+    with sandbox(app_with(answer)) as box:
+        with pytest.raises(EncodeError, match=f"^task answer: argument {re.escape(says)}"):
+            box.app.tasks["answer"].delay(value)
+        box.app.send("answer", (value,))
+        assert tuple(box.drain()) == (0, 0, 0)
+        (call,) = box.enqueued()
+        assert call.reason == "wrong_arguments"
+        assert call.error.endswith(f"task answer: argument {says}")
+        assert HIDDEN not in call.error
+    assert says in caplog.text
+    assert HIDDEN not in caplog.text
+
+
+def test_place_of_one_of_many_positional_arguments_is_named_and_a_long_place_is_cut() -> None:
+    def answer(*values: Any) -> None: ...
+
+    deep: Any = OldMood
+    value: Any = "no"
+    for _ in range(20):
+        deep, value = list[deep], [value]
+    answer.__annotations__ = {"values": deep}
+    with sandbox(app_with(answer)) as box, pytest.raises(EncodeError) as caught:
+        box.app.tasks["answer"].delay([], value)
+    place = "values[1]" + "[0]" * 5 + "…" + "[0]" * 3
+    assert str(caught.value) == f"task answer: argument {place} does not fit its annotation: ValueError"
 
 
 class NoText:
