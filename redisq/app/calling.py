@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import itertools
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack
-from types import AsyncGeneratorType, CoroutineType, GeneratorType, NoneType, TracebackType
+from contextlib import ExitStack, _AsyncGeneratorContextManager, _GeneratorContextManager
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, MethodType, NoneType, TracebackType
 from typing import Any, Self
 
 from redisq.app.context import Context, begin_run
 from redisq.app.hooks import Hook, Hooks
 from redisq.app.task import Task
 from redisq.errors import RateLimited, Reject, Retry
+from redisq.logs import get_logger
 
 __all__ = ["Passage", "Unfinished", "acall", "awaited", "call"]
 
 #: Types of results that are no awaitable, which is faster to see than to find out.
 _PLAIN = frozenset((NoneType, bool, int, float, str, bytes, list, tuple, dict))
 
-#: A tuple made once: a union in its place costs half a microsecond a run.
-_GENERATORS = (GeneratorType, AsyncGeneratorType)
+#: Objects that calling a generator function makes, instead of running its body.
+_BODIES = (GeneratorType, AsyncGeneratorType, _GeneratorContextManager, _AsyncGeneratorContextManager)
+
+#: Iterators that do their work, such as calling the function of a `map`, when something reads them.
+_LAZY = (
+    map, filter, zip, enumerate, itertools.chain, itertools.dropwhile, itertools.filterfalse, itertools.islice, itertools.starmap,
+    itertools.takewhile,
+)  # fmt: skip
+_FUNCTIONS = (FunctionType, MethodType, functools.partial)
+
+_log = get_logger("redisq.tasks")
 
 #: What a hook says on purpose when a handler has returned; anything else that it raises then is its own trouble.
 _VERDICTS = (Retry, Reject, RateLimited, KeyboardInterrupt)
@@ -96,25 +108,44 @@ def _has_to_be_awaited(returned: Any) -> bool:
 
 
 def _checked(task: str, returned: Any) -> Any:
-    """Return a result. A generator is none: its body has not run.
+    """Return a result. A generator is none if its body has not run. What nothing reads or calls is logged.
 
     Raises:
-        Reject: It is a generator.
+        Reject: It is a generator, or the context manager that was made out of one.
     """
-    if isinstance(returned, _GENERATORS):
-        raise Reject(f"task {task} returned a generator, whose body has not run: return a list, or what it gives")
+    if isinstance(returned, _BODIES) and not _is_over(getattr(returned, "gen", returned)):
+        kind = "a generator" if isinstance(returned, GeneratorType | AsyncGeneratorType) else "a context manager"
+        advice = "return a list, or what it gives" if kind == "a generator" else "enter it with `with` in the handler"
+        raise Reject(f"task {task} returned {kind}, whose body has not run: {advice}")
+    # The handler's own body has run: the job is done, and what it returned may have been used already.
+    if isinstance(returned, _LAZY):
+        _log.warning(
+            "Task %s is done, but it returned an object of type %s, which does its work only when something reads it:"
+            " read it in the handler, in a loop or with list()",
+            task,
+            type(returned).__name__,
+        )
+    elif isinstance(returned, _FUNCTIONS):
+        _log.warning("Task %s is done, but it returned a function, which nothing calls: call it in the handler", task)
     return returned
+
+
+def _is_over(generator: Any) -> bool:
+    """Whether a generator's body has run to its end."""
+    return getattr(generator, "ag_frame" if isinstance(generator, AsyncGeneratorType) else "gi_frame") is None
 
 
 async def awaited(task: str, returned: Any) -> Any:
     """Return what a handler's result comes to: an awaitable is awaited, however often that gives another.
 
     Raises:
-        Reject: It comes to a generator.
+        Reject: It comes to a generator, or to a context manager that was made out of one.
     """
-    while _has_to_be_awaited(returned):
+    while type(returned) not in _PLAIN:
+        if not inspect.isawaitable(returned):
+            return _checked(task, returned)
         returned = await returned
-    return _checked(task, returned)
+    return returned
 
 
 class Unfinished:

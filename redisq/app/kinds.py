@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ __all__ = ["function_of", "is_async", "refuse_generators"]
 
 #: How `asyncio` marked coroutine functions before `inspect.markcoroutinefunction` of Python 3.12.
 _MARK = getattr(asyncio.coroutines, "_is_coroutine", None)
+
+
+_any: Any = iter
+#: The code of what `contextlib.contextmanager` and `asynccontextmanager` make out of any generator function.
+_MANAGERS = tuple(make(_any).__code__ for make in (contextlib.contextmanager, contextlib.asynccontextmanager))
 
 
 def _layers(handler: Any) -> Iterator[Any]:
@@ -52,9 +58,14 @@ def refuse_generators(task: str, handler: Callable[..., Any]) -> None:
     """Accept a handler whose body runs when it is called, or awaited.
 
     Raises:
-        ConfigError: It is a generator function.
+        ConfigError: It is a generator function, or the context manager that was made out of one.
     """
     function = function_of(handler)
+    if getattr(function, "__code__", None) in _MANAGERS:
+        raise ConfigError(
+            f"task {task}: it is a context manager, and nobody would run its body:"
+            " make the task a function that enters it with `with`"
+        )
     if inspect.isasyncgenfunction(function):
         kind = "an async generator function"
     elif inspect.isgeneratorfunction(function) and not function.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:

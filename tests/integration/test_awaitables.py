@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -123,6 +125,145 @@ def test_a_generator_behind_a_wrapper_is_a_dead_letter(handler: Callable[[], Any
         letter = box.dead()[0]
         assert letter.reason == "rejected"
         assert "returned a generator, whose body has not run" in letter.error
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+_manager = contextlib.contextmanager(_generator)
+_async_manager = contextlib.asynccontextmanager(_async_generator)
+
+
+class _Enters:
+    __call__ = contextlib.contextmanager(lambda self: _generator())
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        _manager,
+        _async_manager,
+        functools.partial(_manager),
+        staticmethod(_async_manager),
+        _Enters(),
+        contextlib.contextmanager(_wrapped(_generator)),
+    ],
+)
+def test_a_context_manager_is_refused_where_it_is_decorated(handler: Callable[[], Any]) -> None:
+    with pytest.raises(ConfigError, match=r"task g: it is a context manager.*a function that enters it with `with`"):
+        RedisQ("bot").task(name="g")(handler)
+
+
+@pytest.mark.parametrize("handler", [_manager, _async_manager])
+def test_a_context_manager_behind_a_wrapper_is_a_dead_letter(handler: Callable[[], Any], app: RedisQ) -> None:
+    app.task(name="wrapped")(_wrapped(handler))
+    with sandbox(app) as box:
+        app.send("wrapped")
+        assert box.drain().dead == 1
+        letter = box.dead()[0]
+        assert letter.reason == "rejected"
+        assert "returned a context manager, whose body has not run: enter it with `with`" in letter.error
+
+
+def _inside() -> str:
+    with _manager() as number:
+        ran.append(number)
+    return "done"
+
+
+@_manager()
+def _decorated_by_one() -> None:
+    ran.append(1)
+
+
+def _returns_what_it_has_entered() -> Any:
+    manager = _manager()
+    with manager as number:
+        ran.append(number)
+    return manager
+
+
+def _returns_what_it_has_read() -> Any:
+    numbers = _generator()
+    ran.extend(numbers)
+    return numbers
+
+
+async def _returns_what_it_has_read_async() -> Any:
+    numbers = _async_generator()
+    async for number in numbers:
+        ran.append(number)
+    return numbers
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [_inside, _decorated_by_one, _returns_what_it_has_entered, _returns_what_it_has_read, _returns_what_it_has_read_async],
+)
+def test_a_handler_whose_body_has_run_is_done(handler: Callable[[], Any], app: RedisQ) -> None:
+    app.task(name="used")(handler)
+    with sandbox(app) as box:
+        app.send("used")
+        assert box.drain().done == 1
+    assert ran == [1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: map(ran.append, [1]),
+        lambda: filter(ran.append, [1]),
+        lambda: zip([1], [2], strict=True),
+        lambda: enumerate([1]),
+        lambda: itertools.starmap(ran.append, [(1,)]),
+        lambda: itertools.chain.from_iterable(map(ran.append, [1]) for _ in range(1)),
+    ],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_lazy_iterator_that_nothing_reads_is_done_with_a_warning(
+    make: Callable[[], Any], is_async: bool, app: RedisQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def make_async() -> Any:
+        return make()
+
+    app.task(name="lazy")(make_async if is_async else make)
+    with sandbox(app) as box:
+        app.send("lazy")
+        assert box.drain().done == 1
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(
+        f"Task lazy is done, but it returned an object of type {type(make()).__name__}, which does its work only"
+    )
+
+
+@pytest.mark.parametrize("function", [_inside, _Enters().__call__, functools.partial(_inside)])
+def test_a_function_that_nothing_calls_is_done_with_a_warning(
+    function: Callable[[], Any], app: RedisQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.task(name="forgets")(lambda: function)
+    with sandbox(app) as box:
+        app.send("forgets")
+        assert box.drain().done == 1
+    assert "Task forgets is done, but it returned a function, which nothing calls" in caplog.text
+
+
+class _Odd:
+    def __iter__(self) -> Iterator[int]:
+        raise AssertionError("nobody reads it")
+
+
+@pytest.mark.parametrize("odd", [_Odd(), object(), iter([1]), range(3), {1}, int, contextlib.nullcontext()])
+def test_an_odd_object_that_nobody_keeps_is_ignored(odd: Any, app: RedisQ, caplog: pytest.LogCaptureFixture) -> None:
+    app.task(name="odd")(lambda: odd)
+    with sandbox(app) as box:
+        app.send("odd")
+        assert box.drain().done == 1
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_callable_without_a_name_wants_one() -> None:
