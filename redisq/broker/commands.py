@@ -293,6 +293,8 @@ class QueueView(NamedTuple):
         overdue_age: For how long the first is.
         expired: How many leases ended, and their messages were not taken back.
         expired_age: How long ago the first did.
+        bodiless: Messages without a body, at least, but for those that run and dead letters that say so. Somebody deleted their
+            bodies, or the server evicted them. See `redisq.broker.repair`.
     """
 
     waiting: int
@@ -308,6 +310,7 @@ class QueueView(NamedTuple):
     overdue_age: float | None = None
     expired: int = 0
     expired_age: float | None = None
+    bodiless: int = 0
 
 
 class Found(NamedTuple):
@@ -707,7 +710,7 @@ def _page(reply: Any) -> tuple[str, list[str]]:
 def _view(reply: Any) -> QueueView:
     now, waiting, delayed, retry, processing, dead, bodies = (int(value) for value in reply[:7])
     oldest, overdue, expired = (max(now - _score(reply[at]), 0) / 1_000_000 if reply[at] else None for at in (7, 9, 11))
-    counters = texts(reply[13:])
+    counters = texts(reply[14:])
     # Fields that others wrote are passed over.
     values = {name: number(value) for name, value in zip(counters[::2], counters[1::2], strict=True)}
     stats = {name: value for name, value in values.items() if value is not None}
@@ -725,6 +728,7 @@ def _view(reply: Any) -> QueueView:
         overdue,
         int(reply[10]),
         expired,
+        int(reply[13]),
     )
 
 

@@ -167,15 +167,27 @@ def check_queues(vitals: Vitals) -> Finding:
 
 
 def check_messages(vitals: Vitals) -> Finding:
-    """No queue lost messages, or what lets them run, with a key that was deleted or evicted."""
+    """No queue lost messages, or what lets them run, with a key or a body that was deleted or evicted."""
     parts = []
     for queue, losses in vitals.losses.items():
-        counts = ", ".join(f"{count} {name}" for name, count in losses._asdict().items() if count)
-        states = f"{losses.stateless} {'body' if losses.stateless == 1 else 'bodies'} in no state" if losses.stateless else ""
-        parts.append(f"{queue} lost keys: {states or counts}; run `redisq repair {queue}`")
+        keys = losses._replace(bodiless=0, in_turn=0)
+        if any(keys):
+            counts = ", ".join(f"{count} {name}" for name, count in keys._asdict().items() if count)
+            states = f"{keys.stateless} {'body' if keys.stateless == 1 else 'bodies'} in no state" if keys.stateless else ""
+            parts.append(f"{queue} lost keys: {states or counts}; run `redisq repair {queue}`")
+        if losses.bodiless:
+            lost = f"{queue} has {_messages(losses.bodiless)} without a body, which cannot run"
+            parts.append(f"{lost}; run `redisq repair {queue}`, which makes them dead letters")
+        if losses.in_turn:
+            lost = f"{queue} has {_messages(losses.in_turn)} without a body in lanes that stop for a dead letter"
+            parts.append(f"{lost}; workers make each one at its turn, or delete them with `redisq cancel`")
     if parts:
         return Finding("messages", Level.ERROR, "; ".join(parts))
     return Finding("messages", Level.OK, "each is in one state, and can be reached")
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
 
 
 def check_work(services: Mapping[str, Service]) -> Finding:

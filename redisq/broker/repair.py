@@ -15,7 +15,7 @@ __all__ = ["Losses", "look", "repair"]
 
 #: The pages of a queue, in the order that each rests on those before it.
 _FLOWS_AT_ONCE = 100
-_FLOWS, _REST = ("run", "blocked", "lanes"), ("leases", "retry", "dead", "messages", "slots")
+_FLOWS, _REST = ("run", "blocked", "lanes"), ("leases", "retry", "dead", "main", "delayed", "messages", "slots")
 
 
 class Losses(NamedTuple):
@@ -31,6 +31,8 @@ class Losses(NamedTuple):
         lanes: Lanes that a message holds which is gone, or that nobody holds though a message of theirs was started.
         gates: Limits at which something waits, and that no claim would look at again.
         slots: Limits whose count of running messages is wrong.
+        bodiless: Messages without a body. A repair makes dead letters of them, and lets dead letters say that they have none.
+        in_turn: Messages without a body in lanes that stop for a dead letter. A worker makes each one when it is its turn.
     """
 
     config: int = 0
@@ -42,6 +44,8 @@ class Losses(NamedTuple):
     lanes: int = 0
     gates: int = 0
     slots: int = 0
+    bodiless: int = 0
+    in_turn: int = 0
 
     @property
     def stateless(self) -> int:

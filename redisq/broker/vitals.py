@@ -44,7 +44,7 @@ class Vitals:
     losses: Mapping[str, Losses] = field(default_factory=dict)
 
 
-#: A queue with more messages is not walked: its messages are counted. A walk takes a second for so many.
+#: A queue with more messages is not walked: they are counted. A walk takes a second or two for so many.
 _WALKED = 100_000
 #: No lease is written by a look.
 _LEASE = 30_000_000
@@ -209,15 +209,19 @@ def _conflicts(queues: Sequence[QueueKeys]) -> Steps[dict[str, str | None]]:
 def _losses(queues: Sequence[QueueKeys]) -> Steps[dict[str, Losses]]:
     found: dict[str, Losses] = {}
     for keys in queues:
-        (bodies,) = yield (Command("", keys, ("HLEN", keys.named("messages")), int),)
-        if isinstance(bodies, BrokerError):
+        states = ("main", "delayed", "retry", "processing", "dlq")
+        bodies, *ids = yield (
+            Command("", keys, ("HLEN", keys.named("messages")), int),
+            *(Command("", keys, ("ZCARD", keys.named(state)), int) for state in states),
+        )
+        if any(isinstance(size, BrokerError) for size in (bodies, *ids)):
             continue  # what is wrong with it is told as its conflict
         try:
-            if bodies <= _WALKED:
+            if max(bodies, sum(ids)) <= _WALKED:
                 losses = yield from look(keys, _LEASE)
             else:
                 (view,) = yield (inspect(keys),)
-                losses = Losses(waiting=0 if isinstance(view, BrokerError) else view.stateless)
+                losses = Losses() if isinstance(view, BrokerError) else Losses(waiting=view.stateless, bodiless=view.bodiless)
         except (AccessDenied, QueueConflict):
             continue
         if any(losses):

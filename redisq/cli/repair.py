@@ -22,6 +22,8 @@ _WORDS = {
     "lanes": ("lane", "whose holder is not known, or is gone: corrected"),
     "gates": ("limit", "that no worker would look at again: looked at"),
     "slots": ("limit", "with a wrong count of running messages: counted again"),
+    "bodiless": ("message", "without a body, which cannot run: a dead letter with the reason body_missing"),
+    "in_turn": ("message", "without a body in a lane that stops for a dead letter: left there, a dead letter at its turn"),
 }
 
 
@@ -42,10 +44,12 @@ def losses_in_words(losses: Losses) -> list[str]:
 def repair(target: Target, queue: str, yes: bool, as_json: bool) -> None:
     """Find what QUEUE lost when one of its keys was deleted or evicted, and put it back.
 
+    A message whose body is gone cannot be put back: it becomes a dead letter.
+
     Without --yes nothing is changed. Workers may run meanwhile, and it may be repeated. For a probe, see redisq doctor.
 
     With --json: {"queue", "repaired": true or false, "lost": {"config", "waiting", "processing", "dead", "needs", "tickets",
-    "lanes", "gates", "slots"}}, how many of each were found.
+    "lanes", "gates", "slots", "bodiless", "in_turn"}}, how many of each were found.
     """
     keys = target.app.keys(queue)
     steps = losses_of.repair if yes else losses_of.look
@@ -63,4 +67,6 @@ def repair(target: Target, queue: str, yes: bool, as_json: bool) -> None:
 def _end(losses: Losses, repaired: bool) -> str:
     if not any(losses):
         return "has lost nothing"
+    if not any(losses._replace(in_turn=0)):
+        return "has nothing to repair"
     return "is repaired" if repaired else "was not changed: --yes repairs it"

@@ -43,13 +43,13 @@ def status(target: Target, internal: bool, as_json: bool) -> None:
     remote control and events. The exit code is 1 when one of them cannot be read.
 
     With --json: {"namespace", "queues": [{"queue", "waiting", "delayed", "retry", "processing", "dead", "paused",
-    "oldest_age", "overdue", "overdue_age", "expired", "expired_age", "served", "stateless", "held_back", "pauses": {limit or
-    @lane: seconds}, "stats": {counter: number}}]}. "oldest_age" is for how long the oldest message that could run does not:
-    it waits, is "overdue" in delayed or retry, or its lease "expired" and nobody took it back. Ages are in seconds, null
-    where there is none. "served": whether a living worker serves the queue, null for a user who may not ask; "stateless" are
-    messages that redisq repair puts back into a state; "held_back" are the lanes that wait at a limit; a pause without end
-    has null. A queue that cannot be
-    read has "error" in place of all but its name.
+    "oldest_age", "overdue", "overdue_age", "expired", "expired_age", "served", "stateless", "bodiless", "held_back",
+    "pauses": {limit or @lane: seconds}, "stats": {counter: number}}]}. "oldest_age" is for how long the oldest message that
+    could run does not: it waits, is "overdue" in delayed or retry, or its lease "expired" and nobody took it back. Ages are
+    in seconds, null where there is none. "served": whether a living worker serves the queue, null for a user who may not
+    ask; "stateless" are messages that redisq repair puts back into a state; "bodiless" are messages whose body is gone, at
+    least; "held_back" are the lanes that wait at a limit; a pause without end has null. A queue that cannot be read has
+    "error" in place of all but its name.
     """
     queues = target.at_risk()
     shown = queues if internal or target.chosen else [keys for keys in queues if not is_internal(keys)]
@@ -109,6 +109,8 @@ def _print(views: dict[str, QueueView], gates: dict[str, HeldBack], served: Coll
     for queue, view in views.items():
         if view.stateless:
             say(f"{queue}: {counted(view.stateless, 'message')} in no state, a key was lost: redisq repair {queue}")
+        if view.bodiless:
+            say(f"{queue}: {counted(view.bodiless, 'message')} without a body, which cannot run: redisq repair {queue}")
         if view.overdue:
             say(f"{queue}: {counted(view.overdue, 'message')} overdue, the first by {span(view.overdue_age or 0.0)}")
         if view.expired:

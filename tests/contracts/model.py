@@ -413,6 +413,10 @@ class Model:
             overdue_age=next(iter(past[0]), None),
             expired=len(past[1]),
             expired_age=next(iter(past[1]), None),
+            bodiless=sum(
+                entry.body is None and entry.state is not State.PROCESSING and entry.reason != "body_missing"
+                for entry in self.entries.values()
+            ),
         )
 
     def snapshot(self) -> Snapshot:

@@ -10,7 +10,7 @@ import redis
 
 from redisq.app.waiting import run
 from redisq.broker import commands
-from redisq.broker.commands import Enqueue, Settlement
+from redisq.broker.commands import Dedupe, Enqueue, Settlement
 from redisq.broker.connector import Connector
 from redisq.broker.keys import GATES, GroupKeys, QueueKeys
 from redisq.broker.repair import Losses, look, repair
@@ -65,6 +65,13 @@ class Shop:
         assert repaired == looked or looked.needs or looked.lanes
         assert run(look(KEYS, LEASE), self.connector) == run(repair(KEYS, LEASE), self.connector) == Losses()
         return repaired
+
+    def expire(self, limit: int = 100) -> list[Delivery]:
+        """Let all leases end, and claim. A queue that nobody looked at for half a lease would give them another."""
+        for _ in range(3):
+            self.pass_time(LEASE // 2)
+            claimed = self.claim(limit)
+        return claimed
 
     def state_of(self, id: str) -> str | None:
         found = self.connector.execute(commands.find(KEYS, id))
@@ -326,3 +333,196 @@ def test_all_of_a_large_queue_come_back_page_by_page(shop: Shop) -> None:
     assert shop.repair().needs == 2500
     gates_check.check(gates_check.read(shop.raw, KEYS), shop.now)
     assert shop.claim(1)[0].id == ids[0]
+
+
+def lose_bodies(shop: Shop, *ids: str) -> None:
+    assert shop.raw.hdel(KEYS.named("messages"), *ids) == len(ids)
+
+
+def bodiless_in_each_state(shop: Shop) -> None:
+    """`waits`, `late`, `again` and `dead` have no body; `whole` has one, and runs after a second."""
+    shop.send("dead", "again", "whole")
+    dead, again, whole = shop.claim()
+    shop.settle("dead", dead)
+    shop.settle("retry", again, delay=SECOND)
+    shop.settle("retry", whole, delay=SECOND)
+    shop.send("late", due=f"+{SECOND}")
+    shop.send("waits")
+    lose_bodies(shop, "dead", "again", "late", "waits")
+
+
+def reason_of(shop: Shop, id: str) -> tuple[str, str]:
+    found = shop.connector.execute(commands.find(KEYS, id))
+    assert found is not None
+    return found.meta.reason, found.meta.text
+
+
+def bodiless_in_view(shop: Shop) -> int:
+    return shop.connector.execute(commands.inspect(KEYS)).bodiless
+
+
+def test_messages_without_a_body_become_dead_letters_in_every_state(shop: Shop) -> None:
+    bodiless_in_each_state(shop)
+    assert bodiless_in_view(shop) == 4
+    assert shop.repair() == Losses(bodiless=4)
+    assert bodiless_in_view(shop) == 0
+    for ident in ("waits", "late", "again"):
+        assert shop.state_of(ident) == "dead"
+        assert reason_of(shop, ident) == ("body_missing", "the message has no body in q:messages")
+        assert shop.connector.execute(commands.outcome(KEYS, ident)).state == "dead"
+    assert shop.connector.execute(commands.inspect(KEYS)).stats["dlq_messages"] == 4, "each death is counted once"
+    assert shop.drain() == ["whole"]
+
+
+def test_a_dead_letter_that_lost_its_body_still_says_what_it_died_of(shop: Shop) -> None:
+    shop.send("a")
+    (a,) = shop.claim()
+    settlement = Settlement("dead", "a", a.fence, 0, "exhausted", "ValueError: no")
+    assert shop.connector.execute(commands.settle(KEYS, [settlement])) == []
+    before = shop.raw.zscore(KEYS.named("dlq"), "a")
+    lose_bodies(shop, "a")
+    shop.pass_time(SECOND)
+    assert shop.repair() == Losses(bodiless=1)
+    text = "the message has no body in q:messages, and died before: exhausted ValueError: no"
+    assert reason_of(shop, "a") == ("body_missing", text)
+    assert shop.raw.zscore(KEYS.named("dlq"), "a") == before
+
+
+def test_a_dead_letter_of_a_claim_is_not_told_again(shop: Shop) -> None:
+    shop.send("a")
+    lose_bodies(shop, "a")
+    assert shop.claim() == []
+    assert shop.state_of("a") == "dead"
+    assert bodiless_in_view(shop) == 0
+    assert shop.repair() == Losses()
+
+
+def test_a_message_that_runs_is_left_to_its_worker_though_its_body_is_gone(shop: Shop) -> None:
+    shop.send("a", "b")
+    a, _ = shop.claim()
+    lose_bodies(shop, "a", "b")
+    assert bodiless_in_view(shop) == 0
+    assert shop.repair() == Losses()
+    shop.settle("ack", a)
+    assert shop.expire() == []
+    assert (shop.state_of("a"), reason_of(shop, "b")[0]) == (None, "body_missing")
+
+
+def test_all_bodies_are_lost_with_their_key(shop: Shop) -> None:
+    ids = {f"id{number:04}" for number in range(2500)}
+    for at in range(0, 2500, 500):
+        shop.send(*sorted(ids)[at : at + 500])
+    shop.lose("messages")
+    assert bodiless_in_view(shop) == 2500
+    assert shop.repair() == Losses(bodiless=2500)
+    assert {each.decode() for each in shop.raw.zrange(KEYS.named("dlq"), 0, -1)} == ids
+    assert bodiless_in_view(shop) == 0, "dead letters past the thousandth are taken for such that say so"
+
+
+def test_a_dedupe_key_is_free_when_its_message_has_lost_its_body(shop: Shop) -> None:
+    shop.send("a", dedupe=Dedupe("k"))
+    lose_bodies(shop, "a")
+    assert shop.repair() == Losses(bodiless=1)
+    assert not shop.raw.exists(f"{KEYS.prefix}:dedupe:k")
+
+
+def test_the_last_holder_of_a_message_without_a_body_settles_too_late(shop: Shop) -> None:
+    shop.send("a")
+    (a,) = shop.claim()
+    shop.expire(0)
+    lose_bodies(shop, "a")
+    assert shop.repair() == Losses(bodiless=1)
+    stale = shop.connector.execute(commands.settle(KEYS, [Settlement("ack", "a", a.fence, 0)]))
+    assert stale == ["a"]
+    assert shop.state_of("a") == "dead"
+
+
+#: Ids that lose their body -> how many become dead letters, and how many do at their turn.
+IN_GATES = [
+    (("plain2",), 1, 0), (("lane2",), 1, 0), (("lane3",), 1, 0), (("lane2", "lane3"), 2, 0), (("again1",), 1, 0),
+    (("again2",), 1, 0), (("again1", "again2"), 2, 0), (("llm2",), 1, 0), (("llm2", "llm3"), 2, 0), (("bot2",), 1, 0),
+    (("bot2", "bot3"), 2, 0), (("later",), 1, 0), (("paused1",), 1, 0), (("paused1", "paused2"), 2, 0), (("held2",), 0, 1),
+    (("held1",), 1, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lost", "buried", "in_turn"), IN_GATES, ids=["+".join(case[0]) for case in IN_GATES])
+def test_lanes_and_limits_go_on_without_the_messages_that_lost_their_bodies(
+    shop: Shop, lost: tuple[str, ...], buried: int, in_turn: int
+) -> None:
+    expected = rich(shop) - set(lost)
+    lose_bodies(shop, *lost)
+    assert run(look(KEYS, LEASE), shop.connector) == Losses(bodiless=buried, in_turn=in_turn)
+    assert run(repair(KEYS, LEASE), shop.connector) == Losses(bodiless=buried, in_turn=in_turn)
+    assert run(look(KEYS, LEASE), shop.connector) == Losses(in_turn=in_turn)
+    gates_check.check(gates_check.read(shop.raw, KEYS), shop.now)
+    assert sorted(shop.drain()) == sorted(expected), "each runs once"
+
+
+@pytest.mark.parametrize("key", ["needs", "run", "lanes", "blocked", "flow:@1", "waiting:bot", "config"])
+def test_messages_lose_their_bodies_and_their_queue_a_key(shop: Shop, key: str) -> None:
+    lost = {"plain2", "lane2", "again1", "llm2", "bot2", "bot3", "paused1", "later", "held1"}
+    expected = rich(shop) - lost
+    lose_bodies(shop, *lost)
+    shop.lose(key)
+    run(repair(KEYS, LEASE), shop.connector)
+    assert run(look(KEYS, LEASE), shop.connector) == Losses()
+    gates_check.check(gates_check.read(shop.raw, KEYS), shop.now)
+    # Without needs nobody knows that a dead letter holds that lane.
+    assert sorted(shop.drain()) == sorted(expected | ({"held2"} if key == "needs" else set())), "each runs once"
+
+
+def test_a_lane_that_stops_for_a_dead_letter_stops_where_the_body_is_missing(shop: Shop) -> None:
+    shop.send("a", "b", "c", descriptor="0 H @1")
+    shop.send("d", due=f"+{SECOND}", descriptor="0 H @2")
+    lose_bodies(shop, "b", "d")
+    shop.raw.delete(f"{KEYS.prefix}:run")
+    assert run(repair(KEYS, LEASE), shop.connector) == Losses(in_turn=2, tickets=1)
+    order = []
+    for _ in range(4):
+        for each in shop.claim():
+            order.append(each.id)
+            shop.settle("ack", each)
+        shop.pass_time(SECOND)
+    assert order == ["a"]
+    assert [shop.state_of(each) for each in ("b", "c", "d")] == ["dead", "waiting", "dead"]
+    assert run(look(KEYS, LEASE), shop.connector) == Losses()
+
+
+@pytest.mark.parametrize("key", ["", "lanes"])
+def test_a_holder_without_a_body_that_waits_for_its_next_attempt_holds_its_lane_as_a_dead_letter(shop: Shop, key: str) -> None:
+    shop.send("a", "b", descriptor="0 H @1")
+    (a,) = shop.claim()
+    shop.settle("retry", a, delay=SECOND)
+    lose_bodies(shop, "a")
+    if key:
+        shop.lose(key)
+    assert shop.repair() == Losses(bodiless=1, lanes=int(bool(key)))
+    shop.pass_time(2 * SECOND)
+    assert shop.claim() == []
+    shop.connector.execute(commands.remove(KEYS, ["a"], counter="dropped", states=["dead"]))
+    assert [each.id for each in shop.claim()] == ["b"]
+
+
+def test_a_holder_without_a_body_that_was_taken_back_holds_its_lane_as_a_dead_letter(shop: Shop) -> None:
+    shop.send("a", "b", descriptor="0 H @1 Rbot,1", definitions=RULES)
+    shop.claim()
+    shop.expire(0)
+    lose_bodies(shop, "a")
+    assert shop.repair() == Losses(bodiless=1)
+    gates_check.check(gates_check.read(shop.raw, KEYS), shop.now)
+    assert shop.claim() == []
+    shop.connector.execute(commands.remove(KEYS, ["a"], counter="dropped", states=["dead"]))
+    assert [each.id for each in shop.claim()] == ["b"]
+
+
+def test_the_waiters_of_other_queues_are_asked_when_the_first_at_a_limit_has_no_body(shop: Shop) -> None:
+    shop.send("a", "b", "c", descriptor=LLM, definitions={"llm": "1"})
+    shop.send("d", descriptor="0 C @1 Sllm,1")
+    first = shop.claim()
+    assert [each.id for each in first] == ["a"]
+    lose_bodies(shop, "b", "c")
+    assert shop.repair() == Losses(bodiless=2)
+    gates_check.check(gates_check.read(shop.raw, KEYS), shop.now)
+    shop.settle("ack", first[0])
+    assert [each.id for each in shop.claim()] == ["d"]

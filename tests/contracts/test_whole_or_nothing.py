@@ -133,7 +133,7 @@ CALLS: dict[str, tuple[Command[Any], Mapping[str, str]]] = {
             commands.repair_page(KEYS, act=True, lease=LEASE, group="", what=what, flows=["@1", "bot"] if what == "flows" else ()),
             {},
         )
-        for what in ("flows", "run", "blocked", "lanes", "leases", "retry", "dead", "messages", "slots")
+        for what in ("flows", "run", "blocked", "lanes", "leases", "retry", "dead", "main", "delayed", "messages", "slots")
     },
     "bind": (exchanges.bind(EXCHANGE, [(b"type:topic", 0), (b"bind:a", 60_000_000)]), {}),
     "broadcast": (exchanges.broadcast(EXCHANGE, b"B", length=10, age=60_000_000), {}),

@@ -15,7 +15,9 @@ from tests.integration.processes import Ledger, WorkerProcess, wait_until
 from tests.keyspace import everything
 
 Start = Callable[..., WorkerProcess]
-NOTHING = dict.fromkeys(("config", "waiting", "processing", "dead", "needs", "tickets", "lanes", "gates", "slots"), 0)
+NOTHING = dict.fromkeys(
+    ("config", "waiting", "processing", "dead", "needs", "tickets", "lanes", "gates", "slots", "bodiless", "in_turn"), 0
+)
 
 
 def findings(operator: Operator, *options: str, exit_code: int = 0) -> dict[str, tuple[str, str]]:
@@ -45,6 +47,60 @@ def test_it_shows_first_and_repairs_when_told(operator: Operator, stage: Stage, 
     assert operator.json("repair", "mail", "--yes") == {"queue": "mail", "repaired": True, "lost": NOTHING}
     assert operator.text("repair", "mail") == "queue mail has lost nothing\n"
     assert findings(operator)["messages"][0] == "ok"
+
+
+def test_messages_without_a_body_are_said_before_a_worker_comes_to_them(operator: Operator, stage: Stage, raw: redis.Redis) -> None:
+    dead = stage.dead("mail")
+    jobs = [stage.waiting("mail"), stage.waiting("mail", countdown=60.0)]
+    whole = stage.waiting("mail")
+    raw.hdel("mail:messages", *jobs, dead)
+    before = everything(raw)
+    assert "mail: 3 messages without a body, which cannot run: redisq repair mail" in operator.text("status")
+    assert operator.json("status")["queues"][0]["bodiless"] == 3
+    assert findings(operator, exit_code=2)["messages"] == (
+        "error",
+        "mail has 3 messages without a body, which cannot run; run `redisq repair mail`, which makes them dead letters",
+    )
+    text = operator.text("repair", "mail")
+    assert text.splitlines() == [
+        "3 messages without a body, which cannot run: a dead letter with the reason body_missing",
+        "queue mail was not changed: --yes repairs it",
+    ]
+    assert everything(raw) == before
+    assert operator.json("repair", "mail", "--yes")["lost"] == NOTHING | {"bodiless": 3}
+    assert {each["id"]: each["reason"] for each in operator.json("dead", "list", "-Q", "mail")["dead"]} == dict.fromkeys(
+        [*jobs, dead], "body_missing"
+    )
+    assert operator.json("inspect", whole)["state"] == "waiting"
+    assert operator.text("repair", "mail") == "queue mail has lost nothing\n"
+    assert findings(operator)["messages"][0] == "ok"
+    assert "without a body" not in operator.text("status")
+
+
+def test_doctor_counts_in_a_large_queue_too(
+    operator: Operator, stage: Stage, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not walked, so the lengths of its keys tell."""
+    monkeypatch.setattr("redisq.broker.vitals._WALKED", 1)
+    jobs = [stage.waiting("mail"), stage.waiting("mail")]
+    raw.hdel("mail:messages", *jobs)
+    assert "mail has 2 messages without a body" in findings(operator, exit_code=2)["messages"][1]
+
+
+def test_a_lane_that_stops_for_a_dead_letter_is_left_to_workers(operator: Operator, producer: RedisQ, raw: redis.Redis) -> None:
+    producer.tasks["short"].delay(1)
+    job = raw.zrange("work:queue:main", 0, 0)[0]
+    raw.hset("work:needs", job, "0 H @1")
+    raw.hset("work:config", "gated", "1")
+    raw.zadd("work:flow:@1", {job: 1})
+    raw.zadd("work:run", {"~@1": 1})
+    raw.hdel("work:messages", job)
+    assert "1 message without a body in lanes that stop for a dead letter" in findings(operator, exit_code=2)["messages"][1]
+    assert operator.text("repair", "work", "--yes").splitlines() == [
+        "1 message without a body in a lane that stops for a dead letter: left there, a dead letter at its turn",
+        "queue work has nothing to repair",
+    ]
+    assert raw.zrange("work:queue:main", 0, -1) == [job]
 
 
 def test_status_of_nothing_but_a_queue_that_cannot_be_read_is_not_that_of_no_queues(

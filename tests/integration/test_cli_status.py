@@ -10,8 +10,8 @@ from tests.servers import free_port
 
 EMPTY = {
     "waiting": 0, "delayed": 0, "retry": 0, "processing": 0, "dead": 0, "paused": False, "oldest_age": None,
-    "overdue": 0, "overdue_age": None, "expired": 0, "expired_age": None, "served": False, "stateless": 0, "held_back": 0,
-    "pauses": {}, "stats": {},
+    "overdue": 0, "overdue_age": None, "expired": 0, "expired_age": None, "served": False, "stateless": 0,
+    "bodiless": 0, "held_back": 0, "pauses": {}, "stats": {},
 }  # fmt: skip
 
 

@@ -175,20 +175,21 @@ READ = {
     "not woken": (commands.wait([KEYS], 1), None, None),
     "a wake": (commands.wake(KEYS), 1, None),
     "an empty queue": (
-        commands.inspect(KEYS), [b"5", *[b"0"] * 6, b"", b"0", b"", b"0", b"", b"0"], QueueView(0, 0, 0, 0, 0, False, None, {}),
+        commands.inspect(KEYS), [b"5", *[b"0"] * 6, b"", b"0", b"", b"0", b"", b"0", b"0"],
+        QueueView(0, 0, 0, 0, 0, False, None, {}),
     ),
     "a queue": (
         commands.inspect(KEYS),
         [b"4102444801500000", b"1", b"2", b"3", b"4", b"5", b"17", b"4102444800000000", b"2", b"4102444800500000", b"1",
-         b"4102444799000000", b"1", b"total_messages", b"15", b"stale",
+         b"4102444799000000", b"1", b"6", b"total_messages", b"15", b"stale",
          b"1"],
         QueueView(
             1, 2, 3, 4, 5, True, 2.5, {"total_messages": 15, "stale": 1}, stateless=2, overdue=2, overdue_age=1.0, expired=1,
-            expired_age=2.5,
+            expired_age=2.5, bodiless=6,
         ),
     ),
     "a queue with a counter that is none": (
-        commands.inspect(KEYS), [b"5", *[b"0"] * 6, b"", b"0", b"", b"0", b"", b"0", b"since", b"May", b"n", b"1"],
+        commands.inspect(KEYS), [b"5", *[b"0"] * 6, b"", b"0", b"", b"0", b"", b"0", b"0", b"since", b"May", b"n", b"1"],
         QueueView(0, 0, 0, 0, 0, False, None, {"n": 1}),
     ),
     "the last page of a repair": (

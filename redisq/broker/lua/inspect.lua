@@ -3,12 +3,13 @@
 --- KEYS: the queue's fixed keys, in the order of include/keys.lua
 --- ARGV[1] prefix  string  {p}
 --- Returns: {now, waiting, delayed, retry, processing, dead, bodies, oldest, overdue, overdue_since, expired, expired_since,
----   paused, (counter, value)*}; now: us; bodies: how many messages have one, more than are in the states when a state's key
+---   paused, bodiless, (counter, value)*}; now: us; bodies: how many messages have one, more than are in the states when a state's key
 ---   was lost; oldest: since when the oldest in main waits, us: it was accepted or due then; overdue: messages in delayed and
 ---   retry that are due, and since when the first is; expired: leases that ended, and since when the first has; '' for none;
----   paused: '1' or '0'
+---   paused: '1' or '0'; bodiless: messages without a body, at least, but for those that run and dead letters that say so
 --- @include queue
 --- @include head
+--- @include meta
 
 -- Messages of main that are looked at one by one, and places further on that are.
 local LOOKED, HOPS = 1000, 256
@@ -55,6 +56,26 @@ local function oldest()
   return best
 end
 
+--- bodiless: messages without a body. Of those that run, which their workers may finish, and of dead letters, which may say
+--- so, only the newest are looked at; the others count as such.
+local function bodiless()
+  local count = queue.main + queue.delayed + queue.retry + queue.processing + queue.dead - queue.bodies
+  if count <= 0 then
+    return 0
+  end
+  for _, id in ipairs(redis.call('ZRANGE', PROCESSING, -LOOKED, -1)) do
+    count = count - 1 + redis.call('HEXISTS', MESSAGES, id)
+  end
+  local ids = redis.call('ZRANGE', DLQ, -LOOKED, -1)
+  local metas = metas_of(queue, ids)
+  for i, id in ipairs(ids) do
+    if metas[i] and redis.call('HEXISTS', MESSAGES, id) == 0 and read_meta(metas[i]).reason == 'body_missing' then
+      count = count - 1
+    end
+  end
+  return math.max(0, count - math.max(0, queue.processing - LOOKED) - math.max(0, queue.dead - LOOKED))
+end
+
 --- past: how many scores of a sorted set are past, and the first of them; 0 and nil for none.
 local function past(key)
   local count = redis.call('ZCOUNT', key, '-inf', int(queue.now))
@@ -73,7 +94,7 @@ local first_due = first_delayed and first_retry and math.min(first_delayed, firs
 local reply = {
   int(queue.now), int(queue.main), int(queue.delayed), int(queue.retry), int(queue.processing), int(queue.dead), int(queue.bodies),
   queue.main > 0 and since(oldest()) or '', int(delayed + retries), since(first_due), int(expired), since(first_expired),
-  queue.paused and '1' or '0',
+  queue.paused and '1' or '0', int(bodiless()),
 }
 for _, value in ipairs(redis.call('HGETALL', STATS)) do
   reply[#reply + 1] = value

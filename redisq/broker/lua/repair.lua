@@ -6,25 +6,36 @@
 --- ARGV[2] act     integer  1: repair; 0: only count, and write nothing
 --- ARGV[3] lease   integer  us that a lease without deadline lasts from now on, unless its holder extends it
 --- ARGV[4] group   string   the prefix of its group's keys, for a queue whose config was lost; '' for none
---- ARGV[5] what    string   the page, in this order, slots last: flows (by name; cursor: the rank in each), run, blocked, lanes (flows that these name), leases, retry, dead
----                        (holders of lanes), messages (bodies), slots (no page: all of them)
+--- ARGV[5] what    string   the page, in this order, slots last: flows (by name; cursor: the rank in each), run, blocked, lanes (flows that these name), leases
+---                        (holders of lanes), retry, dead (these too, and messages without a body), main, delayed (messages without a body), messages (bodies),
+---                        slots (no page: all of them)
 --- ARGV[6] cursor  integer  0, or where the page before ended
 --- ARGV[7..] flow* string   names of flows, 100 at most
 --- Returns: {cursor, (word, count)*}; cursor: '0' when this was the last page; the words, each with how many were found:
 ---   config: the queue had lost it; waiting, processing, dead: bodies in no state, by the state where they belong;
 ---   needs: messages whose lane and limits are not known any more; tickets: waiting messages that no claim would try;
 ---   lanes: lanes that a message holds which does not exist, or that nobody holds though one of its messages was started;
----   gates: limits that nobody would look at again; slots: limits whose count of running messages is wrong
+---   gates: limits that nobody would look at again; slots: limits whose count of running messages is wrong;
+---   bodiless: messages without a body: each becomes a dead letter, and a dead letter says that it has none;
+---   in_turn: such messages in lanes that stop for a dead letter: a claim makes each one when the lane comes to it
+--- A message without a body that is leased is left alone: its worker has the body, and may still finish it.
 --- @include queue
 --- @include meta
 --- @include lease
 --- @include descriptor
 --- @include head
+--- @include stats
+--- @include done
+--- @include dedupe
 
 -- Keys, fields or members of one page; messages of each flow on one page; leases that are counted in one call.
 local PAGE, MEMBERS, LEASED = 100, 100, 10000
 
-local WHAT = { flows = true, run = true, blocked = true, lanes = true, leases = true, retry = true, dead = true, messages = true, slots = true }
+-- The pages of a queue, and whether one without gates has them too.
+local WHAT = {
+  flows = 'gates', run = 'gates', blocked = 'gates', lanes = 'gates', leases = 'gates', retry = 'all', dead = 'all', main = 'all', delayed = 'all',
+  messages = 'all', slots = 'gates',
+}
 local act, lease, group, what, cursor = ARGV[2], duration(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 if act ~= '0' and act ~= '1' or not lease or lease == 0 or not group or string.find(group, '%s') or not WHAT[what]
     or not string.match(cursor or '', '^%d+$') or #ARGV > 106 then
@@ -100,6 +111,9 @@ local WRITE = {
   end,
 }
 
+-- Messages that this call makes dead letters, after `writes`: {id, key, raw meta, raw descriptor}.
+local buried = {}
+
 --- later: a write that is carried out if this call repairs.
 local function later(name, key, ...)
   -- A key of another type ends the script here, before its first write.
@@ -159,7 +173,7 @@ local function look_at_flow(flow, rank)
   local line = nil
   local raws = #ids > 0 and redis.call('HMGET', gates.needs, unpack(ids)) or {}
   for i, id in ipairs(ids) do
-    if not raws[i] and redis.call('HEXISTS', MESSAGES, id) == 1 then
+    if not raws[i] and (redis.call('HEXISTS', MESSAGES, id) == 1 or redis.call('ZSCORE', MAIN, id) or redis.call('ZSCORE', RETRY, id)) then
       line = line or described(flow)
       note('needs', 1)
       later('HSET', gates.needs, id, line)
@@ -224,10 +238,15 @@ function LOOK.lanes()
     local flow, id = rows[i], rows[i + 1]
     look_at_flow(flow, 0)
     local raw = redis.call('HGET', gates.needs, id)
-    local held = redis.call('ZSCORE', DLQ, id) and (not raw or gates.parsed(raw).kind ~= 'H')
-    -- One with a body that is in no state is put back as a message.
-    if held or redis.call('HEXISTS', MESSAGES, id) == 0 and not redis.call('ZSCORE', MAIN, id)
-        and not redis.call('ZSCORE', PROCESSING, id) and not redis.call('ZSCORE', RETRY, id) then
+    local is_over
+    if redis.call('ZSCORE', DLQ, id) then
+      is_over = not raw or gates.parsed(raw).kind ~= 'H'
+    else
+      -- One with a body that is in no state is put back as a message.
+      is_over = redis.call('HEXISTS', MESSAGES, id) == 0 and not redis.call('ZSCORE', MAIN, id)
+        and not redis.call('ZSCORE', PROCESSING, id) and not redis.call('ZSCORE', RETRY, id)
+    end
+    if is_over then
       note('lanes', 1)
       later('HDEL', gates.lanes, flow)
       local first = redis.call('ZRANGE', gates.flow .. flow, 0, 0, 'WITHSCORES')
@@ -238,8 +257,9 @@ function LOOK.lanes()
   end
 end
 
---- look_at_holders: messages that were started and have not ended hold their lanes.
-local function look_at_holders(rows, is_holder)
+--- look_at_holders: messages of that state that were started and have not ended hold their lanes. Of those without a body, one
+--- that runs does, and one that holds its lane as a dead letter.
+local function look_at_holders(key, rows, is_holder)
   local ids = {}
   for i = 1, #rows, 2 do
     ids[#ids + 1] = rows[i]
@@ -248,7 +268,8 @@ local function look_at_holders(rows, is_holder)
   for i, id in ipairs(ids) do
     local descriptor = raws[i] and gates.parsed(raws[i])
     local flow = descriptor and is_holder(descriptor) and descriptor.flow
-    if flow and not held[flow] and not redis.call('HGET', gates.lanes, flow) and redis.call('HEXISTS', MESSAGES, id) == 1 then
+    if flow and not held[flow] and not redis.call('HGET', gates.lanes, flow) and (redis.call('HEXISTS', MESSAGES, id) == 1
+        or (key == PROCESSING or descriptor.kind == 'H') and redis.call('ZSCORE', key, id)) then
       note('lanes', 1)
       held[flow] = true
       later('HSET', gates.lanes, flow, id)
@@ -272,17 +293,7 @@ local function has_lane(descriptor)
 end
 
 function LOOK.leases()
-  look_at_holders(fields(LEASES), has_lane)
-end
-
-function LOOK.retry()
-  look_at_holders(members(RETRY), has_lane)
-end
-
-function LOOK.dead()
-  look_at_holders(members(DLQ), function(descriptor)
-    return descriptor.kind == 'H'
-  end)
+  look_at_holders(PROCESSING, fields(LEASES), has_lane)
 end
 
 --- look_at_waiting: whether a claim will come to a message in main. heads: flow -> its first message, as this call leaves it.
@@ -332,6 +343,89 @@ local function look_at_heads(heads)
     if lost or head.raw and head.is_new then
       tell(flow, int(head.score), head.raw)
     end
+  end
+end
+
+--- look_at_bodies: messages of a page of that state that have no body. Nobody can bring it back.
+local function look_at_bodies(key, rows)
+  local ids, scores, heads = {}, {}, {}
+  for i = 1, #rows, 2 do
+    if redis.call('HEXISTS', MESSAGES, rows[i]) == 0 then
+      ids[#ids + 1], scores[#scores + 1] = rows[i], rows[i + 1]
+    end
+  end
+  if #ids == 0 then
+    return
+  end
+  local metas, raws = metas_of(queue, ids), gates and redis.call('HMGET', gates.needs, unpack(ids)) or {}
+  for i, id in ipairs(ids) do
+    -- One that is in retry was started, and holds its lane.
+    local descriptor = (key == MAIN or key == DELAYED) and raws[i] and gates.parsed(raws[i])
+    if gates and key == MAIN then
+      -- Its flow is whole before it leaves it.
+      look_at_waiting(id, scores[i], raws[i], heads)
+    end
+    if descriptor and descriptor.kind == 'H' and redis.call('HGET', gates.lanes, descriptor.flow) ~= id then
+      -- As a dead letter it would hold the lane, and those in front of it come first.
+      note('in_turn', 1)
+    elseif key ~= DLQ or read_meta(metas[i]).reason ~= 'body_missing' then
+      note('bodiless', 1)
+      buried[#buried + 1] = { id, key, metas[i], raws[i] }
+    end
+  end
+  look_at_heads(heads)
+end
+
+--- bury: make a message without a body a dead letter. One that is dead already keeps its place, and what it died of.
+local function bury(id, key, raw_meta, raw)
+  local meta = read_meta(raw_meta)
+  local before = key == DLQ and (meta.reason and ', and died before: ' .. meta.reason .. (meta.text and ' ' .. meta.text or '')) or ''
+  meta.reason, meta.text = 'body_missing', 'the message has no body in ' .. MESSAGES .. before
+  meta.died = key == DLQ and meta.died or queue.now
+  redis.call('HSET', META, id, write_meta(meta))
+  if key == DLQ then
+    return
+  end
+  redis.call('ZADD', DLQ, int(queue.now), id)
+  redis.call('ZREM', key, id)
+  redis.call('HDEL', LEASES, id)
+  dedupe_end(id, raw_meta, queue.now)
+  local descriptor = raw and gates.parsed(raw)
+  if descriptor and descriptor.kind == 'H' then
+    -- It holds its lane, as a dead letter now.
+    gates.unblock(descriptor.flow)
+    redis.call('ZREM', gates.run, '~' .. descriptor.flow)
+  elseif descriptor and descriptor.kind == 'C' and gates.holder(descriptor.flow) == id then
+    gates.dead(id, raw)
+  elseif gates then
+    gates.forget(id, raw, key == MAIN)
+  end
+  tell_done(id)
+end
+
+function LOOK.main()
+  look_at_bodies(MAIN, members(MAIN))
+end
+
+function LOOK.delayed()
+  look_at_bodies(DELAYED, members(DELAYED))
+end
+
+function LOOK.retry()
+  local rows = members(RETRY)
+  look_at_bodies(RETRY, rows)
+  if gates then
+    look_at_holders(RETRY, rows, has_lane)
+  end
+end
+
+function LOOK.dead()
+  local rows = members(DLQ)
+  look_at_bodies(DLQ, rows)
+  if gates then
+    look_at_holders(DLQ, rows, function(descriptor)
+      return descriptor.kind == 'H'
+    end)
   end
 end
 
@@ -434,10 +528,18 @@ function LOOK.slots()
   end
 end
 
-if gates or what == 'messages' then
+if gates or WHAT[what] == 'all' then
   LOOK[what]()
 else
   cursor = '0'
+end
+local stats = nil
+if act and #buried > 0 then
+  stats, refused = read_stats({ 'dlq_messages' })
+  if not stats then
+    return refused
+  end
+  will_end_dedupes(queue)
 end
 if act then
   first_write(queue)
@@ -448,6 +550,17 @@ if act then
   for _, write in ipairs(writes) do
     WRITE[write[1]](write[2], write[3], write[4])
   end
+  for _, each in ipairs(buried) do
+    bury(each[1], each[2], each[3], each[4])
+  end
+  if #buried > 0 then
+    if gates then
+      queue.main = redis.call('ZCARD', MAIN)
+      gates.arrange()
+      gates.close()
+    end
+    add_stats(stats, { dlq_messages = what == 'dead' and 0 or #buried })
+  end
   if gates and queue.group then
     redis.call('ZADD', queue.group .. ':queues', 'NX', 0, PREFIX)
   end
@@ -455,7 +568,7 @@ if act then
     queue.config = {}
   end
   close_queue(queue)
-  if #writes > 0 then
+  if #writes + #buried > 0 then
     wake_worker()
   end
 end
