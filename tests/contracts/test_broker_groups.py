@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from redisq.broker import commands, gates
-from redisq.broker.commands import Enqueue
+from redisq.broker.commands import Enqueue, Room
 from redisq.broker.keys import GroupKeys, QueueKeys
+from redisq.codec.msgpack import encode
 from redisq.errors import QueueConflict
-from redisq.message import Delivery
+from redisq.message import Delivery, Message
 from tests.contracts.gates_check import check, read
 from tests.faces import LEASE, SECOND, Broker
 
@@ -199,6 +200,25 @@ def test_a_queue_without_workers_holds_up_nobody(pair: Pair) -> None:
     assert pair.casts.claimed_ids() == ["c1"]
     pair.pass_time(100 * MS)
     assert pair.casts.claimed_ids() == ["c2"]
+
+
+@pytest.mark.parametrize("pause", [25 * MS, 200 * MS])
+def test_what_has_no_room_in_its_queue_holds_up_no_other_queue_at_a_limit(pair: Pair, pause: int) -> None:
+    send(pair.casts, *(f"c{number}" for number in range(20)), needs=BOT)
+    sync = [Enqueue(f"s{at}", encode(Message("sync")), descriptor=f"0 {BOT}", group=GROUP.prefix) for at in range(5)]
+    pair.answers.do(commands.enqueue(pair.answers.keys, sync))
+    got, looked = [], -pause
+    for at in range(0, SECOND, 25 * MS):
+        got += pair.casts.claimed_ids()
+        if at - looked >= pause:
+            # Its threads are busy, its loop is not: so it looks for other messages.
+            looked, rooms = at, [Room((), 9), Room(("sync",), 0)]
+            answer = pair.answers.do(
+                commands.claim(pair.answers.keys, worker="w", limit=9, lease=LEASE, max_crashes=3, rooms=rooms)
+            )
+            assert (answer.deliveries, answer.short) == ([], {1})
+        pair.pass_time(25 * MS)
+    assert got == [f"c{number}" for number in range(10)], "ten a second, as the limit says"
 
 
 def test_lanes_are_of_their_queue_alone(pair: Pair) -> None:

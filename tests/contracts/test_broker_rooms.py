@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from redisq.broker import commands
 from redisq.broker.commands import Claimed, Enqueue, Room
+from redisq.broker.connector import Connector
+from redisq.broker.keys import QueueKeys
+from redisq.broker.scripts import Scripts
 from redisq.codec.msgpack import encode
 from redisq.message import Message
 from tests.faces import LEASE, SECOND, Broker
@@ -168,6 +172,24 @@ def test_a_claim_carries_four_megabytes_of_bodies_or_one_body(broker: Broker, ga
         batches.append(ids(claimed))
         assert (claimed.next_due == 0) == (len(batches) < 4)
     assert batches == [["a", "b", "c"], ["d"], ["e"], ["f"]]
+
+
+@pytest.mark.parametrize("gates", ["C @{0}", "F bot{0} Rbot,1"])
+def test_a_small_message_before_large_ones_does_not_make_a_claim_read_them_all(raw: redis.Redis, gates: str) -> None:
+    keys, claims = QueueKeys("chat_api"), Connector(raw, Scripts())
+    sizes = {"small": 10} | {f"large{number}": 1_000_000 for number in range(60)}
+    for number, (ident, size) in enumerate(sizes.items()):
+        descriptor = "0 " + gates.format(number)
+        claims.execute(commands.enqueue(keys, [Enqueue(ident, size * b"x", descriptor=descriptor)]))
+    read = 0
+    with raw.monitor() as monitor:
+        claimed = claims.execute(commands.claim(keys, worker="w", limit=100, lease=LEASE, max_crashes=3))
+        raw.echo("done")
+        while (command := monitor.next_command()["command"].split()) != ["ECHO", "done"]:
+            if command[:2] == ["HMGET", "chat_api:messages"]:
+                read += sum(sizes[ident] for ident in command[2:])
+    assert ids(claimed) == ["small", "large0", "large1", "large2", "large3"]
+    assert read < 20_000_000
 
 
 def test_large_bodies_do_not_change_the_order(broker: Broker) -> None:

@@ -42,6 +42,9 @@ local LEASES_AT_GATES, REFUSALS, TOLD = 100, 50, 200
 -- Messages that are looked at together, after the first page, which has as many as are wanted.
 local PAGE = 100
 
+-- Bodies that are read together where nobody knows how large they are.
+local FEW = 16
+
 -- Bodies of one call, in bytes, if it is more than one body: a slow link carries them within its time limit.
 local BYTES = 4194304
 
@@ -336,8 +339,16 @@ if limit > 0 and queue.main > 0 and not queue.paused then
     local rows, gone = gates.take(math.min(limit, LEASES_AT_GATES), REFUSALS, {
       expect = function(ids)
         if #ids > 2 and #ids * redis.call('HSTRLEN', MESSAGES, ids[1]) <= BYTES then
-          for i, body in ipairs(redis.call('HMGET', MESSAGES, unpack(ids))) do
-            expected[ids[i]] = body
+          -- The others may be larger than the first: few at a time, and no more than a call carries.
+          local size = 0
+          for at = 1, #ids, FEW do
+            if size > BYTES then
+              return
+            end
+            for i, body in ipairs(redis.call('HMGET', MESSAGES, unpack(ids, at, math.min(at + FEW - 1, #ids)))) do
+              expected[ids[at + i - 1]] = body
+              size = size + #(body or '')
+            end
           end
         end
       end,
@@ -373,6 +384,20 @@ if limit > 0 and queue.main > 0 and not queue.paused then
           apart = apart - 1
         end
         return nil
+      end,
+      crowded = take_room and function(id)
+        local body = expected[id] or redis.call('HGET', MESSAGES, id)
+        if not body then
+          return nil
+        end
+        if passed >= PASSED then
+          return 'full'
+        end
+        if take_room(body, meta or '', true) then
+          return nil
+        end
+        passed = passed + #body
+        return 'later'
       end,
     })
     local ids, gone_count = {}, #gone

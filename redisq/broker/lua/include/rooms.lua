@@ -17,7 +17,7 @@ local function head_of(body)
 end
 
 --- open_rooms: take, short. take(body, meta): whether the pool of a message had room for it, which it takes; else the pool is noted
---- in short, {number -> true}, from 1. Nothing when there are no rooms in ARGV from `first` on, three values each; nil, nil and the
+--- in short, {number -> true}, from 1. asks: it takes none; its meta is '' then if it has none. Nothing when there are no rooms in ARGV from `first` on, three values each; nil, nil and the
 --- refusal when they are malformed. exact: what the caller would only take ahead does not count.
 local function open_rooms(first, exact)
   if not ARGV[first] then
@@ -39,7 +39,7 @@ local function open_rooms(first, exact)
   -- easy: so many plain ones of it have room, without another look; used: so many of these took it.
   local easy, used, sub = 0, 0, string.sub
 
-  return function(body, meta)
+  return function(body, meta, asks)
     if used < easy and not meta and sub(body, 1, width) == head then
       used = used + 1
       return true
@@ -63,6 +63,9 @@ local function open_rooms(first, exact)
     if free[pool] <= 0 then
       short[pool] = true
       return false
+    end
+    if asks then
+      return true
     end
     free[pool], at_once[pool] = free[pool] - 1, at_once[pool] - 1
     easy = never_ahead and at_once[pool] or free[pool]

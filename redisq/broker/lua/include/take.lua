@@ -47,7 +47,8 @@ local function add_take(queue, gates)
   --- ids that are not in main any more. The caller decides, before a message spends anything. unwanted(id), or false, asked first: 'gone',
   --- it is not wanted, and has left the queue, but for main; 'aside', it was put aside, and keeps its lane. unfit(id), asked when
   --- no gate refuses it: 'dead', it is a dead letter now; 'later', it stays where it is; 'full', so do all others; nil, it
-  --- passes. expect(ids): these come soon.
+  --- passes. crowded(id), or false, asked when a gate refuses it in a group: 'later' or 'full', or nil, it waits at the gate.
+  --- expect(ids): these come soon.
   function gates.take(limit, tries, caller)
     local taken, count, gone = {}, 0, {}
     local unwanted, unfit = caller.unwanted, caller.unfit
@@ -148,10 +149,15 @@ local function add_take(queue, gates)
       if not verdict then
         local gate, opens = gates.refusal(descriptor, score, via)
         if gate then
-          put_back(flow)
-          return 'refused', gate, opens
+          -- Who waits at a gate keeps the other queues of the group back: not for what could not run here.
+          verdict = gates.group and caller.crowded and caller.crowded(id)
+          if not verdict then
+            put_back(flow)
+            return 'refused', gate, opens
+          end
+        else
+          verdict = unfit(id)
         end
-        verdict = unfit(id)
         if verdict == 'later' or verdict == 'full' then
           put_back(flow)
           keep('~' .. flow, int(score), verdict)
