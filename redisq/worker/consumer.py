@@ -198,8 +198,12 @@ class Consumer:
         held.then = then
         self.ended(held, settlement, 0)
 
+    def settle_running(self, held: Held, settlement: Settlement) -> None:
+        """Settle one whose handler does not stop: its slot is taken until `leave`, also when Redis says that it was not ours."""
+        self.acknowledge_first(held, settlement, _runs_on)
+
     def leave(self, held: Held) -> None:
-        """What was acknowledged first has ended: its slot is free."""
+        """What was settled before its end has ended: its slot is free."""
         self._forget(held)
         self._schedule()
 
@@ -499,7 +503,7 @@ class Consumer:
             if end.op == "dead" and end.id not in result:
                 self._log.warning("%s", dead_letter(batch.keys.queue, held.delivery, end.reason, str(end.text), held.task))
             then = held.then
-            if then and not held.over and end.id not in result:
+            if then and not held.over and (then is _runs_on or end.id not in result):
                 held.then, held.leased = None, False
                 then()
             else:
@@ -571,3 +575,7 @@ class Consumer:
     async def abort(self) -> None:
         """Drop what is on its way: the leases that nobody settled expire."""
         await end_tasks(self._tasks)
+
+
+def _runs_on() -> None:
+    """Start nothing: the handler of what was settled runs, and keeps its slot."""

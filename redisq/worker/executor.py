@@ -340,7 +340,7 @@ class Executor:
         if held.lost:
             held.leased = False
         elif held.leased and not held.settled:
-            self._consumer.acknowledge_first(held, self._judge.verdict(run, None, self._judge.why_stopped(run)), _nothing)
+            self._consumer.settle_running(held, self._judge.verdict(run, None, self._judge.why_stopped(run)))
         if self._consumer.stopping:
             self._leave_slot(held)
 
@@ -438,4 +438,4 @@ class Executor:
 
 
 def _nothing() -> None:
-    """Its slot stays taken; there is nothing to start."""
+    """Wait for no share."""
