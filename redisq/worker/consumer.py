@@ -6,9 +6,9 @@ that they free: the server frees before it leases, so a worker never holds more 
 the queues' wake keys, on a connection of its own, with the claim written right behind the blocking read.
 
 A queue is *short* when its first messages have no room here: all threads are busy, say. It is asked again when that pool has
-room. Besides, every `LOOK_AGAIN` seconds one of the short queues is looked into, for messages of other pools behind those; less
-often when the last look found none and took long, as it does when many workers look, or when messages are large; at once when it
-found some. The worker does not block on its wake key meanwhile: the hint is for those who have room.
+room. Besides, every `LOOK_AGAIN` seconds one of the short queues that do not rest is looked into, for messages of other pools
+behind those; less often when the last look found none and took long, as it does when many workers look, or when messages are large;
+at once when it found some. The worker does not block on its wake key meanwhile: the hint is for those who have room.
 
 Of several queues the first that is not known to be empty is asked. But after `IN_ORDER` claims like that, a queue that was
 not asked for a second goes first, once: so none starves, and none is taken for empty for ever.
@@ -458,7 +458,7 @@ class Consumer:
         passed = count if wanted.look or not before else before.passed + count
         if pools:
             self._short[keys] = Short(pools, any(count < wanted.rooms[pool].free for pool in pools), passed)
-            if wanted.look and is_full and self._looks_into is None:
+            if wanted.look and is_full and self._looks_into is None and keys not in self._resting:
                 self._looks_into = keys  # there may be more of the same behind what it has found
         elif before and is_full and not wanted.look:
             # It only asked for what the queue is short of, and got that.
@@ -470,12 +470,15 @@ class Consumer:
         self._plan_look()
 
     def _plan_look(self) -> None:
-        if self._short and self._looks_into is None and self._look_timer is None:
+        able = self._short.keys() - self._resting if self._resting else self._short
+        if able and self._looks_into is None and self._look_timer is None and not self._stopping:
             self._look_timer = self._loop.call_later(self._look_pause, self._look)
 
     def _look(self) -> None:
         self._look_timer = None
         for keys, short in list(self._short.items()):
+            if keys in self._resting:
+                continue
             if short.passed < LOOK // 2:
                 self._looks_into = keys
                 self.pump()
@@ -525,9 +528,13 @@ class Consumer:
         if keys not in self._resting:
             self._resting.add(keys)
             self._loop.call_later(REST, self._go_on, keys)
+            if self._looks_into is keys:
+                self._looks_into = None
+            self._plan_look()
 
     def _go_on(self, keys: QueueKeys) -> None:
         self._resting.discard(keys)
+        self._plan_look()
         self.pump()
 
     def _set_timer(self, keys: QueueKeys, next_due: float | None) -> None:

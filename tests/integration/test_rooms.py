@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -141,6 +142,28 @@ def test_workers_that_have_no_room_leave_redis_time_for_others(
     assert (in_scripts() - spent) / (seconds() - began) < 0.3
     app.tasks["sleep"].options(priority=5).delay(1000, 0.0)
     wait_until(lambda: ledger().ends["1000"], "what has room is found all the same", 1)
+
+
+def test_a_queue_that_redis_refuses_does_not_delay_what_has_room_in_others(
+    start_worker: Start, app: RedisQ, held: Path, raw: redis.Redis, ledger: Callable[[], Ledger]
+) -> None:
+    worker = start_worker("-Q", "work", "-Q", "slow", "-c", "100", "-t", "1").ready()
+    for number, queue in enumerate(("work", "work", "slow")):
+        app.send("hold", (number, str(held)), queue=queue)
+    wait_until(lambda: len(ledger().starts) == 1, "the thread is busy")
+    app.send("sleep", (100, 0.0), queue="work")
+    wait_until(lambda: ledger().ends["100"], "the worker looks past what has no room")
+    raw.rename("work:queue:main", "main")
+    raw.set("work:queue:main", "another program's")
+    worker.wait_for_log("Cannot claim from queue work")
+    began = time.monotonic()
+    for number in range(1000, 1008):
+        app.send("sleep", (number, 0.0))
+        wait_until(lambda number=number: ledger().ends[str(number)], "what has room has ended")
+    assert time.monotonic() - began < 2.5, "looks at the other queue did not wait for the refused one"
+    raw.rename("main", "work:queue:main")
+    held.unlink()
+    wait_until(lambda: len(ledger().ends) == 3 + 1 + 8, "all run")
 
 
 def test_large_messages_without_room_are_read_few_at_a_time(start_worker: Start, app: RedisQ, held: Path, raw: redis.Redis) -> None:
