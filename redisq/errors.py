@@ -39,6 +39,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from redisq.words import counted
+
 __all__ = [
     "AccessDenied",
     "ArgumentsError",
@@ -198,14 +200,10 @@ class LaneFull(RedisqError):
     """
 
     def __init__(self, task: str, refused: Sequence[int], cap: int, accepted: Sequence[Any] = ()) -> None:
-        calls = f"{len(refused)} calls were"
-        if len(refused) == 1:
-            calls = "1 call was" if accepted else "the call was"
-        others = ""
-        if accepted:
-            others = ", 1 other was" if len(accepted) == 1 else f", {len(accepted)} others were"
+        calls = counted(len(refused), "call was", "calls were") if accepted or len(refused) > 1 else "the call was"
+        others = f", {counted(len(accepted), 'other was', 'others were')}" if accepted else ""
         super().__init__(
-            f"task {task}: {calls} not sent{others}: the lane has {cap} message{'s' if cap != 1 else ''} already (lane_cap); "
+            f"task {task}: {calls} not sent{others}: the lane has {counted(cap, 'message')} already (lane_cap); "
             "wait until it is shorter, tell the user, or raise lane_cap"
         )
         self.task = task
@@ -231,8 +229,8 @@ class DuplicateJob(RedisqError):
         self, task: str, key: str, job: Any, duplicates: Mapping[int, Any] | None = None, accepted: Sequence[Any] = ()
     ) -> None:
         count = len(duplicates or (0,))
-        others = f" and {count - 1} more duplicates" if count > 1 else ""
-        sent = f", {len(accepted)} other calls were" if accepted else ""
+        others = f" and {counted(count - 1, 'more duplicate')}" if count > 1 else ""
+        sent = f", {counted(len(accepted), 'other call was', 'other calls were')}" if accepted else ""
         super().__init__(f"task {task}: not sent{sent}: job {job.id} has the dedupe key {key!r} already{others}")
         self.task = task
         self.key = key

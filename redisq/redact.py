@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from math import isfinite
 
+from redisq.words import counted
+
 __all__ = ["MAX_TEXT", "error_text", "escape", "redact", "redacted", "shown"]
 
 #: Characters of an error that are kept with a message.
@@ -101,7 +103,7 @@ def redacted(value: object, limit: int = 5000) -> object:
     if isinstance(value, str):
         return _cut(value, limit)
     if isinstance(value, bytes):
-        return f"<{len(value)} bytes>"
+        return f"<{counted(len(value), 'byte')}>"
     if isinstance(value, list | tuple):
         return [redacted(item, limit) for item in value]
     if isinstance(value, dict):

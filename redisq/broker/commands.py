@@ -197,8 +197,8 @@ class ClockSetBack(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"the server's clock was set back by {self.seconds:.1f} s: {self.moved} deadlines, retries, pauses and rates were moved"
-            " back with it; messages with a due time keep that"
+            f"the server's clock was set back by {self.seconds:.1f} s, and with it deadlines, retries, pauses and rates"
+            f" ({self.moved} in all); messages with a due time keep that"
         )
 
 

@@ -92,7 +92,7 @@ def check_persistence(vitals: Vitals) -> Finding:
         lost = "all messages are lost when the server ends, for there are no snapshots either"
     else:
         changes = info.get("rdb_changes_since_last_save", "?")
-        lost = f"when the server dies, all since its last snapshot is lost ({changes} changes now)"
+        lost = f"when the server dies, all since its last snapshot is lost (changes now: {changes})"
     return Finding("persistence", Level.WARNING, f"appendonly is no: {lost}; set appendonly yes")
 
 

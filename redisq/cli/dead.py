@@ -15,10 +15,11 @@ from redisq.broker.queues import Steps
 from redisq.broker.sweep import remove_all, replay_all
 from redisq.cli.confirm import confirmed, yes_option
 from redisq.cli.inspect import show_args_option
-from redisq.cli.output import counted, print_json, print_table, say, span
+from redisq.cli.output import print_json, print_table, say, span
 from redisq.cli.report import find_place, find_places, letter, print_report, report, unknown_job
 from redisq.cli.target import Target, json_option, queues_option, target_options
 from redisq.states import State
+from redisq.words import counted
 
 __all__ = ["dead"]
 
@@ -197,7 +198,10 @@ def _say_held(held: Mapping[str, str]) -> None:
     for job, owner in [*held.items()][:_MOST]:
         say(f"Error: job {job} stays dead: job {owner} has its dedupe key; --force runs both", err=True)
     if len(held) > _MOST:
-        say(f"Error: {len(held) - _MOST} more stay dead: other jobs have their dedupe keys", err=True)
+        say(
+            f"Error: more that stay dead, since other jobs have their dedupe keys: {len(held) - _MOST}",
+            err=True,
+        )
 
 
 def _row(fields: dict[str, Any]) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ import click
 
 from redisq.redact import escape
 
-__all__ = ["counted", "print_fields", "print_json", "print_table", "say", "span"]
+__all__ = ["print_fields", "print_json", "print_table", "say", "span"]
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -38,11 +38,6 @@ def print_fields(fields: Mapping[str, object]) -> None:
     width = max(map(len, known), default=0)
     for name, value in known.items():
         say(f"{name.ljust(width)}  {value}")
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun: `1 message`, `2 messages`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def span(seconds: float) -> str:

@@ -7,8 +7,9 @@ import click
 from redisq.broker.commands import QueueView, inspect
 from redisq.broker.sweep import remove_all
 from redisq.cli.confirm import confirmed, yes_option
-from redisq.cli.output import counted, print_json, say
+from redisq.cli.output import print_json, say
 from redisq.cli.target import Target, json_option, target_options
+from redisq.words import counted
 
 __all__ = ["purge"]
 

@@ -6,8 +6,9 @@ import click
 
 from redisq.broker import repair as losses_of
 from redisq.broker.repair import Losses
-from redisq.cli.output import counted, print_json, say
+from redisq.cli.output import print_json, say
 from redisq.cli.target import Target, json_option, target_options
+from redisq.words import counted
 
 __all__ = ["losses_in_words", "repair"]
 

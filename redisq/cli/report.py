@@ -22,6 +22,7 @@ from redisq.errors import ConfigError, DecodeError, MessageTooLarge
 from redisq.message import Message, Meta, head_start_of
 from redisq.redact import MAX_TEXT, redacted, shown
 from redisq.types import check_name
+from redisq.words import counted
 
 __all__ = ["find_place", "find_places", "letter", "print_report", "report", "told_progress", "unknown_job"]
 
@@ -161,7 +162,7 @@ def print_report(fields: Mapping[str, Any]) -> None:
         "limits": ", ".join(words.pop("limits")) or None,
         "waits at": words.pop("waits_at"),
     }
-    size = f"{words.pop('size')} bytes" + ("" if args is None else f", {args} positional and {kwargs} named arguments")
+    size = counted(words.pop("size"), "byte") + ("" if args is None else f"; arguments: {args} positional, {kwargs} named")
     shown_args: dict[str, Any] = {
         name: json.dumps(words.pop(name), ensure_ascii=False) for name in ("args", "kwargs") if name in words
     }

@@ -16,9 +16,10 @@ from redisq.broker.overview import overview
 from redisq.broker.registry import present
 from redisq.broker.service import Service, is_served, served_queues
 from redisq.cli.errors import in_words
-from redisq.cli.output import counted, print_json, print_table, say, span
+from redisq.cli.output import print_json, print_table, say, span
 from redisq.cli.target import Target, json_option, queues_option, target_options
 from redisq.errors import AccessDenied, BrokerError
+from redisq.words import counted
 
 __all__ = ["status"]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from redisq.cli.output import counted, print_json, say
+from redisq.cli.output import print_json, say
 from redisq.cli.target import Target, json_option, target_options
 from redisq.redact import shown
+from redisq.words import counted
 
 __all__ = ["shutdown", "workers"]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from redisq.demo.result import Result
 from redisq.demo.traffic import TALKERS
+from redisq.words import counted
 
 __all__ = ["further", "rows"]
 
@@ -25,11 +26,11 @@ def rows(result: Result) -> Iterator[tuple[str, str, str]]:
     again = f"{result.answered_again} of them twice: delivery is at least once" if result.answered_again else ""
     yield "answered", str(result.answered), again
     yield "retried", str(result.retries), "after a 500, a 503 or no answer in time"
-    yield "taken back", str(result.taken_back), f"from {result.workers_killed} workers that were killed"
+    yield "taken back", str(result.taken_back), f"from {counted(result.workers_killed, 'killed worker')}"
     yield "dead letters", str(len(result.dead)), ""
     for letter in result.dead:
         yield f"  {letter.reason}", f"chat {letter.chat_id}", letter.error
-    wrong = f"; {result.out_of_order} were not" if result.out_of_order else ""
+    wrong = f"; out of order: {result.out_of_order}" if result.out_of_order else ""
     yield "in order", str(result.in_order), f"messages of {TALKERS} chats, over both workers{wrong}"
     early = f", {result.too_early} came too early" if result.too_early else ""
     yield "refused (429)", str(result.limited), f"its chat paused for both, no attempt spent{early}"

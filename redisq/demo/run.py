@@ -17,6 +17,7 @@ from redisq.demo.show import Show
 from redisq.demo.signals import StopSignals, stop_signals
 from redisq.demo.traffic import COUNTDOWNS, TALK, ChatMessage, chat_messages
 from redisq.demo.workers import COUNT, DemoFailed, Workers
+from redisq.words import counted
 
 __all__ = ["Demo", "run"]
 
@@ -145,7 +146,7 @@ class Demo:
             self._gathering = self._seconds
         elif self._seconds > self._gathering + GATHER:
             count, self._taken_back = taken_back - self._taken_back, taken_back
-            self._say(f"{count} message{'s' * (count > 1)} of a killed worker, taken back when the leases ran out", "good")
+            self._say(f"{counted(count, 'message')} of a killed worker, taken back when the leases ran out", "good")
 
     @property
     def _seconds(self) -> float:

@@ -25,6 +25,7 @@ from redisq.errors import AccessDenied, BrokerError, BrokerUnavailable
 from redisq.kombu.held import Held
 from redisq.kombu.outage import Outage, OutageTroubles
 from redisq.kombu.threads import Postponed, Threads
+from redisq.words import counted
 
 __all__ = ["Keeper"]
 
@@ -232,7 +233,7 @@ class Keeper:
                 left += some
                 continue
             if isinstance(result, BrokerError):
-                self._log.error("Redis refused to settle %d messages, they run again later: %s", len(some), result)
+                self._log.error("Redis refused to settle %s, to run again later: %s", counted(len(some), "message"), result)
             else:
                 self._say_dead(some, result)
             for ending in some:

@@ -18,6 +18,7 @@ from redisq.testing.eager import run_at_once
 from redisq.testing.fake import FakeServer
 from redisq.testing.loops import loop_is_running, run_here
 from redisq.testing.swap import swapped, with_jitter, without_limits
+from redisq.words import counted
 
 if TYPE_CHECKING:
     import redis
@@ -130,7 +131,7 @@ class Sandbox:
         wanted = Wanted(self.app, task, args, kwargs or {}, queue)
         found = [call for call in self.enqueued() if wanted.matches(call)]
         if len(found) != count if count is not None else not found:
-            self._fail(f"want {'a call' if count is None else f'{count} calls'} {wanted}, found {len(found)}")
+            self._fail(f"want {'a call' if count is None else counted(count, 'call')} {wanted}, found {len(found)}")
         return found
 
     def refute_enqueued(

@@ -13,6 +13,7 @@ from redisq.broker.connector import AsyncConnector
 from redisq.broker.keys import QueueKeys
 from redisq.cancelling import end_tasks
 from redisq.errors import BrokerError
+from redisq.words import counted
 
 __all__ = ["Board"]
 
@@ -73,7 +74,7 @@ class Board:
                 results = [error]
             refused = [result for result in results if isinstance(result, BrokerError)]
             if refused:
-                self._log.warning("The progress of %d jobs was not kept: %s", len(refused), refused[0])
+                self._log.warning("The progress of %s was not kept: %s", counted(len(refused), "job"), refused[0])
         return bool(commands)
 
     async def aclose(self) -> None:

@@ -420,7 +420,7 @@ class Consumer:
         if set_back:
             self._log.warning("Queue %s: %s", keys.queue, set_back)
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
-            self._log.debug("Claimed %d messages of queue %s", len(deliveries), keys.queue)
+            self._log.debug("Claimed messages of queue %s: %d", keys.queue, len(deliveries))
         before = self._short.get(keys) if wanted.look else None
         if short or keys in self._short:
             self._note_shortage(wanted, short, len(deliveries))
@@ -516,7 +516,7 @@ class Consumer:
         if self._observers.watch_ends:
             self._observers.settled(batch.ended, result)
         if self._log.isEnabledFor(logging.DEBUG):
-            self._log.debug("Settled %d messages of queue %s, %d stale", len(batch.ended), batch.keys.queue, len(result))
+            self._log.debug("Settled messages of queue %s: %d, stale: %d", batch.keys.queue, len(batch.ended), len(result))
 
     def _refused(self, queues: Sequence[QueueKeys], what: str, error: BrokerError) -> None:
         self._troubles.met(what, error, logging.ERROR)

@@ -20,6 +20,7 @@ from redisq.codec.msgpack import decode
 from redisq.errors import ConfigError, DecodeError, SoftTimeout, TaskCancelled, UnknownTask
 from redisq.message import Delivery, check_id
 from redisq.redact import error_text
+from redisq.words import counted
 from redisq.worker.board import Board
 from redisq.worker.clean import CleanLoop
 from redisq.worker.consumer import Consumer
@@ -196,7 +197,9 @@ class Executor:
         if crashes or task.definition.pool == "process":
             run.apart = self._pool_of(run)
         if run.apart is self._quarantine:
-            self._log.warning("Task %s[%s] was there when %d workers died: it runs apart", task.name, held.delivery.id, crashes)
+            self._log.warning(
+                "Task %s[%s] was there when %s died: it runs apart", task.name, held.delivery.id, counted(crashes, "worker")
+            )
         self._running[held] = run
         if run.apart:
             self._turns.wait(run.apart, run.apart.request(run, place_of(task, self._home), self._hooks_at, self._finish_apart))
@@ -225,7 +228,7 @@ class Executor:
         crashes = delivery.meta.crashes
         if crashes < SUSPECT or task.definition.pool == "process" or not (why := self._bound_here(task)):
             return None
-        self._log.warning("Message %s may have killed %d workers, and cannot run apart: %s", delivery.id, crashes, why)
+        self._log.warning("Message %s may have killed %s, and cannot run apart: %s", delivery.id, counted(crashes, "worker"), why)
         return suspected(delivery, why) if crashes >= self._app.settings.max_deliveries else None
 
     def _bound_here(self, task: Task[..., Any]) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import random
 
+from redisq.words import counted
+
 __all__ = ["NO_LIMITS", "Fitness", "Limits", "resident_bytes"]
 
 _STATM = Path("/proc/self/statm")
@@ -97,11 +99,11 @@ class Fitness:
         if limits.parent is not None and os.getppid() != limits.parent:
             return "its supervisor is gone"
         if self.share is not None and self._ended() >= self.share:
-            return f"{self._ended()} tasks are its share"
+            return f"its share of {counted(self._ended(), 'task')} is done"
         if limits.max_memory is not None and (used := resident_bytes()) > limits.max_memory:
             return f"{used // 2**20} MiB of memory are more than {limits.max_memory // 2**20}"
         if limits.max_leaks is not None and self._leaks() >= limits.max_leaks:
-            return f"{self._leaks()} slots are lost to handlers that do not stop"
+            return f"{counted(self._leaks(), 'slot')} lost to handlers that do not stop"
         return ""
 
     def stop(self) -> None:

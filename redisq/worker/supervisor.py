@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from redisq.backoff import Backoff
 from redisq.clocks import monotonic
+from redisq.words import counted
 from redisq.worker.exits import Exit
 from redisq.worker.health import Report, ask
 from redisq.worker.line import LINE, Ear, Word
@@ -154,7 +155,7 @@ class Supervisor:
         wanting = [str(slot) for slot, report in enumerate(reports) if not report.good]
         about = {"ready": not wanting, "processes": {str(slot): report.about for slot, report in enumerate(reports)}}
         if wanting:
-            about["why"] = f"not ready: {len(wanting)} of {self._count} processes"
+            about["why"] = f"not ready: {len(wanting)} of {counted(self._count, 'process', 'processes')}"
         return Report(not wanting, about)
 
     async def _keep(self, slot: int, ear: Ear) -> None:
@@ -230,7 +231,7 @@ class Supervisor:
         if not self._signals.another():
             return
         if self._signals.count == 1:
-            self._log.info("Stopping %d worker processes", len(self._processes))
+            self._log.info("Stopping %s", counted(len(self._processes), "worker process", "worker processes"))
         self._stop(_MEANT.get(self._signals.count, signal.SIGKILL))
 
     def _stop(self, number: signal.Signals) -> None:
@@ -246,7 +247,7 @@ class Supervisor:
     async def _restart_on_change(self) -> None:
         assert self._changes is not None
         async for _ in self._changes:
-            self._log.info("The code changed, starting %d worker processes anew", self._count)
+            self._log.info("The code changed, starting %s anew", counted(self._count, "worker process", "worker processes"))
             self._edition += 1
             self._changed.set()
             self._changed = asyncio.Event()

@@ -15,6 +15,7 @@ from redisq.errors import DecodeError, NewerMessage, RedisqError, Reject, Retry,
 from redisq.gates.permanent import permanent_in
 from redisq.message import Delivery
 from redisq.redact import error_text
+from redisq.words import counted
 from redisq.worker.frames import stack
 
 __all__ = [
@@ -128,7 +129,7 @@ def after_crash(delivery: Delivery, max_crashes: int, how: str, random: Callable
     """Its process died: one more crash; a dead letter when that is too often."""
     crashes = delivery.meta.crashes + 1
     if crashes >= max_crashes:
-        text = f"the worker died or lost its lease {crashes} times; at last: {how}"
+        text = f"the worker died or lost its lease {counted(crashes, 'time')}; at last: {how}"
         return Settlement("dead", delivery.id, delivery.fence, 0, "crashed", text)
     return Settlement("crash", delivery.id, delivery.fence, _microseconds(_CRASH.delay(crashes, random)), "crashed", how)
 
@@ -142,7 +143,7 @@ def undecided(options: TaskOptions, delivery: Delivery, fault: Exception) -> Set
 
 def suspected(delivery: Delivery, why: str) -> Settlement:
     """A dead letter: it was there when too many workers died, and cannot run where it would harm no other."""
-    text = f"it was there when {delivery.meta.crashes} workers died, and cannot run apart: {why}"
+    text = f"it was there when {counted(delivery.meta.crashes, 'worker')} died, and cannot run apart: {why}"
     return Settlement("dead", delivery.id, delivery.fence, 0, "suspected", text)
 
 

@@ -27,6 +27,7 @@ from redisq.logs import get_logger
 from redisq.message import new_id
 from redisq.troubles import Troubles
 from redisq.types import check_name
+from redisq.words import counted
 from redisq.worker.board import Board
 from redisq.worker.clean import CleanLoop
 from redisq.worker.consumer import Consumer, refused
@@ -345,7 +346,7 @@ class Worker:
         for keys in self._queues:
             shown = "chat API" if keys.queue == "chat_api" else keys.queue
             self.log.info("Started %s queue processor", shown)
-        self.log.info("Worker %s is ready: %d slots, %s", self.name, rooms.slots, self.tasks_in_words)
+        self.log.info("Worker %s is ready: %s, %s", self.name, counted(rooms.slots, "slot"), self.tasks_in_words)
         consumer.pump()
         self.ready.set()
         if self._burst:
@@ -362,7 +363,8 @@ class Worker:
         consumer.stop()
         executor.leave_lost_slots()
         if executor.unfinished:
-            self.log.info("Stopping: %d handlers have %g s to finish", executor.unfinished, self._shutdown_timeout)
+            have = counted(executor.unfinished, "handler has", "handlers have")
+            self.log.info("Stopping: %s %g s to finish", have, self._shutdown_timeout)
         self._ends_at = monotonic() + self._shutdown_timeout
         # Without a handler: for the last settlements, and at least so long that a Redis that answers can take them.
         patience = self._shutdown_timeout if executor.unfinished else max(HASTY_TRIP, min(LAST_TRIP, self._shutdown_timeout))
@@ -379,11 +381,13 @@ class Worker:
         # What is held without a lease was settled before its handler ended.
         left = [held.leased for held in consumer.held()]
         if leases := sum(left):
-            self.log.warning("Stopped without an answer from Redis: the leases of %d messages will expire", leases)
-        elif left:
-            self.log.warning("Stopped, gave %d messages back, %d handlers did not end", len(unfinished), len(left))
+            self.log.warning("Stopped without an answer from Redis: the leases of %s will expire", counted(leases, "message"))
+            return
+        given = counted(len(unfinished), "message")
+        if left:
+            self.log.warning("Stopped, gave %s back, %s did not end", given, counted(len(left), "handler"))
         else:
-            self.log.info("Stopped, gave %d messages back", len(unfinished))
+            self.log.info("Stopped, gave %s back", given)
 
     def _left(self, least: float) -> float:
         """Return the seconds that are left of the stop time, but no fewer than the least."""

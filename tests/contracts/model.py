@@ -20,6 +20,7 @@ from redisq.broker.commands import (
 )
 from redisq.message import STACK_MARK, Delivery, Meta
 from redisq.states import State
+from redisq.words import counted
 from tests.clock import START
 from tests.contracts.keyspace import ZSETS, Snapshot
 
@@ -255,7 +256,7 @@ class Model:
             del self.entries[entry.id]
         elif entry.crashes >= most:
             self.stats["dlq_messages"] += 1
-            entry.die(self.now, "crashed", f"the worker died or lost its lease {entry.crashes} times")
+            entry.die(self.now, "crashed", f"the worker died or lost its lease {counted(entry.crashes, 'time')}")
         else:
             entry.state, entry.score, entry.lease.taken_back = State.WAITING, entry.place, True
 

@@ -179,7 +179,7 @@ def test_inspect_in_words(operator: Operator, queues: dict[str, str]) -> None:
     text = operator.text("inspect", queues["delayed"], "-Q", "chat_api")
     assert "state     delayed, due in " in text
     assert "task      answer" in text
-    assert "bytes, 0 positional and 0 named arguments" in text
+    assert "bytes; arguments: 0 positional, 0 named" in text
     assert "lease ends in" in operator.text("inspect", queues["processing"])
 
 

@@ -54,7 +54,7 @@ def test_a_second_signal_ends_the_worker_now(start_worker: Start, producer: Redi
     producer.tasks["sleep"].delay(1, 60.0)
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["1"], "the handler started")
     worker.signal(signal.SIGTERM)
-    worker.wait_for_log("handlers have 60 s to finish")
+    worker.wait_for_log("60 s to finish")
     told = time.monotonic()
     worker.signal(signal.SIGTERM)
     worker.signal_again(signal.SIGTERM, told)
@@ -77,7 +77,7 @@ def test_now_is_now_also_without_redis(start_worker: Start, tmp_path: Path) -> N
         again = time.monotonic()
         assert worker.wait(5) == 0
         assert time.monotonic() - again < 2
-        assert "Stopped without an answer from Redis: the leases of 1 messages will expire" in worker.text()
+        assert "Stopped without an answer from Redis: the leases of 1 message will expire" in worker.text()
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["idle", "with a handler"])

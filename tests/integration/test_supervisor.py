@@ -161,7 +161,7 @@ def test_a_process_that_was_asked_to_stop_is_no_error_and_is_replaced(
 def test_a_process_that_has_done_its_share_is_replaced(start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
     producer.tasks["short"].delay_many([(number,) for number in range(200)])
     worker = start_worker("-Q", "work", "--max-tasks-per-child", "50")
-    worker.wait_for_log("are its share")
+    worker.wait_for_log(r"ends for another: its share of \d+ tasks is done")
     worker.wait_for_log(r"recycled itself \(exit code 75\), starting another in 0.0 s")
     producer.tasks["short"].delay_many([(number,) for number in range(200)])
     wait_until(lambda: raw.hget("work:stats", "processed_requests") == b"400", "all done")
@@ -181,7 +181,7 @@ def test_a_process_that_uses_too_much_memory_is_replaced(start_worker: Start) ->
 def test_a_process_that_lost_too_many_slots_is_replaced(task: str, start_worker: Start, producer: RedisQ, raw: redis.Redis) -> None:
     worker = start_worker("-Q", "slow", "-w", "1", "-t", "6", "--shutdown-timeout", "0.5").ready()
     producer.tasks[task].delay_many([(number, 60.0) for number in range(MAX_LEAKS)])
-    worker.wait_for_log(f"ends for another: {MAX_LEAKS} slots are lost to handlers that do not stop")
+    worker.wait_for_log(f"ends for another: {MAX_LEAKS} slots lost to handlers that do not stop")
     worker.wait_for_log(r"recycled itself \(exit code 75\), starting another in 0.0 s")
     wait_until(lambda: started(worker) == 2, "another one")
     assert raw.zcard("slow:queue:dlq") == MAX_LEAKS, "each is settled as failed"

@@ -5,7 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from redisq.cli.main import main
-from redisq.cli.output import counted, print_table, span
+from redisq.cli.output import print_table, span
+from redisq.words import counted
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ def test_lines_and_terminal_tell_the_same_end(url: str | None, capsys: pytest.Ca
     assert "190 of 200" in shown
     for text in (capsys.readouterr().out, shown):
         for words in (
-            "199", "2 of them twice", "1 were not", "3 came too early", "32", "chat 12", "the worker died [or] not", "2.0, 5.0",
-            "redisq dead replay JOB",
+            "199", "2 of them twice", "out of order: 1", "3 came too early", "32", "chat 12", "the worker died [or] not",
+            "2.0, 5.0", "redisq dead replay JOB",
         ):  # fmt: skip
             assert words in text
         assert (f"export REDISQ_URL={url}" in text) == (url is not None)

@@ -268,7 +268,7 @@ def test_a_duplicate_can_be_an_error(app: RedisQ, door: Door) -> None:
         ask.delay("a")
     assert caught.value.job == app.job("first")
     door.answers = [stand_in(0, 2)]
-    with pytest.raises(DuplicateJob, match=r"not sent, 1 other calls were: .* and 1 more duplicates") as caught:
+    with pytest.raises(DuplicateJob, match=r"not sent, 1 other call was: .* and 1 more duplicate") as caught:
         ask.delay_many(["a", "b", "c"])
     assert list(caught.value.duplicates) == [0, 2]
     assert [job.id for job in caught.value.accepted] == [door.sent[2].id]

@@ -52,7 +52,7 @@ def test_a_server_that_is_well_has_no_finding() -> None:
         ("version", {"redis_version": ""}, WARNING, "may not run INFO"),
         ("cluster", {"cluster_enabled": "1"}, ERROR, "cluster_enabled:1: this is a node of a Redis Cluster"),
         ("role", {"role": "slave", "master_host": "db", "master_port": "6379"}, ERROR, "replica of db:6379: it refuses writes"),
-        ("persistence", {"aof_enabled": "0"}, WARNING, "all since its last snapshot is lost (12 changes now)"),
+        ("persistence", {"aof_enabled": "0"}, WARNING, "all since its last snapshot is lost (changes now: 12)"),
         ("persistence", {"aof_last_write_status": "err"}, ERROR, "the last write of the append-only file failed"),
         ("persistence", {"rdb_last_bgsave_status": "err"}, ERROR, "the last write of the snapshot failed"),
         ("eviction", {"maxmemory_policy": "allkeys-lru"}, ERROR, "it can evict whole queues; set noeviction"),

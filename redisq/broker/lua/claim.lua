@@ -273,7 +273,8 @@ local function take_back()
       if needs then
         gates.dead(id, needs)
       end
-      bury(id, meta, 'crashed', 'the worker died or lost its lease ' .. int(meta.crashes) .. ' times')
+      local times = meta.crashes == 1 and ' time' or ' times'
+      bury(id, meta, 'crashed', 'the worker died or lost its lease ' .. int(meta.crashes) .. times)
       redis.call('HDEL', LEASES, id)
     else
       redis.call('HSET', META, id, write_meta(meta))
