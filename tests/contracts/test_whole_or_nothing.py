@@ -20,7 +20,7 @@ from redisq.broker.scripts import SCRIPT_NAMES
 from redisq.errors import AccessDenied, QueueConflict
 from tests.clock import clock_key, scripts, set_clock
 from tests.contracts.calls import EXCHANGE, KEYS, NOW
-from tests.keyspace import load
+from tests.keyspace import everything, load
 
 SCRIPTS = scripts()
 LEASE = 30_000_000
@@ -185,28 +185,6 @@ def _fill(server: redis.Redis, config: Mapping[str, str], grouped: bool) -> None
     client.execute()
 
 
-def _everything(server: redis.Redis) -> dict[bytes, Any]:
-    """Each key -> its type and value: `everything`, in few trips."""
-    keys = server.keys("*")
-    client = server.pipeline()
-    for key in keys:
-        client.type(key)
-    types = client.execute()
-    for key, kind in zip(keys, types, strict=True):
-        READERS[kind](client, key)
-    return dict(zip(keys, zip(types, client.execute(), strict=True), strict=True))
-
-
-READERS: Mapping[bytes, Any] = {
-    b"string": lambda client, key: client.get(key),
-    b"hash": lambda client, key: client.hgetall(key),
-    b"zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
-    b"list": lambda client, key: client.lrange(key, 0, -1),
-    b"set": lambda client, key: client.smembers(key),
-    b"stream": lambda client, key: client.xlen(key),
-}
-
-
 def _touched(client: redis.Redis, command: Command[Any]) -> list[str]:
     """The keys that the call comes to, first ones first; the queue is changed."""
     script = SCRIPTS[command.script]
@@ -286,27 +264,27 @@ def test_a_key_of_another_type_leaves_no_half_of_a_call(server: redis.Redis, nam
     keys = _touched(server, command)
     _fill(server, config, grouped)
     types = {key: server.type(key).decode() for key in keys}
-    filled = _everything(server)
+    filled = everything(server)
     _call(server, command)
-    whole = _everything(server)
+    whole = everything(server)
     types |= {key: server.type(key).decode() for key in keys if types[key] == "none"}
     for key in keys:
         _fill(server, config, grouped)
         _spoil(server, key, types[key])
-        before = _everything(server)
+        before = everything(server)
         error = _call(server, command)
         if error:
             assert classify(error).error is QueueConflict, (key, error)
-            assert _everything(server) == before, (key, "half of the call was done", error)
+            assert everything(server) == before, (key, "half of the call was done", error)
             continue
         if types[key] == "none":
             continue  # nothing is written there
         if whole == filled:
-            assert _everything(server) == before, (key, "a call that only reads has written")
+            assert everything(server) == before, (key, "a call that only reads has written")
             continue
         _check_whole(server, command)
         if not _is_scratch(key.encode()):
-            after = _everything(server)
+            after = everything(server)
             differing = {other for other in {*after, *whole} if after.get(other) != whole.get(other)}
             assert differing <= {key.encode()}, key
 
@@ -338,17 +316,17 @@ def test_a_user_without_some_of_the_keys_does_no_half_of_a_call(
     keys = _touched(server, command)
     _fill(server, config, grouped)
     _call(server, command)
-    whole = _everything(server)
+    whole = everything(server)
     kinds = _kinds(keys)
     clocks = [clock_key(KEYS.prefix), clock_key(EXCHANGE.prefix), KEYS.named("never")]
     for denied in [kind for kind in kinds if any(key.startswith(kind) for key in keys)]:
         _fill(server, config, grouped)
-        before = _everything(server)
+        before = everything(server)
         allowed = [*clocks, *(pattern for kind, patterns in kinds.items() if kind != denied for pattern in patterns)]
         server.execute_command("ACL", "SETUSER", "narrow", "resetkeys", *(f"~{pattern}" for pattern in allowed))
         error = _call(user, command)
         if error:
             assert classify(error).error is AccessDenied, (denied, error)
-            assert _everything(server) == before, (denied, "half of the call was done", error)
+            assert everything(server) == before, (denied, "half of the call was done", error)
         else:
-            assert _everything(server) == whole, denied
+            assert everything(server) == whole, denied
