@@ -144,6 +144,26 @@ def test_workers_that_have_no_room_leave_redis_time_for_others(
     wait_until(lambda: ledger().ends["1000"], "what has room is found all the same", 1)
 
 
+@pytest.mark.parametrize(("holds", "alone"), [("hold", "sleep"), ("endless", "sleep_sync")], ids=["async", "sync"])
+def test_a_lone_message_with_room_behind_hundreds_without_begins_within_a_quarter_of_a_second(
+    holds: str, alone: str, start_worker: Start, app: RedisQ, held: Path, ledger: Callable[[], Ledger]
+) -> None:
+    more = (str(held),) if holds == "hold" else ()
+    app.tasks[holds].delay_many([(number, *more) for number in range(450)])
+    start_worker("-Q", "slow", "-c", "2", "-t", "2").ready()
+    wait_until(lambda: len(ledger().starts) == 2, "the others have no room")
+    delays = []
+    for number in range(1000, 1009):
+        after = time.monotonic() + 0.4
+        wait_until(lambda after=after: time.monotonic() > after, "the worker looked in vain for a while")
+        sent = time.time()
+        app.send(alone, (number, 0.0))
+        wait_until(lambda number=number: ledger().starts[str(number)], "it has begun", 5)
+        delays.append(ledger().times["S", str(number)] - sent)
+    # Not all, since a machine under load is slow.
+    assert sorted(delays)[len(delays) // 2] < 0.25, delays
+
+
 def test_a_queue_that_redis_refuses_does_not_delay_what_has_room_in_others(
     start_worker: Start, app: RedisQ, held: Path, raw: redis.Redis, ledger: Callable[[], Ledger]
 ) -> None:
