@@ -8,8 +8,9 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
-__all__ = ["CuttingProxy", "SlowProxy", "canned_server", "tls_server"]
+__all__ = ["CuttingProxy", "RefusingProxy", "SlowProxy", "canned_server", "tls_server"]
 
 #: What redis-py sends by itself when it connects.
 _GREETINGS = (b"HELLO", b"CLIENT", b"SELECT", b"AUTH")
@@ -203,3 +204,51 @@ class SlowProxy:
             target.shutdown(socket.SHUT_RDWR)
         with suppress(OSError):
             source.shutdown(socket.SHUT_RDWR)
+
+
+class RefusingProxy:
+    """Passes commands on to a server one by one, and answers some of them itself, also in the middle of a pipeline.
+
+    Args:
+        server_port: Where the server listens.
+        refuse: Gets the words of a command. Returns an error, such as `BUSY no time`, or None: the server answers.
+
+    Attributes:
+        port: Where clients connect to.
+    """
+
+    def __init__(self, server_port: int, refuse: Callable[[list[bytes]], str | None]) -> None:
+        self._server_port = server_port
+        self._refuse = refuse
+        self._listener, self.port = _serve(self._handle)
+
+    def close(self) -> None:
+        _close(self._listener)
+
+    def _handle(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._server_port)) as server, suppress(OSError):
+            requests, replies = client.makefile("rb"), server.makefile("rb")
+            while request := _element(requests):
+                if error := self._refuse(request[2::2]):
+                    client.sendall(f"-{error}\r\n".encode())
+                else:
+                    server.sendall(b"\r\n".join([*request, b""]))
+                    client.sendall(b"\r\n".join([*_element(replies), b""]))
+
+
+def _element(stream: BinaryIO) -> list[bytes]:
+    """Read one request, or one reply, with all that is in it. Return its lines; none: the stream has ended."""
+    lines: list[bytes] = []
+    left = 1
+    while left:
+        header = stream.readline()
+        if not header:
+            return []
+        lines.append(header[:-2])
+        left -= 1
+        size = int(header[1:]) if header[:1] in b"$=*%~>" else 0
+        if header[:1] in b"$=":
+            lines += [stream.read(size + 2)[:-2]] if size >= 0 else []
+        else:
+            left += 2 * size if header[:1] == b"%" else max(size, 0)
+    return lines

@@ -6,7 +6,7 @@ beyond that (`numbered`), and their script answers a repeated number with what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -51,7 +51,6 @@ __all__ = [
     "kick",
     "limited",
     "look",
-    "merged",
     "outcome",
     "pause",
     "pause_gate",
@@ -63,6 +62,7 @@ __all__ = [
     "seek",
     "set_limit",
     "settle",
+    "trips",
     "wait",
     "wake",
 ]
@@ -365,17 +365,32 @@ def enqueue(keys: QueueKeys, messages: Sequence[Enqueue]) -> Command[Enqueued]:
     return Command("enqueue", keys, tuple(args), _enqueued, numbered=True)
 
 
-def merged(several: Sequence[Command[Any]], limit: int = MAX_BATCH) -> list[Command[Any]]:
-    """Put enqueues into the same queue that follow each other into one, of up to `limit` messages."""
-    whole: list[tuple[Command[Any], list[Any]]] = []
+def trips(several: Sequence[Command[Any]], limit: int = MAX_BATCH) -> Iterator[list[Command[Any]]]:
+    """Give the commands that may leave in one write. The next write leaves when they are answered.
+
+    Enqueues into one queue are put into one command of up to `limit` messages. A write has one such command a queue:
+    Redis may refuse it for the moment and accept the one behind it, and its repetition would come too late.
+    """
+    trip: list[tuple[Command[Any], list[Any]]] = []
+    enqueued: dict[str, list[Any]] = {}
     for command in several:
-        last, args = whole[-1] if whole else (None, [])
-        joins = last and command.script == last.script == "enqueue" and (command.keys is last.keys or command.keys == last.keys)
-        if joins and len(args) + len(command.args) <= 3 * limit:
-            args += command.args
-        else:
-            whole.append((command, list(command.args)))
-    return [replace(first, args=tuple(args)) for first, args in whole]
+        queue = command.keys.prefix if isinstance(command.keys, QueueKeys) else ""
+        args = enqueued.get(queue)
+        if args is not None:
+            if command.script == "enqueue" and len(args) + len(command.args) <= 3 * limit:
+                args += command.args
+                continue
+            yield _written(trip)
+            trip, enqueued = [], {}
+        trip.append((command, [*command.args]))
+        if command.script == "enqueue":
+            enqueued[queue] = trip[-1][1]
+    if trip:
+        yield _written(trip)
+
+
+def _written(trip: Sequence[tuple[Command[Any], list[Any]]]) -> list[Command[Any]]:
+    return [replace(first, args=tuple(args)) for first, args in trip]
 
 
 def claim(

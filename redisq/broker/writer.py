@@ -18,7 +18,7 @@ from typing import Any
 
 from redisq.broker.commands import GATED_BATCH, MAX_BATCH, Command, Enqueued
 from redisq.broker.connector import AsyncConnector
-from redisq.errors import BrokerError, BrokerUnavailable
+from redisq.errors import BrokerError, BrokerFull, BrokerUnavailable
 
 __all__ = ["OrderedWriter"]
 
@@ -203,22 +203,25 @@ class OrderedWriter:
         return [batch.parts for batch in queues.values()]
 
     async def _carry(self, trip: list[list[_Part]]) -> None:
-        refused: list[_Part] = []
-        for parts, result in zip(trip, await self._execute([_joined(parts) for parts in trip]), strict=True):
-            if len(parts) == 1:
-                parts[0].call.take(parts[0].at, result)
-            elif not isinstance(result, BrokerError):
-                for part, own in zip(parts, _split(parts, result), strict=True):
-                    part.call.take(part.at, own)
-            elif isinstance(result, BrokerUnavailable):
-                for part in parts:
-                    part.call.take(part.at, _another(result))
-            else:
-                refused += parts
-        if refused:
-            # Redis accepts all messages of a command or none: one call must not fail for the fault of another.
-            for part, result in zip(refused, await self._execute([part.command for part in refused]), strict=True):
-                part.call.take(part.at, result)
+        # Of each queue what is still to be sent, in order, one command a round trip: as in `_next_trip`.
+        left = [deque((parts,)) for parts in trip]
+        while left:
+            results = await self._execute([_joined(batches[0]) for batches in left])
+            for batches, result in zip(left, results, strict=True):
+                parts = batches.popleft()
+                if len(parts) == 1:
+                    parts[0].call.take(parts[0].at, result)
+                elif not isinstance(result, BrokerError):
+                    for part, own in zip(parts, _split(parts, result), strict=True):
+                        part.call.take(part.at, own)
+                elif isinstance(result, BrokerUnavailable | BrokerFull):
+                    for part in parts:
+                        part.call.take(part.at, _another(result))
+                else:
+                    # Redis accepts all messages of a command or none: one call must not fail for the fault of another.
+                    middle = len(parts) // 2
+                    batches.extendleft((parts[middle:], parts[:middle]))
+            left = [batches for batches in left if batches]
 
     async def _execute(self, commands: list[Command[Enqueued]]) -> list[Any]:
         try:

@@ -1,4 +1,4 @@
-"""`Producer.batch()`: publications that leave in one write."""
+"""`Producer.batch()`: publications that leave together, those of a queue in their order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu.exceptions import BatchPublishError
 
-from redisq.broker.commands import MAX_BATCH, Command, merged
+from redisq.broker.commands import Command, trips
 from redisq.broker.connector import Connector
 from redisq.errors import BrokerError
 
@@ -57,10 +57,10 @@ class PublishBatch:
         if not gathered:
             return
         try:
-            results = self._connector.execute_many(merged(gathered, MAX_BATCH))
-            refused = [result for result in results if isinstance(result, BrokerError)]
-            if refused:
-                raise refused[0]
+            for commands in trips(gathered):
+                for result in self._connector.execute_many(commands):
+                    if isinstance(result, BrokerError):
+                        raise result
         except BrokerError as error:
             self._failed = error
             raise BatchPublishError(f"redisq publish batch failed; delivery is uncertain: {error}") from error

@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import redis
 
 from redisq import RedisQ
 from redisq.app.task import Task
-from redisq.errors import BrokerUnavailable, LaneFull
+from redisq.codec.msgpack import decode
+from redisq.errors import BrokerFull, BrokerUnavailable, LaneFull
+from tests.servers import RedisServer
+from tests.wire import RefusingProxy
 
 Send = Task[[int], None]
 
@@ -126,6 +130,102 @@ def test_a_refused_call_fails_alone(app: RedisQ, raw: redis.Redis) -> None:
         assert len(_waiting(raw)) == 10
 
     _run(app, work)
+
+
+class Refusals:
+    """Refuse some of the scripts that enqueue.
+
+    Attributes:
+        errors: Their numbers, and with what. None: not yet.
+        wrong: The argument of a call that is always refused.
+        tried: How many messages each of them had, and whether it was refused.
+    """
+
+    def __init__(self) -> None:
+        self.errors: Mapping[int, str] | None = None
+        self.wrong = 0
+        self.tried: list[tuple[int, bool]] = []
+
+    def __call__(self, words: list[bytes]) -> str | None:
+        if self.errors is None or words[0].upper() not in (b"EVAL", b"EVALSHA"):
+            return None
+        bodies = [word for word in words[5:] if b"answer" in word]
+        is_wrong = self.wrong and any(decode(word).args == [self.wrong] for word in bodies)
+        error = self.errors.get(len(self.tried)) or ("REDISQ_ARGUMENT one call is wrong" if is_wrong else None)
+        self.tried.append((len(bodies), error is not None))
+        return error
+
+
+Refused = tuple[RedisQ, Task[[int], Any], Refusals]
+
+
+@pytest.fixture
+def refused(redis_server: RedisServer) -> Iterator[Refused]:
+    """An app behind a proxy that refuses some of its calls. Redis knows the script already."""
+    refusals = Refusals()
+    proxy = RefusingProxy(redis_server.port, refusals)
+    app = RedisQ("bot", url=f"redis://127.0.0.1:{proxy.port}", timeout=20)
+    answer = app.task(name="answer", queue="chat_api")(_answer)
+    answer.options(queue="others").delay(0)
+    yield app, answer, refusals
+    app.close()
+    proxy.close()
+
+
+def _answer(number: int) -> None: ...
+
+
+BUSY = "BUSY Redis is busy running a script"
+
+
+@pytest.mark.parametrize("errors", [{0: BUSY}, {1: BUSY}, {2: BUSY, 3: "LOADING Redis is loading the dataset in memory"}])
+@pytest.mark.parametrize("way", ["delay_many", "adelay_many"])
+def test_a_large_call_keeps_its_order_when_redis_refuses_one_part_for_the_moment(
+    raw: redis.Redis, refused: Refused, errors: Mapping[int, str], way: str
+) -> None:
+    app, answer, refusals = refused
+    refusals.errors = errors
+    calls = [(number,) for number in range(4_500)]
+
+    async def work() -> None:
+        jobs = answer.delay_many(calls) if way == "delay_many" else await answer.adelay_many(calls)
+        assert _waiting(raw) == [job.id for job in jobs]
+
+    _run(app, work)
+    assert [size for size, is_refused in refusals.tried if not is_refused] == [1000] * 4 + [500]
+
+
+@pytest.mark.parametrize("busy", [None, *range(1, 10)])
+def test_calls_keep_their_order_when_redis_refuses_one_of_them_and_another_for_the_moment(
+    raw: redis.Redis, refused: Refused, busy: int | None
+) -> None:
+    app, answer, refusals = refused
+    # The first call leaves at once. The others share a script, which is refused, and are sent again.
+    refusals.wrong = 13
+    refusals.errors = {} if busy is None else {busy: BUSY}
+
+    async def work() -> None:
+        ended = await asyncio.gather(*(answer.adelay(number) for number in range(20)), return_exceptions=True)
+        assert [at for at, each in enumerate(ended) if isinstance(each, BaseException)] == [13]
+        assert _waiting(raw) == [job.id for job in ended if not isinstance(job, BaseException)]
+
+    _run(app, work)
+    assert refusals.tried[1] == (19, True)
+    # The calls behind the refused one do not pay a round trip each.
+    assert len(refusals.tried) < 14
+
+
+def test_a_full_server_refuses_calls_that_share_a_script_once(raw: redis.Redis, refused: Refused) -> None:
+    app, answer, refusals = refused
+    refusals.errors = dict.fromkeys(range(1, 99), "OOM command not allowed when used memory > 'maxmemory'.")
+
+    async def work() -> None:
+        ended = await asyncio.gather(*(answer.adelay(number) for number in range(20)), return_exceptions=True)
+        assert [type(each) for each in ended[1:]] == [BrokerFull] * 19
+
+    _run(app, work)
+    assert refusals.tried == [(1, False), (19, True)]
+    assert len(_waiting(raw)) == 1
 
 
 def test_each_call_waits_for_its_own_timeout_while_redis_is_away(app: RedisQ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from redisq.broker.keys import QueueKeys
 from tests.integration.kombu_client import Connect, Sink, get, publish, waiting
 from tests.integration.processes import wait_until
 from tests.leaks import check_leaks
+from tests.servers import RedisServer
+from tests.wire import RefusingProxy
 
 KEYS = QueueKeys("q")
 
@@ -75,6 +78,39 @@ def test_a_batch_of_publications_leaves_in_one_write(connect: Connect) -> None:
     sink = Sink(connection)
     with sink.consumer:
         assert sink.drain(300) == list(range(300))
+
+
+@pytest.mark.parametrize("busy", range(5))
+def test_a_batch_keeps_its_order_when_redis_refuses_a_part_of_it_for_the_moment(
+    connect: Connect, redis_server: RedisServer, busy: int
+) -> None:
+    scripts = itertools.count()
+    begun = threading.Event()
+
+    def refuse(words: list[bytes]) -> str | None:
+        if not begun.is_set() or words[0].upper() not in (b"EVAL", b"EVALSHA"):
+            return None
+        if not any(word.endswith(b":queue:main") for word in words):
+            return None  # it asks for the exchange's routes
+        return "BUSY Redis is busy running a script" if next(scripts) == busy else None
+
+    with closing(RefusingProxy(redis_server.port, refuse)) as proxy:
+        connection = connect(f"redisq://127.0.0.1:{proxy.port}")
+        exchange = kombu.Exchange("x", type="topic")
+        queues = [kombu.Queue(name, exchange, routing_key="#") for name in ("one", "two")]
+        for queue in queues:
+            queue(connection.default_channel).declare()
+        producer = connection.Producer()
+        producer.publish(0, routing_key="other")  # Redis knows the script
+        begun.set()
+        with producer.batch(max_size=5_000):
+            for number in range(1_100):
+                producer.publish(number, exchange=exchange, routing_key="a")
+        connection.release()
+    for queue in queues:
+        sink = Sink(connect(), queue)
+        with sink.consumer:
+            assert sink.drain(1_100) == list(range(1_100))
 
 
 # Acknowledgements

@@ -242,3 +242,48 @@ def test_a_reply_reads(command: Command[Any], reply: Any, result: Any) -> None:
 def test_a_command_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         commands.wake(KEYS).script = "claim"  # type: ignore[misc]
+
+
+A, B = QueueKeys("a"), QueueKeys("b")
+
+
+def _one(keys: QueueKeys, ident: str) -> Command[Enqueued]:
+    return commands.enqueue(keys, [Enqueue(ident, b"body", 0, "0", "")])
+
+
+RULES = commands.declare(A, ttl=1)
+
+
+@pytest.mark.parametrize(
+    ("several", "writes"),
+    [
+        ([], []),
+        ([_one(A, "1"), _one(A, "2")], [[("enqueue", "a", ["1", "2"])]]),
+        # Messages that go to two queues each: one command a queue.
+        (
+            [_one(A, "1"), _one(B, "1"), _one(A, "2"), _one(B, "2")],
+            [[("enqueue", "a", ["1", "2"]), ("enqueue", "b", ["1", "2"])]],
+        ),
+        # A queue has one enqueue a write, and its rules come before it.
+        (
+            [_one(A, "1"), _one(A, "2"), _one(A, "3"), _one(A, "4"), _one(B, "5")],
+            [[("enqueue", "a", ["1", "2", "3"])], [("enqueue", "a", ["4"]), ("enqueue", "b", ["5"])]],
+        ),
+        (
+            [_one(A, "1"), _one(B, "2"), RULES, _one(A, "3")],
+            [[("enqueue", "a", ["1"]), ("enqueue", "b", ["2"])], [("declare", "a", None), ("enqueue", "a", ["3"])]],
+        ),
+    ],
+)
+def test_commands_leave_together_unless_one_could_overtake_another(
+    several: list[Command[Any]], writes: list[list[tuple[str, str, list[str] | None]]]
+) -> None:
+    shown = [
+        [
+            (command.script, command.keys.prefix, [*command.args[::3]] if command.script == "enqueue" else None)
+            for command in write
+            if isinstance(command.keys, QueueKeys)
+        ]
+        for write in commands.trips(several, limit=3)
+    ]
+    assert shown == writes

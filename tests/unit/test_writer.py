@@ -12,7 +12,7 @@ from redisq.broker.commands import MAX_BATCH, Command, Enqueue, Enqueued, enqueu
 from redisq.broker.connector import Patience
 from redisq.broker.keys import QueueKeys
 from redisq.broker.writer import OrderedWriter
-from redisq.errors import BrokerUnavailable
+from redisq.errors import BrokerUnavailable, ProtocolError
 
 CHATS, MAILS = QueueKeys("chats"), QueueKeys("mails")
 
@@ -41,9 +41,11 @@ class Held:
             await asyncio.sleep(0)  # the writer has its turn
         return [(command.keys.prefix, list(command.args[0::3])) for command in self.trips[number - 1] if command.keys]
 
-    def end(self, number: int, error: BaseException | None = None) -> None:
+    def end(self, number: int, error: BaseException | None = None, results: list[Any] | None = None) -> None:
         if error:
             self._ends[number - 1].set_exception(error)
+        elif results:
+            self._ends[number - 1].set_result(results)
         else:
             self._ends[number - 1].set_result([Enqueued([], {}, []) for _ in self.trips[number - 1]])
 
@@ -99,6 +101,30 @@ def test_a_trip_has_no_later_call_that_could_overtake_a_retried_one() -> None:
             assert queues == ["chats"]
         sent = [ident for number in range(len(held.trips)) for _, ids in await held.begun(number + 1) for ident in ids]
         assert sent == [f"{number}" for number in range(2 * MAX_BATCH + 1)]
+
+    asyncio.run(run())
+
+
+def test_calls_that_were_refused_together_are_sent_again_one_command_of_a_queue_a_trip() -> None:
+    async def run() -> None:
+        held = Held()
+        writer = _writer(held)
+        calls = _calls(
+            writer, [_command(CHATS, "0")], *([_command(keys, f"{number}")] for number in range(1, 5) for keys in (CHATS, MAILS))
+        )
+        await held.begun(1)
+        held.end(1)
+        assert await held.begun(2) == [("chats", ["1", "2", "3", "4"]), ("mails", ["1", "2", "3", "4"])]
+        wrong = ProtocolError("one call is wrong")
+        held.end(2, results=[wrong, Enqueued([], {}, [])])
+        assert await held.begun(3) == [("chats", ["1", "2"])]
+        held.end(3)
+        assert await held.begun(4) == [("chats", ["3", "4"])]
+        held.end(4, results=[wrong])
+        assert await held.begun(5) == [("chats", ["3"])]
+        held.end(5, results=[wrong])
+        await _end_all(held, calls)
+        assert [type(result) for (result,) in await asyncio.gather(*calls)] == [Enqueued] * 5 + [ProtocolError] + [Enqueued] * 3
 
     asyncio.run(run())
 
