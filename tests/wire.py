@@ -100,6 +100,7 @@ class CuttingProxy:
         self._lock = threading.Lock()
         self._cut: tuple[str, int] | None = None
         self._silenced = 0
+        self._watched: _Watched | None = None
         self.lost = 0
         self.passed = {"request": bytearray(), "reply": bytearray()}
         self._listener, self.port = _serve(self._handle)
@@ -120,6 +121,20 @@ class CuttingProxy:
         """Nothing that is sent on the connections of now arrives any more, and nobody is told: half-open sockets."""
         self._silenced += 1
 
+    def swallow(self, way: str, words: bytes, at: int = 1) -> threading.Event:
+        """Let one connection go silent at its `at`-th request with these words. No other connection does.
+
+        Args:
+            way: `request`: the server never hears it; `reply`: the server carries it out, and nobody hears the answer.
+            words: What is in the request.
+            at: Which of those requests, from 1.
+
+        Returns:
+            Set when it has happened.
+        """
+        self._watched = _Watched(way, words, at)
+        return self._watched.happened
+
     def close(self) -> None:
         _close(self._listener)
 
@@ -128,6 +143,7 @@ class CuttingProxy:
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             opened = self._silenced
+            before = b""
             while True:
                 readable, _, _ = select.select([client, server], [], [])
                 for source in readable:
@@ -138,6 +154,11 @@ class CuttingProxy:
                     if not data:
                         return
                     if self._silenced != opened:
+                        continue
+                    watched = self._watched
+                    if watched and source is client:
+                        before = watched.look(before, data, client)
+                    if watched and watched.swallows("request" if source is client else "reply", client):
                         continue
                     part, is_last = self._what_passes("request" if source is client else "reply", data)
                     with suppress(OSError):
@@ -158,6 +179,34 @@ class CuttingProxy:
             self._cut = None
             self.lost += 1
             return data[:left], True
+
+
+class _Watched:
+    """Finds the request at which a connection goes silent."""
+
+    def __init__(self, way: str, words: bytes, at: int) -> None:
+        self.happened = threading.Event()
+        self._way = way
+        self._words = words
+        self._left = at
+        self._lock = threading.Lock()
+        self._found: socket.socket | None = None
+
+    def look(self, before: bytes, data: bytes, client: socket.socket) -> bytes:
+        """Look at what a client sends. Gives the end of it, in which the words may begin: the next `before` of that client."""
+        text = before + data
+        with self._lock:
+            self._left -= text.count(self._words)
+            if self._left <= 0 and self._found is None:
+                self._found = client
+        return text[len(text) - len(self._words) + 1 :] if len(text) >= len(self._words) else text
+
+    def swallows(self, way: str, client: socket.socket) -> bool:
+        """Whether what comes that way on a client's connection is dropped."""
+        if client is not self._found or way != self._way:
+            return False
+        self.happened.set()
+        return True
 
 
 class SlowProxy:

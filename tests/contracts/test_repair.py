@@ -292,6 +292,19 @@ def test_a_group_knows_its_queue_again(shop: Shop) -> None:
     assert shop.raw.zrange(GROUP.named("queues"), 0, -1) == [b"q"]
 
 
+@pytest.mark.parametrize("lost", [("queue:main",), ("queue:main", "run"), ("run",), ("queue:main", "needs", "run")], ids="+".join)
+def test_messages_from_before_the_first_lane_are_found_again(shop: Shop, lost: tuple[str, ...]) -> None:
+    """No claim gave them their tickets yet. The places that tell which they are may have changed."""
+    shop.send("a", "b")
+    shop.send("c", "d", descriptor="0 C @1")
+    shop.send("e")
+    for key in lost:
+        shop.raw.delete(f"{KEYS.prefix}:{key}")
+    shop.repair()
+    gates_check.check(gates_check.read(shop.raw, KEYS), shop.now)
+    assert sorted(shop.drain()) == ["a", "b", "c", "d", "e"]
+
+
 def test_a_lost_record_of_lanes_does_not_start_a_lane_twice(shop: Shop) -> None:
     shop.send("a", "b", descriptor="0 C @1")
     (first,) = shop.claim()

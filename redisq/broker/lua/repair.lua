@@ -296,10 +296,16 @@ function LOOK.leases()
   look_at_holders(PROCESSING, fields(LEASES), has_lane)
 end
 
+--- is_untold: whether a message at that place came before the queue's first gate, and a claim gives it its ticket.
+local function is_untold(score)
+  local from, till = string.match(gates.untold or '', '^%(?(%S+) (%S+)$')
+  return till and tonumber(score) <= tonumber(till) and (from == '-inf' or tonumber(score) > tonumber(from))
+end
+
 --- look_at_waiting: whether a claim will come to a message in main. heads: flow -> its first message, as this call leaves it.
 local function look_at_waiting(id, score, raw, heads)
   if not raw then
-    if not gates.untold and not redis.call('ZSCORE', gates.run, id) then
+    if not is_untold(score) and not redis.call('ZSCORE', gates.run, id) then
       note('tickets', 1)
       later('ZADD', gates.run, score, id)
     end
