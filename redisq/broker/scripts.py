@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 
@@ -41,29 +42,36 @@ class Scripts:
     """
 
     def __init__(self, includes: Mapping[str, str] | None = None) -> None:
-        self._replaced = dict(includes or {})
-        self._scripts = {name: self._load(name) for name in SCRIPT_NAMES}
+        self._scripts = _load_all(tuple((includes or {}).items()))
 
     def __getitem__(self, name: str) -> Script:
         return self._scripts[name]
 
-    def _load(self, name: str) -> Script:
-        source = self._expand(_read(f"{name}.lua"), (name,), set())
-        return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
-    def _expand(self, source: str, path: tuple[str, ...], done: set[str]) -> str:
-        def insert(match: re.Match[str]) -> str:
-            name = match[1]
-            if name in path:
-                raise ValueError(f"circle of includes: {' > '.join((*path, name))}")
-            if name in done:
-                return ""
-            text = self._replaced.get(name) or _read(f"include/{name}.lua")
-            expanded = self._expand(text, (*path, name), done)
-            done.add(name)
-            return expanded
+@cache
+def _load_all(replaced: tuple[tuple[str, str], ...]) -> Mapping[str, Script]:
+    """Load them, once in a program: each connection of kombu asks. So a program keeps its scripts while redisq is upgraded."""
+    return {name: _load(name, dict(replaced)) for name in SCRIPT_NAMES}
 
-        return _INCLUDE.sub(insert, source)
+
+def _load(name: str, replaced: Mapping[str, str]) -> Script:
+    source = _expand(_read(f"{name}.lua"), replaced, (name,), set())
+    return Script(name, source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _expand(source: str, replaced: Mapping[str, str], path: tuple[str, ...], done: set[str]) -> str:
+    def insert(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in path:
+            raise ValueError(f"circle of includes: {' > '.join((*path, name))}")
+        if name in done:
+            return ""
+        text = replaced.get(name) or _read(f"include/{name}.lua")
+        expanded = _expand(text, replaced, (*path, name), done)
+        done.add(name)
+        return expanded
+
+    return _INCLUDE.sub(insert, source)
 
 
 def _read(path: str) -> str:

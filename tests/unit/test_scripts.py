@@ -61,6 +61,13 @@ def test_an_include_comes_once_however_often_it_is_asked_for(name: str, include:
     assert source.count(f"-- MARK {include}\n") == 1
 
 
+def test_scripts_are_read_once_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery without a pool of connections makes one for each `delay`; and a program keeps its scripts while it is upgraded."""
+    loaded = Scripts()
+    monkeypatch.setattr("redisq.broker.scripts.files", None)
+    assert all(Scripts()[name] is loaded[name] for name in SCRIPT_NAMES)
+
+
 def test_an_include_stands_before_what_needs_it() -> None:
     source = Scripts()["claim"].source
     assert (
