@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, get_args, get_origin
 from uuid import UUID
 
-__all__ = ["LISTS", "MAPS", "PLAIN", "WRAPPERS", "hints_of", "kinds_of"]
+__all__ = ["LISTS", "MAPS", "PLAIN", "WRAPPERS", "hints_of", "is_typed_dict", "kinds_of"]
 
 #: Types that arrive as they are.
 PLAIN = (str, bool, int, float, bytes, list, dict, tuple, datetime, date, time, timedelta, Decimal, UUID)
@@ -40,6 +40,11 @@ def hints_of(annotated: Any, names: Mapping[str, Any]) -> dict[str, Any]:
             with suppress(Exception):
                 found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: hint}), globalns=dict(names))
     return found
+
+
+def is_typed_dict(kind: type) -> bool:
+    """Whether the class is a `TypedDict`, of `typing` or of `typing_extensions`, which pydantic wants before Python 3.12."""
+    return issubclass(kind, dict) and hasattr(kind, "__required_keys__")
 
 
 def kinds_of(choice: Any) -> tuple[type, ...] | None:

@@ -18,7 +18,7 @@ from types import NoneType
 from typing import Any, Union, get_args, get_origin
 from uuid import UUID
 
-from redisq.codec.annotations import LISTS, MAPS, PLAIN, WRAPPERS, hints_of, kinds_of
+from redisq.codec.annotations import LISTS, MAPS, PLAIN, WRAPPERS, hints_of, is_typed_dict, kinds_of
 from redisq.codec.likeness import likeness
 from redisq.codec.misfits import KEY, FitsNone, Misfit, inside, misfit_of
 from redisq.codec.models import fields_of, is_model, library_builder, none_by_default, pydantic_builder, required_of
@@ -148,7 +148,7 @@ def _builder(hint: Any, within: tuple[Any, ...] = ()) -> Build | None:
         return build
     if is_model(kind):
         return _fields(kind)
-    if typing.is_typeddict(kind):
+    if is_typed_dict(kind):
         return _typed_dict(kind)
     if kind is tuple:
         return _tuple(arguments, within)

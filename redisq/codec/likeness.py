@@ -14,7 +14,7 @@ from enum import Enum, IntEnum
 from types import NoneType
 from typing import Any, Union, get_args, get_origin
 
-from redisq.codec.annotations import LISTS, MAPS, PLAIN, WRAPPERS, hints_of, kinds_of
+from redisq.codec.annotations import LISTS, MAPS, PLAIN, WRAPPERS, hints_of, is_typed_dict, kinds_of
 from redisq.codec.models import is_model
 
 __all__ = ["Likeness", "likeness"]
@@ -60,7 +60,7 @@ def likeness(hint: Any, within: tuple[Any, ...] = ()) -> Look:
     if isinstance(kind, type):
         if issubclass(kind, Enum) or is_model(kind):
             return _always(Likeness.OBJECT)
-        if typing.is_typeddict(kind):
+        if is_typed_dict(kind):
             return _typed_dict(kind, within)
         if kind is tuple:
             return _tuple(arguments, within)

@@ -6,11 +6,14 @@ the number doubles with each level: 40 levels in a message of a kilobyte would s
 
 from __future__ import annotations
 
+import sys
 import types
+import typing
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Union, get_args, get_origin
+from dataclasses import is_dataclass
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
-from redisq.codec.annotations import LISTS, MAPS, WRAPPERS
+from redisq.codec.annotations import LISTS, MAPS, WRAPPERS, hints_of, is_typed_dict
 
 __all__ = ["MAX_TRIES", "TooManyTries", "check_tries", "names_of"]
 
@@ -28,37 +31,126 @@ def check_tries(models: Iterable[Any]) -> Callable[[Any], None] | None:
     Args:
         models: One of them is what the value is meant for.
     """
-    models = tuple(models)
-    reachable = _reachable(models)
-    if not any(_holds_itself(model) for model in reachable):
-        return None
-    widest = max(len(models), *(len(_models_of(hint)) for model in reachable for _, hint, _ in _fields(model)))
+    tries = _Tries(models)
+    return tries.check if tries.may_double else None
 
-    def check(value: Any) -> None:
-        if _at_most(value, widest) <= MAX_TRIES:
+
+def names_of(models: Iterable[Any]) -> set[str]:
+    """Return the names of all fields that some models and those inside of them have, their aliases, and the models' own names."""
+    return _Tries(models).names
+
+
+class _Field(NamedTuple):
+    """A field of a model.
+
+    Attributes:
+        names: Those that a plain value may give it.
+        hint: Its annotation.
+        tagged: The annotation is a union, and pydantic sees by one field which of its models is meant.
+    """
+
+    names: tuple[str, ...]
+    hint: Any
+    tagged: bool
+
+
+class _Tries:
+    """Counts the models that pydantic builds for plain values.
+
+    Args:
+        models: Those that are tried for a value.
+
+    Attributes:
+        names: Those of the models and of all inside of them, and of their fields.
+        may_double: One of the models holds itself through a union that only trying decides.
+    """
+
+    def __init__(self, models: Iterable[Any]) -> None:
+        self._models = tuple(models)
+        self._fields: dict[Any, list[_Field]] = {}
+        waiting = list(self._models)
+        while waiting:
+            model = waiting.pop()
+            if model not in self._fields:
+                self._fields[model] = [*_fields(model)]
+                waiting += [each for field in self._fields[model] for each, _ in _inside(field.hint)]
+        self.names = {name for fields in self._fields.values() for field in fields for name in field.names}
+        self.names |= {model.__name__ for model in self._fields}
+        self.may_double = any(map(self._holds_itself, self._fields))
+        in_one = [len([*_inside(field.hint)]) for fields in self._fields.values() for field in fields]
+        self._widest = max(len(self._models), *in_one, 1)
+
+    def _holds_itself(self, model: Any) -> bool:
+        """Whether the model is in a union of one of its own fields, or below one."""
+        waiting = [each for field in self._fields[model] for each, is_tried in _inside(field.hint, tagged=field.tagged) if is_tried]
+        found: set[Any] = set()
+        while waiting:
+            each = waiting.pop()
+            if each not in found:
+                found.add(each)
+                waiting += [inner for field in self._fields[each] for inner, _ in _inside(field.hint)]
+        return model in found
+
+    def check(self, value: Any) -> None:
+        """Accept a plain value.
+
+        Raises:
+            TooManyTries: Pydantic would build too many models for it.
+        """
+        if self._at_most(value) <= MAX_TRIES:
             return  # as nearly all, and found out in a tenth of the time
-        tries: dict[tuple[Any, int], int] = {}
-        if sum(_tries(model, value, tries) for model in models) > MAX_TRIES:
+        known: dict[tuple[Any, int], int] = {}
+        if sum(self._count(model, value, known) for model in self._models) > MAX_TRIES:
             raise TooManyTries(
                 f"pydantic would try more than {MAX_TRIES:,} models, since each level of a union of models doubles their number:"
                 " give the union a discriminator, as in Field(discriminator=...), or send fewer levels"
             )
 
-    return check
+    def _at_most(self, value: Any) -> int:
+        """Return how many models pydantic would build if each dict in the value were tried as the most that a field has."""
+        if isinstance(value, dict):
+            return self._widest * (1 + sum(map(self._at_most, value.values())))
+        return sum(map(self._at_most, value)) if isinstance(value, list | tuple) else 0
 
+    def _count(self, hint: Any, value: Any, known: dict[tuple[Any, int], int], *, tagged: bool = False) -> int:
+        """Return how many models pydantic builds for a plain value.
 
-def names_of(models: Iterable[Any]) -> set[str]:
-    """Return the names of all fields that some models and those inside of them have, their aliases, and the models' own names."""
-    found = set()
-    for model in _reachable(models):
-        found.add(model.__name__)
-        for name, field in model.model_fields.items():
-            found |= {name, field.alias, field.validation_alias}
-    return {name for name in found if isinstance(name, str)}
+        Args:
+            hint: What it is meant for.
+            value: The plain value.
+            known: The answers for a model and the identity of a value.
+            tagged: The hint is a union with a discriminator.
+        """
+        if not isinstance(value, dict | list | tuple):
+            return 0
+        origin, arguments = get_origin(hint), get_args(hint)
+        if origin in WRAPPERS:
+            return self._count(arguments[0], value, known, tagged=tagged or _is_tagged(arguments[1:]))
+        if origin in (Union, types.UnionType):
+            of_each = [self._count(choice, value, known) for choice in arguments]
+            return max(of_each) if tagged else sum(of_each)
+        if _is_model(hint):
+            if not isinstance(value, dict):
+                return 0
+            place = (hint, id(value))
+            if place not in known:
+                known[place] = 1 + sum(
+                    self._count(field.hint, value[name], known, tagged=field.tagged)
+                    for field in self._fields[hint]
+                    if (name := next((name for name in field.names if name in value), None)) is not None
+                )
+            return known[place]
+        if origin in MAPS and isinstance(value, dict) and len(arguments) == 2:
+            return sum(self._count(arguments[1], item, known) for item in value.values())
+        if (origin in LISTS or origin in (tuple, set, frozenset)) and not isinstance(value, dict):
+            each = [*arguments] if origin is tuple and arguments[-1:] != (Ellipsis,) else arguments[:1] * len(value)
+            return sum(self._count(choice, item, known) for choice, item in zip(each, value, strict=False))
+        return 0
 
 
 def _is_model(hint: Any) -> bool:
-    return isinstance(hint, type) and hasattr(hint, "__pydantic_validator__") and hasattr(hint, "model_fields")
+    """Whether the annotation is a class whose fields pydantic builds: a model, a dataclass or a `TypedDict`."""
+    return isinstance(hint, type) and (hasattr(hint, "model_fields") or is_dataclass(hint) or is_typed_dict(hint))
 
 
 def _is_tagged(metadata: Iterable[Any]) -> bool:
@@ -66,10 +158,17 @@ def _is_tagged(metadata: Iterable[Any]) -> bool:
     return any(getattr(each, "discriminator", None) is not None for each in metadata)
 
 
-def _fields(model: Any) -> Iterator[tuple[str, Any, bool]]:
-    """Give the name of each field, its annotation, and whether that is a union with a discriminator."""
+def _fields(model: Any) -> Iterator[_Field]:
+    if not hasattr(model, "model_fields"):
+        hints = hints_of(model, vars(sys.modules.get(model.__module__, typing)))
+        yield from (_Field((name,), hint, False) for name, hint in hints.items())
+        return
+    # Of no effect on a model whose annotations are resolved.
+    model.model_rebuild(raise_errors=False)
     for name, field in model.model_fields.items():
-        yield name, field.annotation, _is_tagged((field, *field.metadata))
+        names = (name, field.alias, field.validation_alias)
+        known = tuple(each for each in names if isinstance(each, str))
+        yield _Field(known, field.annotation, _is_tagged((field, *field.metadata)))
 
 
 def _inside(hint: Any, *, tagged: bool = False) -> Iterator[tuple[Any, bool]]:
@@ -80,77 +179,7 @@ def _inside(hint: Any, *, tagged: bool = False) -> Iterator[tuple[Any, bool]]:
     elif _is_model(hint):
         yield hint, False
     else:
-        several = origin in (Union, types.UnionType) and not tagged and sum(map(bool, map(_models_of, arguments))) > 1
-        for argument in arguments:
-            yield from ((model, several or tried) for model, tried in _inside(argument))
-
-
-def _models_of(hint: Any) -> list[Any]:
-    return [model for model, _ in _inside(hint)]
-
-
-def _reachable(models: Iterable[Any]) -> set[Any]:
-    found: set[Any] = set()
-    waiting = list(models)
-    while waiting:
-        model = waiting.pop()
-        if model not in found:
-            found.add(model)
-            # Of no effect on a model whose annotations are resolved.
-            model.model_rebuild(raise_errors=False)
-            waiting += [each for _, hint, _ in _fields(model) for each in _models_of(hint)]
-    return found
-
-
-def _holds_itself(model: Any) -> bool:
-    """Whether the model is in a union of one of its own fields, or below one."""
-    tried = {each for _, hint, tagged in _fields(model) for each, is_tried in _inside(hint, tagged=tagged) if is_tried}
-    return model in _reachable(tried)
-
-
-def _at_most(value: Any, widest: int) -> int:
-    """Return how many models pydantic would build for a plain value if each dict in it were tried as that many."""
-    if isinstance(value, dict):
-        return widest * (1 + sum(_at_most(item, widest) for item in value.values()))
-    return sum(_at_most(item, widest) for item in value) if isinstance(value, list | tuple) else 0
-
-
-def _tries(hint: Any, value: Any, known: dict[tuple[Any, int], int], *, tagged: bool = False) -> int:
-    """Return how many models pydantic builds for a plain value.
-
-    Args:
-        hint: What it is meant for.
-        value: The plain value.
-        known: The answers for a model and the identity of a value.
-        tagged: The hint is a union with a discriminator.
-    """
-    if not isinstance(value, dict | list | tuple):
-        return 0
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in WRAPPERS:
-        return _tries(arguments[0], value, known, tagged=tagged or _is_tagged(arguments[1:]))
-    if origin in (Union, types.UnionType):
-        of_each = [_tries(choice, value, known) for choice in arguments]
-        return max(of_each) if tagged else sum(of_each)
-    if _is_model(hint):
-        if not isinstance(value, dict):
-            return 0
-        place = (hint, id(value))
-        if place not in known:
-            known[place] = 1 + sum(
-                _tries(field, _given(hint, name, value), known, tagged=is_tagged) for name, field, is_tagged in _fields(hint)
-            )
-        return known[place]
-    if origin in MAPS and isinstance(value, dict) and len(arguments) == 2:
-        return sum(_tries(arguments[1], item, known) for item in value.values())
-    if (origin in LISTS or origin in (tuple, set, frozenset)) and not isinstance(value, dict):
-        each = [*arguments] if origin is tuple and arguments[-1:] != (Ellipsis,) else arguments[:1] * len(value)
-        return sum(_tries(choice, item, known) for choice, item in zip(each, value, strict=False))
-    return 0
-
-
-def _given(model: Any, name: str, value: dict[Any, Any]) -> Any:
-    """Return a field's plain value, which may have the field's name or an alias."""
-    field = model.model_fields[name]
-    names = (name, field.alias, field.validation_alias)
-    return next((value[each] for each in names if isinstance(each, str) and each in value), None)
+        inside = [[*_inside(argument)] for argument in arguments]
+        several = origin in (Union, types.UnionType) and not tagged and sum(map(bool, inside)) > 1
+        for models in inside:
+            yield from ((model, several or tried) for model, tried in models)

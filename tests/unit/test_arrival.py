@@ -20,6 +20,7 @@ import msgpack
 import msgspec
 import pydantic
 import pytest
+import typing_extensions
 from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
@@ -165,6 +166,11 @@ class Attrs:
     again: Attrs | None = None
 
 
+class Extended(typing_extensions.TypedDict, total=False):
+    mood: typing_extensions.Required[Mood]
+    text: str
+
+
 class Update(TypedDict):
     mood: Mood
     question: NotRequired[Question]
@@ -251,6 +257,7 @@ ANNOTATED: list[tuple[Any, list[Any]]] = [
     (Attrs(1, Mood.PAIR, Attrs(2)), [Attrs, Attrs | None, Attrs | Question]),
     ({"mood": Mood.GOOD, "question": Question("a")}, [Update, Update | None]),
     ([{"mood": Mood.GOOD}], [list[Update]]),
+    ({"mood": Mood.GOOD}, [Extended, Extended | None, Question | Extended]),
 ]  # fmt: skip
 
 
@@ -559,6 +566,19 @@ class Link(pydantic.BaseModel):
     entries: Mapping[str, tuple[Folder | Link, ...]] = pydantic.Field(default={}, validation_alias="Entries")
 
 
+@dataclass
+class Plus:
+    inner: list[Plus | Minus] = field(default_factory=list)
+
+
+class Minus(typing_extensions.TypedDict):
+    inner: NotRequired[list[Plus | Minus]]
+
+
+class Sum(pydantic.BaseModel):
+    inner: list[Plus | Minus] = []
+
+
 class Add(pydantic.BaseModel):
     kind: Literal["add"] = "add"
     inner: list[Annotated[Add | Multiply, pydantic.Field(discriminator="kind")]] = []
@@ -595,6 +615,7 @@ def test_models_that_pydantic_would_try_for_ever_are_refused_at_once(hint: Any) 
         (Branch, lambda inner: {"kind": "leaf", "inner": inner}),
         (Folder | Link, lambda inner: {"Entries": {"a": [inner or {}]}}),
         (Folder | Question, lambda inner: {"entries": {"a": [inner or {}]}}),
+        (Sum, lambda inner: {"inner": [inner or {}]}),
         (Link | None, lambda inner: {"Entries": {"a": [inner or {}]}}),
     ],
 )
