@@ -10,6 +10,7 @@ from redisq.broker.keys import QueueKeys
 from redisq.broker.registry import Registry
 from redisq.broker.service import Service
 from redisq.broker.vitals import BEYOND_WORKERS, Vitals, is_cluster, is_replica
+from redisq.words import counted
 
 __all__ = ["CHECKS", "Finding", "Level", "check_channels", "check_work", "judge"]
 
@@ -163,7 +164,10 @@ def check_queues(vitals: Vitals) -> Finding:
     bad = {queue: why for queue, why in vitals.queues.items() if why}
     if bad:
         return Finding("queues", Level.ERROR, "; ".join(bad.values()))
-    return Finding("queues", Level.OK, ", ".join(vitals.queues) or "none yet")
+    named = [queue for queue in vitals.queues if queue not in vitals.unnamed]
+    hidden = len(vitals.queues) - len(named)
+    more = f"; {counted(hidden, 'queue')} of Celery's remote control and events not shown (--all)" if hidden else ""
+    return Finding("queues", Level.OK, f"{', '.join(named) or 'none yet'}{more}")
 
 
 def check_messages(vitals: Vitals) -> Finding:
@@ -173,21 +177,17 @@ def check_messages(vitals: Vitals) -> Finding:
         keys = losses._replace(bodiless=0, in_turn=0)
         if any(keys):
             counts = ", ".join(f"{count} {name}" for name, count in keys._asdict().items() if count)
-            states = f"{keys.stateless} {'body' if keys.stateless == 1 else 'bodies'} in no state" if keys.stateless else ""
+            states = f"{counted(keys.stateless, 'body', 'bodies')} in no state" if keys.stateless else ""
             parts.append(f"{queue} lost keys: {states or counts}; run `redisq repair {queue}`")
         if losses.bodiless:
-            lost = f"{queue} has {_messages(losses.bodiless)} without a body, which cannot run"
+            lost = f"{queue} has {counted(losses.bodiless, 'message')} without a body, which cannot run"
             parts.append(f"{lost}; run `redisq repair {queue}`, which makes them dead letters")
         if losses.in_turn:
-            lost = f"{queue} has {_messages(losses.in_turn)} without a body in lanes that stop for a dead letter"
+            lost = f"{queue} has {counted(losses.in_turn, 'message')} without a body in lanes that stop for a dead letter"
             parts.append(f"{lost}; workers make each one at its turn, or delete them with `redisq cancel`")
     if parts:
         return Finding("messages", Level.ERROR, "; ".join(parts))
     return Finding("messages", Level.OK, "each is in one state, and can be reached")
-
-
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
 
 
 def check_work(services: Mapping[str, Service]) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Vitals:
         denied: Commands that the user may not run, or not on these queues' keys, with the server's words.
         queues: Queue -> why it cannot be used; None: it can.
         losses: Queue -> what it has lost, of those that lost something.
+        unnamed: Of the queues, those that are named only when something is wrong with them.
     """
 
     info: Mapping[str, str] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Vitals:
     denied: Mapping[str, str] = field(default_factory=dict)
     queues: Mapping[str, str | None] = field(default_factory=dict)
     losses: Mapping[str, Losses] = field(default_factory=dict)
+    unnamed: Collection[str] = ()
 
 
 #: A queue with more messages is not walked: they are counted. A walk takes a second or two for so many.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -16,8 +17,7 @@ from redisq.broker.vitals import Vitals, is_cluster, read_info, read_vitals
 from redisq.cli.errors import in_words
 from redisq.cli.installation import installation
 from redisq.cli.output import print_json, print_table
-from redisq.cli.status import is_internal
-from redisq.cli.target import Target, json_option, queues_option, target_options
+from redisq.cli.target import Target, is_internal, json_option, queues_option, target_options
 from redisq.errors import AccessDenied, BrokerError, RedisqError
 from redisq.redact import escape, redact
 
@@ -30,9 +30,16 @@ Steps = Generator[Step, Any, Any]
 @click.argument("app_argument", metavar="[MODULE:APP]", required=False)
 @queues_option
 @click.option("--strict", is_flag=True, envvar="REDISQ_STRICT", help="Let the exit code be 1 when there are only warnings.")
+@click.option(
+    "--all",
+    "internal",
+    is_flag=True,
+    envvar="REDISQ_DOCTOR_ALL",
+    help="Also the queues of Celery's remote control and events.",
+)
 @json_option
 @target_options
-def doctor(target: Target, strict: bool, as_json: bool) -> None:
+def doctor(target: Target, strict: bool, internal: bool, as_json: bool) -> None:
     """Check Redis, the user's rights on it, the queues, and this installation.
 
     The exit code is 2 when there is an error, 1 when there are warnings and --strict is given, else 0.
@@ -40,7 +47,7 @@ def doctor(target: Target, strict: bool, as_json: bool) -> None:
     With --json: {"level", "findings": [{"check", "level", "text"}]}. A level is ok, warning or error, that above all
     the worst of them.
     """
-    findings = [*_server(target), installation()]
+    findings = [*_server(target, internal), installation()]
     worst = worst_of(findings)
     if as_json:
         print_json({"level": worst, "findings": [{**each._asdict(), "text": redact(each.text)} for each in findings]})
@@ -59,15 +66,16 @@ def exit_code(worst: Level, strict: bool) -> int:
     return {Level.OK: 0, Level.WARNING: int(strict), Level.ERROR: 2}[worst]
 
 
-def _server(target: Target) -> list[Finding]:
+def _server(target: Target, internal: bool) -> list[Finding]:
     """Check the server; that it cannot be asked is a finding too."""
     try:
         info = target.ask(read_info())
         if is_cluster(info):
             return judge(Vitals(info))
         queues = [target.app.keys(name) for name in target.chosen] or target.at_risk()
+        unnamed = [keys.queue for keys in queues if is_internal(keys) and not internal and not target.chosen]
         return [
-            *judge(target.ask(read_vitals(info, queues))),
+            *judge(replace(target.ask(read_vitals(info, queues)), unnamed=unnamed)),
             _work(target, queues),
             check_channels(_channels(target, queues), target.app.registry, queues),
         ]

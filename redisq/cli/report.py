@@ -13,8 +13,7 @@ from redisq.broker.held_back import MessageGates
 from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import Place, celery_places, finished, places
 from redisq.cli.output import print_fields, span
-from redisq.cli.status import is_internal
-from redisq.cli.target import Target
+from redisq.cli.target import Target, is_internal
 from redisq.codec.limits import MAX_BYTES
 from redisq.codec.msgpack import decode
 from redisq.codec.summary import celery_id, of_celery

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection
 
 import click
@@ -11,20 +10,16 @@ import click
 from redisq.app.limits import seconds_or_none
 from redisq.broker.commands import QueueView
 from redisq.broker.held_back import HeldBack, held_back
-from redisq.broker.keys import QueueKeys
 from redisq.broker.overview import overview
 from redisq.broker.registry import present
 from redisq.broker.service import Service, is_served, served_queues
 from redisq.cli.errors import in_words
 from redisq.cli.output import print_json, print_table, say, span
-from redisq.cli.target import Target, json_option, queues_option, target_options
+from redisq.cli.target import Target, is_internal, json_option, queues_option, target_options
 from redisq.errors import AccessDenied, BrokerError
 from redisq.words import counted
 
 __all__ = ["status"]
-
-#: Queues that Celery makes for itself: a reply to remote control, a listener to events.
-_INTERNAL = re.compile(r".*\.pidbox|celeryev\..*")
 
 _COLUMNS = ("queue", "waiting", "delayed", "retry", "processing", "dead", "paused", "oldest")
 
@@ -81,11 +76,6 @@ def status(target: Target, internal: bool, as_json: bool) -> None:
             say(f"Error: {in_words(error)}", err=True)
     if errors:
         click.get_current_context().exit(1)
-
-
-def is_internal(keys: QueueKeys) -> bool:
-    """Return whether Celery made the queue for itself, for a reply to remote control or for events."""
-    return _INTERNAL.fullmatch(keys.queue) is not None
 
 
 def _served(target: Target) -> Collection[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import wraps
@@ -17,7 +18,10 @@ from redisq.broker.keys import QueueKeys
 from redisq.broker.queues import known_queues, layouts, lost_queues
 from redisq.cli.loader import load_app
 
-__all__ = ["Target", "json_option", "queues_option", "target_options"]
+__all__ = ["Target", "is_internal", "json_option", "queues_option", "target_options"]
+
+#: Queues that Celery makes for itself: a reply to remote control, a listener to events.
+_INTERNAL = re.compile(r".*\.pidbox|celeryev\..*")
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,7 +86,7 @@ class Target:
         keys = self.app.keys(name)
         self.app.connector.execute(inspect(keys))
         if self.ask(layouts([keys]))[keys] is None:
-            known = ", ".join(each.queue for each in self._all()) or "none"
+            known = ", ".join(each.queue for each in self._all() if not is_internal(each)) or "none"
             raise click.ClickException(f"no queue {name!r} in this Redis{_in(self.app)}; there is: {known}")
         return keys
 
@@ -94,6 +98,11 @@ class Target:
             elsewhere = ", ".join(sorted({keys.namespace or "''" for keys in found}))
             click.echo(f"There are queues in other namespaces (--namespace): {elsewhere}", err=True)
         return here
+
+
+def is_internal(keys: QueueKeys) -> bool:
+    """Return whether Celery made the queue for itself, for a reply to remote control or for events."""
+    return _INTERNAL.fullmatch(keys.queue) is not None
 
 
 def _in(app: RedisQ) -> str:

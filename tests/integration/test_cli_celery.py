@@ -150,3 +150,24 @@ def test_status_hides_what_celery_makes_for_itself_unless_asked(connect: Connect
     assert names("--all") == ["c0ffee.reply.celery.pidbox", "celery", "celeryev.1-2"]
     assert names("-Q", "celeryev.1-2") == ["celeryev.1-2"]
     assert "2 queues of Celery's remote control and events not shown (--all)" in operator.text("status")
+
+
+def test_doctor_hides_what_celery_makes_for_itself_unless_asked(connect: Connect, operator: Operator, raw: redis.Redis) -> None:
+    connection = connect()
+    for queue in ("celery", "c0ffee.reply.celery.pidbox", "celeryev.1-2"):
+        send(connection, queue=queue)
+
+    def said(*options: str, exit_code: int = 0) -> str:
+        (text,) = [
+            each["text"] for each in operator.json("doctor", *options, exit_code=exit_code)["findings"] if each["check"] == "queues"
+        ]
+        return str(text)
+
+    assert said() == "celery; 2 queues of Celery's remote control and events not shown (--all)"
+    assert said("--all") == "c0ffee.reply.celery.pidbox, celery, celeryev.1-2"
+    assert said("-Q", "celeryev.1-2") == "celeryev.1-2"
+    error = operator.error("purge", "celary", "--yes")
+    assert "no queue 'celary' in this Redis" in error
+    assert "pidbox" not in error
+    raw.set("celeryev.1-2:queue:main", "another program's")
+    assert "celeryev.1-2" in said(exit_code=2), "what is wrong is named"

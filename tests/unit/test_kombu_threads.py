@@ -91,3 +91,13 @@ def test_log_records_of_a_real_thread_are_logged_by_the_program(caplog: pytest.L
     postponed.deliver()
     postponed.deliver()
     assert caplog.messages == ["Lost the lease of a message"]
+
+
+def test_traceback_at_the_start_of_celerys_eventlet_pool_is_eventlets_own() -> None:
+    """Celery patches the process before redisq is imported: the guide says so."""
+    program = (
+        "import sys, celery\ncelery.maybe_patch_concurrency(['celery', 'worker', '-P', 'eventlet'])\nprint('redisq' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "False\n"
+    assert "redisq" not in ran.stderr
