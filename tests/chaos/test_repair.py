@@ -89,10 +89,11 @@ def test_a_repair_that_is_killed_is_finished_by_the_next(server: RedisServer, pr
     connector.execute(commands.enqueue(KEYS, [Enqueue(ident, b"body", due="+1000000000") for ident in bodiless]))
     raw.hdel(KEYS.named("messages"), *bodiless)
     raw.delete(*(f"{KEYS.prefix}:{name}" for name in lost))
-    killed = 0
+    killed, ours = 0, len(raw.client_list())
     for what, at, way in KILLS:
         happened = proxy.swallow(way, f"\r\n{what}\r\n".encode(), at)
         killed += kill_when(repair(KEYS.queue, proxy.port), happened.is_set)
+        wait_until(lambda: len(raw.client_list()) <= ours, "Redis has carried out all that it sent, and knows that it is gone")
         assert raw.hlen(KEYS.named("messages")) == len(waiting)
         found = states(raw)
         assert set(found) <= {*waiting, *bodiless}
