@@ -76,17 +76,23 @@ class Wanted(NamedTuple):
 
 
 class Short(NamedTuple):
-    """What a queue's first messages find no room in.
+    """What a queue's messages find no room in.
 
     Attributes:
-        pools: The pools, by their numbers.
+        pools: The pools of the first messages, by their numbers.
+        deep: Those of messages behind these that the last look found. Only a claim that looks as far finds these messages.
         at_once: Whether it takes room where they begin at once: they have limits, or were there when a worker died.
         passed: Messages that were taken since it was looked into.
     """
 
     pools: frozenset[int]
+    deep: frozenset[int]
     at_once: bool
     passed: int
+
+    def limit(self, rooms: Sequence[Room], *, deep: bool) -> int:
+        """Return how many of the first messages, or of those behind them, there is room for at most."""
+        return max((rooms[pool].free - self.at_once * rooms[pool].ahead for pool in (self.deep if deep else self.pools)), default=0)
 
 
 def refused(queues: Sequence[QueueKeys], troubles: Troubles) -> list[str]:
@@ -256,7 +262,7 @@ class Consumer:
         short = self._short.get(keys)
         if short is None or keys is self._looks_into:
             return min(max(room.free for room in rooms), MAX_BATCH)
-        return min(max(rooms[pool].free - short.at_once * rooms[pool].ahead for pool in short.pools), MAX_BATCH)
+        return min(short.limit(rooms, deep=False) or short.limit(rooms, deep=True), MAX_BATCH)
 
     def _first(self, rooms: Sequence[Room]) -> QueueKeys | None:
         """The first queue that may have something that there is room for; None when there is none."""
@@ -279,6 +285,8 @@ class Consumer:
             self._looks_into = None
             self._short[keys] = self._short.pop(keys)
             self._plan_look()
+            look = LOOK
+        elif (short := self._short.get(keys)) and not short.limit(rooms, deep=False):
             look = LOOK
         asked, at = self._asked[keys], self._loop.time()
         self._asked[keys] = at
@@ -457,7 +465,9 @@ class Consumer:
         keys, is_full, before = wanted.keys, count >= wanted.limit, self._short.get(wanted.keys)
         passed = count if wanted.look or not before else before.passed + count
         if pools:
-            self._short[keys] = Short(pools, any(count < wanted.rooms[pool].free for pool in pools), passed)
+            first = (wanted.look and before and before.pools & pools) or pools
+            deep = pools if wanted.look or not before else before.deep
+            self._short[keys] = Short(first, deep - first, any(count < wanted.rooms[pool].free for pool in pools), passed)
             if wanted.look and is_full and self._looks_into is None and keys not in self._resting:
                 self._looks_into = keys  # there may be more of the same behind what it has found
         elif before and is_full and not wanted.look:

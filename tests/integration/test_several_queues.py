@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,6 +80,28 @@ def test_the_last_queue_is_served_while_the_threads_have_no_room_for_the_first(
         wait_until(lambda name=name: Ledger(tmp_path / "ledger").ends[name], f"the {name} message of the last queue ended", 4)
     assert raw.zcard("work:queue:main") > 0
     assert raw.zcard("slow:queue:main") == 2
+    held.unlink()
+
+
+def test_what_has_room_in_the_first_queue_does_not_wait_for_a_look_into_the_last(
+    start_worker: Start, producer: RedisQ, raw: redis.Redis, tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    held.touch()
+    start_worker("-Q", "slow,work,more", "-c", "1", "-t", "1").ready()
+    for number, queue in enumerate(("slow", "slow", "more")):
+        producer.send("hold", (number, str(held)), queue=queue)
+    wait_until(lambda: Ledger(tmp_path / "ledger").starts["0"], "the thread is busy")
+    producer.tasks["sleep"].options(queue="work").delay_many([(f"work{number}", 0.05) for number in range(1000)])
+    wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) > 10, "the second queue keeps the loop busy")
+    delays = []
+    for number in range(7):
+        sent = time.time()
+        producer.send("sleep", (f"first{number}", 0.0), queue="slow")
+        wait_until(lambda number=number: Ledger(tmp_path / "ledger").starts[f"first{number}"], "it began", 10)
+        delays.append(Ledger(tmp_path / "ledger").times["S", f"first{number}"] - sent)
+    assert raw.zcard("work:queue:main") > 0
+    assert sorted(delays)[len(delays) // 2] < 0.5, delays
     held.unlink()
 
 
