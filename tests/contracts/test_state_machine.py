@@ -1,6 +1,6 @@
 """Any sequence of calls, faults and clock moves: a real server, fakeredis and the model agree after every step.
 
-`REDISQ_STATEFUL_EXAMPLES=5000 pytest tests/contracts/test_state_machine.py` runs longer.
+`REDISQ_STATEFUL_EXAMPLES=5000 pytest -m chaos tests/contracts/test_state_machine.py` runs longer.
 """
 
 from __future__ import annotations
@@ -419,8 +419,9 @@ class BrokerMachine(RuleBasedStateMachine):
         self._observe()
 
 
+@pytest.mark.parametrize("examples", [20, pytest.param(EXAMPLES or 50, marks=pytest.mark.chaos)])
 @pytest.mark.timeout(0 if EXAMPLES else 600)
-def test_both_servers_and_the_model_agree(redis_server: RedisServer, raw: redis.Redis) -> None:
+def test_both_servers_and_the_model_agree(redis_server: RedisServer, raw: redis.Redis, examples: int) -> None:
     with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as fake:
 
         class Machine(BrokerMachine):
@@ -429,7 +430,7 @@ def test_both_servers_and_the_model_agree(redis_server: RedisServer, raw: redis.
         run_state_machine_as_test(
             Machine,
             settings=settings(
-                max_examples=EXAMPLES or 50,
+                max_examples=examples,
                 stateful_step_count=40,
                 deadline=None,
                 print_blob=True,
