@@ -188,7 +188,7 @@ def _decide(
     else:
         say(f"{done} {counted(count, 'dead letter')}")
         for job in missing:
-            say(f"Error: job {job} is no dead letter", err=True)
+            say(f"Error: job {job} is no dead letter: see `redisq inspect {job}`", err=True)
         _say_held(held or {})
     if missing or held:
         click.get_current_context().exit(1)

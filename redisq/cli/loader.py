@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Collection
 from pathlib import Path
+from types import ModuleType
 
 from redisq.app.app import RedisQ
 from redisq.errors import ConfigError
@@ -37,10 +39,23 @@ def load_app(target: str) -> RedisQ:
         for name in attribute.split("."):
             app = getattr(app, name, None)  # type: ignore[assignment]
         if not isinstance(app, RedisQ):
-            raise ConfigError(f"{target}: {attribute!r} is not a RedisQ app")
+            what = "is not there" if app is None else f"is a {type(app).__name__} and not a RedisQ app"
+            raise ConfigError(f"{target}: {attribute!r} {what}; module {module_name} has {_named(_apps_in(module))}")
         return app
-    apps = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, RedisQ)}
-    if len(apps) != 1:
-        names = ", ".join(name for name, _ in apps.values()) or "none"
-        raise ConfigError(f"module {module_name} has {len(apps)} apps ({names}): name one, {module_name}:app")
-    return next(iter(apps.values()))[1]
+    apps = _apps_in(module)
+    if not apps:
+        raise ConfigError(f"module {module_name} has no app: make one in it, app = RedisQ(...), or name the module that has it")
+    if len(apps) > 1:
+        raise ConfigError(f"module {module_name} has {_named(apps)}: say which, as in {module_name}:{next(iter(apps))}")
+    return next(iter(apps.values()))
+
+
+def _apps_in(module: ModuleType) -> dict[str, RedisQ]:
+    """Return the apps of a module by their first names."""
+    found = {name: value for name, value in vars(module).items() if isinstance(value, RedisQ)}
+    first = {id(app): name for name, app in reversed(found.items())}
+    return {name: app for name, app in found.items() if first[id(app)] == name}
+
+
+def _named(apps: Collection[str]) -> str:
+    return f"the {'app' if len(apps) == 1 else 'apps'} {', '.join(apps)}" if apps else "no app"

@@ -107,4 +107,4 @@ def shutdown(target: Target, names: tuple[str, ...], everyone: bool, as_json: bo
     else:
         say(f"stopping: {', '.join(stopping) or 'none'}")
     if missing := sorted(set(names) - set(stopping)):
-        raise click.ClickException(f"no answer from: {', '.join(missing)}")
+        raise click.ClickException(f"no answer from: {', '.join(missing)}; `redisq workers` lists those that are there")

@@ -169,7 +169,8 @@ class Executor:
     def not_started(self, held: Held, why: str) -> None:
         """Give back one that cannot begin, for another worker or a later try."""
         self._running.pop(held, None)
-        self._log.error("Could not start message %s of queue %s: %s", held.delivery.id, held.keys.queue, why)
+        then = "it goes back to the queue" if held.leased else "it is lost, since it was acknowledged first"
+        self._log.error("Could not start message %s of queue %s, %s: %s", held.delivery.id, held.keys.queue, then, why)
         if held.leased:
             self._consumer.rest(held.keys)
             self._consumer.ended(held, given_back(held.delivery), 0)
@@ -403,7 +404,10 @@ class Executor:
             return
         held.lost = run.dropped = True
         self._observers.lost(held)
-        self._log.warning("Lost the lease of task %s[%s] of queue %s", run.task.name, held.delivery.id, held.keys.queue)
+        self._log.warning(
+            "Lost the lease of task %s[%s] of queue %s: it is told to stop, another worker may run it",
+            run.task.name, held.delivery.id, held.keys.queue,
+        )  # fmt: skip
         if self._waits_no_more(run):
             held.leased = False
             self._settle(run, None)

@@ -45,10 +45,13 @@ class Judge:
         try:
             return self._success(held, task, returned) if error is None else self._failure(run, error)
         except Exception as fault:  # noqa: BLE001 - see above
+            settlement = done(held.delivery) if error is None else undecided(task.definition, held.delivery, fault)
+            then = {"ack": "it counts as done, without a result", "retry": "it is tried again", "dead": "it is a dead letter"}
             self._log.error(
-                "Task %s[%s] has ended, and to say how failed: %s%s", task.name, held.delivery.id, error_text(fault), origin(fault)
-            )
-            return done(held.delivery) if error is None else undecided(task.definition, held.delivery, fault)
+                "Task %s[%s] has ended, but the look at its end failed; %s: %s%s",
+                task.name, held.delivery.id, then[settlement.op], error_text(fault), origin(fault),
+            )  # fmt: skip
+            return settlement
 
     def _success(self, held: Held, task: Task[..., Any], returned: Any) -> Settlement:
         try:

@@ -83,7 +83,7 @@ def test_named_ones_are_replayed(operator: Operator, stage: Stage, raw: redis.Re
     assert raw.zcard("a:queue:main") == raw.zcard("b:queue:main") == 1
     text = operator.text("dead", "replay", second, "nowhere", exit_code=1)
     assert "replayed 1 dead letter\n" in text
-    assert "Error: job nowhere is no dead letter\n" in text
+    assert "Error: job nowhere is no dead letter: see `redisq inspect nowhere`\n" in text
 
 
 def test_named_ones_are_dropped(operator: Operator, stage: Stage, raw: redis.Redis) -> None:

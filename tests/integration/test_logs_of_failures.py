@@ -50,6 +50,32 @@ def test_the_last_frame_of_the_apps_own_code_is_in_the_warning_and_the_stack_at_
     assert SECRET not in debug.getMessage() + warning.getMessage()
 
 
+class BreaksWhenAsked(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        raise RuntimeError("a class of the app")
+
+
+class Breaks(Exception, metaclass=BreaksWhenAsked):
+    pass
+
+
+@pytest.mark.parametrize(("retries", "then"), [(1, "it is tried again"), (0, "it is a dead letter")])
+def test_log_says_what_becomes_of_a_run_whose_end_could_not_be_looked_at(
+    retries: int, then: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = RedisQ("bot")
+
+    @app.task(max_retries=retries, dont_retry_for=(Breaks,))
+    async def fails() -> None:
+        raise ValueError("no")
+
+    with sandbox(app) as box:
+        fails.delay()
+        drained = box.drain()
+    assert (drained.retried, drained.dead) == (retries, 1 - retries)
+    assert f"has ended, but the look at its end failed; {then}: RuntimeError: a class of the app" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("set_up", "options", "shown"),
     [

@@ -34,13 +34,13 @@ def test_an_app_is_found_by_its_name_a_dotted_name_or_as_the_only_one(module: st
     ("target", "says"),
     [
         ("no_such_module_here:app", "no module 'no_such_module_here'"),
-        ("{module}:not_an_app", "'not_an_app' is not a RedisQ app"),
-        ("{module}:nothing", "'nothing' is not a RedisQ app"),
+        ("{module}:not_an_app", "'not_an_app' is a .* and not a RedisQ app; module {module} has the app one"),
+        ("{module}:nothing", "'nothing' is not there; module {module} has the app one"),
         (":app", "want module:app"),
     ],
 )
 def test_what_is_not_found_is_an_error_that_says_what_to_do(module: str, target: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says.format(module=module)):
         load_app(target.format(module=module))
 
 
@@ -52,8 +52,14 @@ def test_an_import_error_inside_the_module_is_not_hidden(module: str) -> None:
 
 def test_two_apps_in_one_module_must_be_told_apart(module: str) -> None:
     Path(f"{module}_two.py").write_text("from redisq import RedisQ\na = RedisQ('a')\nb = RedisQ('b')\n")
-    with pytest.raises(ConfigError, match="has 2 apps"):
+    with pytest.raises(ConfigError, match=rf"{module}_two has the apps a, b: say which, as in {module}_two:a"):
         load_app(f"{module}_two")
+
+
+def test_module_without_an_app_gets_an_error_that_says_what_to_do(module: str) -> None:
+    Path(f"{module}_none.py").write_text("import redisq\n")
+    with pytest.raises(ConfigError, match=rf"{module}_none has no app: make one in it, app = RedisQ\(\.\.\.\), or name"):
+        load_app(f"{module}_none")
 
 
 @pytest.mark.parametrize(
