@@ -409,9 +409,9 @@ class Consumer:
         return due
 
     def _claimed(self, wanted: Wanted, command: Command[Claimed], result: Claimed | BrokerError) -> None:
-        self._start_all(wanted, result)
         if command is self._for_room:
             self._for_room = None
+        self._start_all(wanted, result)
 
     def _start_all(self, wanted: Wanted, result: Claimed | BrokerError) -> None:
         keys = wanted.keys
@@ -421,12 +421,6 @@ class Consumer:
         if self._troubles:
             self._troubles.over(CLAIM.format(keys.queue))
         deliveries, next_due, short, dead, set_back = result
-        for each in dead:
-            self._log.warning("%s", dead_letter(keys.queue, each, each.meta.reason, each.meta.text))
-            if self._observers.watch_ends:
-                self._observers.buried(keys, each)
-        if set_back:
-            self._log.warning("Queue %s: %s", keys.queue, set_back)
         if deliveries and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("Claimed messages of queue %s: %d", keys.queue, len(deliveries))
         before = self._short.get(keys) if wanted.look else None
@@ -450,6 +444,13 @@ class Consumer:
         if wanted.look:
             found_others = before is not None and any(held.pool not in before.pools for held in came)
             self._looked(self._loop.time() - wanted.at, found_others=found_others)
+        # When all have begun: a filter of the app's own logging may raise.
+        for each in dead:
+            self._log.warning("%s", dead_letter(keys.queue, each, each.meta.reason, each.meta.text))
+            if self._observers.watch_ends:
+                self._observers.buried(keys, each)
+        if set_back:
+            self._log.warning("Queue %s: %s", keys.queue, set_back)
 
     def _looked(self, took: float, *, found_others: bool) -> None:
         """Say when to look again: at once, when it found messages of other pools. More of these are likely to be there."""
@@ -511,10 +512,11 @@ class Consumer:
             return
         if self._troubles:
             self._troubles.over(SETTLE.format(batch.keys.queue))
-        over = []
+        over: list[Held] = []
+        dead: list[tuple[Held, Settlement]] = []
         for held, end, _ in batch.ended:
             if end.op == "dead" and end.id not in result:
-                self._log.warning("%s", dead_letter(batch.keys.queue, held.delivery, end.reason, str(end.text), held.task))
+                dead.append((held, end))
             then = held.then
             if then and not held.over and (then is _runs_on or end.id not in result):
                 held.then, held.leased = None, False
@@ -523,6 +525,9 @@ class Consumer:
                 over.append(held)
         self._held.difference_update(over)
         self._rooms.drop(over)
+        # When their slots are free: a filter of the app's own logging may raise.
+        for held, end in dead:
+            self._log.warning("%s", dead_letter(batch.keys.queue, held.delivery, end.reason, str(end.text), held.task))
         if self._observers.watch_ends:
             self._observers.settled(batch.ended, result)
         if self._log.isEnabledFor(logging.DEBUG):

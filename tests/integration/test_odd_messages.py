@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -300,3 +301,46 @@ def test_an_id_that_is_not_utf8_is_a_dead_letter_and_its_neighbours_run(
     warnings = [record.message for record in caplog.records if "is a dead letter now" in record.message]
     assert len(warnings) == 1
     assert "caf\\udce9" in warnings[0]
+
+
+@pytest.mark.parametrize("claimed", [False, True], ids=["a run makes it dead", "a claim finds it dead"])
+def test_a_log_filter_that_raises_takes_no_slot(claimed: bool, app: RedisQ, raw: redis.Redis) -> None:
+    class Raises(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if "is a dead letter now" in record.getMessage():
+                raise RuntimeError("the filter is broken")
+            return True
+
+    ran = asyncio.Event()
+
+    @app.task(max_retries=0)
+    async def fails() -> None:
+        raise ValueError("no")
+
+    @app.task
+    async def works() -> None:
+        ran.set()
+
+    async def bot() -> None:
+        async with Worker(app, concurrency=9 if claimed else 1):
+            if claimed:
+                await app.control.apause("odd")
+                await fails.adelay()
+                raw.delete("odd:messages")
+            await (works if claimed else fails).adelay()
+            if claimed:
+                await app.control.aresume("odd")
+            await asyncio.to_thread(wait_until, lambda: raw.zcard("odd:queue:dlq") == 1, "it is a dead letter")
+            if not claimed:
+                await works.adelay()
+            async with asyncio.timeout(10):
+                await ran.wait()
+        await app.aclose()
+
+    log, broken = logging.getLogger("odd.worker"), Raises()
+    log.addFilter(broken)
+    try:
+        asyncio.run(bot())
+    finally:
+        log.removeFilter(broken)
+    assert raw.zcard("odd:queue:processing") == 0
