@@ -175,8 +175,16 @@ def _note(text: str) -> None:
     registry = globals().setdefault("__warningregistry__", {})
     if any(isinstance(shown, tuple) and shown[0] == text for shown in list(registry)):
         return
+    if _is_of_a_pool():
+        return
     frame = _user_frame(sys._getframe(1))  # public in all but its name; `inspect` gives the same
     warnings.warn_explicit(text, UserWarning, frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__"), registry)
+
+
+def _is_of_a_pool() -> bool:
+    """Say whether this is a process of Celery's prefork pool. The worker connects with the same options, and warns of them."""
+    billiard = sys.modules.get("billiard")
+    return billiard is not None and billiard.current_process().name != "MainProcess"
 
 
 def _user_frame(frame: FrameType) -> FrameType:

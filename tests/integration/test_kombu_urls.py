@@ -91,6 +91,23 @@ def test_an_options_warning_comes_once_and_is_at_the_programs_line(connect: Conn
     assert (told[0].filename, line.strip()) == (__file__, "connect(retry_on_timeout=True).connect()")
 
 
+def test_an_options_warning_is_not_said_again_by_each_process_of_celerys_pool(redis_url: str) -> None:
+    """They are forked before the worker connects, and connect when a task sends another."""
+    program = """
+import sys, billiard.pool, kombu, redisq.kombu
+def connect(_):
+    kombu.Connection(sys.argv[1], transport_options={"fanout_prefix": True}).connect()
+if __name__ == "__main__":
+    with billiard.pool.Pool(2) as pool:
+        pool.map(connect, range(4))
+        connect(0)
+        pool.map(connect, range(4))
+"""
+    url = redis_url.replace("redis://", "redisq://")
+    ran = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=30, check=True)
+    assert ran.stderr.count("option fanout_prefix has no effect") == 1, ran.stderr
+
+
 def test_a_short_visibility_timeout_is_a_short_lease(connect: Connect) -> None:
     connection = connect(visibility_timeout=5)
     connection.connect()
