@@ -99,6 +99,9 @@ class ThreadPool:
         with suppress(Empty):
             while item := self._work.get_nowait():
                 items.append(item)
+        if items:
+            # They waited: the handlers of before say nothing of those that run now.
+            self._rate = 0.0
         self._busy -= len(items)
         return items
 
