@@ -42,8 +42,8 @@ local LEASES_AT_GATES, REFUSALS, TOLD = 100, 50, 200
 -- Messages that are looked at together, after the first page, which has as many as are wanted.
 local PAGE = 100
 
--- Bodies that are read together where nobody knows how large they are.
-local FEW = 16
+-- Bodies that are read together where nobody knows how large they are: in a queue with gates, where some of them stay, and without.
+local FEW, MANY = 16, 32
 
 -- Bodies of one call, in bytes, if it is more than one body: a slow link carries them within its time limit.
 local BYTES = 4194304
@@ -441,16 +441,25 @@ if limit > 0 and queue.main > 0 and not queue.paused then
           ids[i] = rows[2 * i - 1]
         end
       end
+      -- read: how many bodies were read. After the first ones it is known better how many one call carries.
+      local read = looks and #ids or math.min(#ids, MANY)
       most, looks = PAGE, true
-      local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids)), metas_of(queue, ids)
+      local bodies, metas = redis.call('HMGET', MESSAGES, unpack(ids, 1, read)), metas_of(queue, ids)
       -- last: of these messages the last one that is looked at; stays: which of them stay in main.
       local last, left, stays = #ids, limit - count, {}
       for i = 1, #ids do
-        local body, meta = bodies[i], metas[i]
         if left == 0 then
           last = i - 1
           break
         end
+        if i > read then
+          local fit = math.ceil((BYTES - bytes) * (i - 1) / math.max(bytes + passed, 1))
+          read = math.min(#ids, read + math.max(1, math.min(fit, MANY)))
+          for more, body in ipairs(redis.call('HMGET', MESSAGES, unpack(ids, i, read))) do
+            bodies[i + more - 1] = body
+          end
+        end
+        local body, meta = bodies[i], metas[i]
         if meta and drop_expired(ids[i], meta) then
           ids[i] = false
         elseif not body then
