@@ -227,10 +227,10 @@ class Consumer:
         self._scheduled = False
         while self._trips < MAX_TRIPS:
             batches = self._settler.take(self._resting) if self._settler else []
-            rooms = self._rooms.offer(
-                len(self._held), [ended.held for batch in batches for ended in batch.ended if ended.held.then is None]
-            )
-            wanted = self._next_claim(rooms)
+            wanted = None
+            if not self._stopping and not all(self._empty.values()):
+                leaving = [ended.held for batch in batches for ended in batch.ended if ended.held.then is None]
+                wanted = self._next_claim(self._rooms.offer(len(self._held), leaving))
             if not batches and wanted is None:
                 break
             self._trips += 1
@@ -251,8 +251,10 @@ class Consumer:
     def _block(self) -> None:
         """Wait for work, if no queue has any, and if there is room for what may come."""
         queues = [keys for keys in self._queues if self._empty[keys] and keys not in self._resting]
+        if not queues:
+            return
         rooms = self._rooms.offer(len(self._held))
-        if not queues or self._first(rooms) is not None or not any(room.free for room in rooms):
+        if self._first(rooms) is not None or not any(room.free for room in rooms):
             return
         self._waiting, self._blocks_on = True, queues
         self._spawn(self._wait_for_work(queues, rooms))
@@ -273,7 +275,7 @@ class Consumer:
 
     def _next_claim(self, rooms: list[Room]) -> Wanted | None:
         """Which queue to claim from, and how many."""
-        first = None if self._stopping else self._first(rooms)
+        first = self._first(rooms)
         if first is None:
             return None
         return self._wanted(first if len(self._queues) == 1 else self._fairly(first, rooms), rooms)

@@ -121,7 +121,12 @@ class Rooms:
 
 
 def _room(place: Place, used: int) -> Room:
-    at_once = max(0, place.size - used)
-    ahead = place.ahead()
-    free = max(0, min(place.size + ahead - used, (place.size + ahead + 1) // 2))
-    return Room(place.tasks, free, max(0, free - at_once), place.never_ahead)
+    # Without `min` and `max`: an idle worker comes here several times for each message.
+    ahead, left = place.ahead(), place.size - used
+    free, half = left + ahead, (place.size + ahead + 1) // 2
+    if free > half:
+        free = half
+    if free <= 0:
+        return Room(place.tasks, 0, 0, place.never_ahead)
+    soon = free - left if left > 0 else free
+    return Room(place.tasks, free, soon if soon > 0 else 0, place.never_ahead)
