@@ -131,7 +131,7 @@ def _checked(task: str, returned: Any) -> Any:
 
 
 def _is_over(generator: Any) -> bool:
-    """Whether a generator's body has run to its end."""
+    """Return True when the generator has ended: no frame of it is left."""
     return getattr(generator, "ag_frame" if isinstance(generator, AsyncGeneratorType) else "gi_frame") is None
 
 

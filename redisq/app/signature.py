@@ -34,7 +34,7 @@ def signature_of(handler: Callable[..., Any], *, bind: bool) -> inspect.Signatur
 
 
 def is_of_wrapped(function: Any) -> bool:
-    """Whether the signature is that of the function inside a decorator that uses `functools.wraps`."""
+    """Return True when Python shows the decorated function's parameters in place of the decorator's own (`functools.wraps`)."""
     return hasattr(function, "__wrapped__") and not hasattr(function, "__signature__")
 
 
@@ -114,7 +114,7 @@ class Parameters:
         return _GIVEN_BY_DECORATOR if self._of_wrapped and self._is_short(args, kwargs) else ""
 
     def _is_short(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Whether nothing is wrong with the arguments but that some are missing."""
+        """Return True when the given arguments fit and others are missing."""
         try:
             self._signature.bind_partial(*args, **kwargs)
         except TypeError:

@@ -293,8 +293,8 @@ class QueueView(NamedTuple):
         overdue_age: For how long the first is.
         expired: How many leases ended, and their messages were not taken back.
         expired_age: How long ago the first did.
-        bodiless: Messages without a body, at least, but for those that run and dead letters that say so. Somebody deleted their
-            bodies, or the server evicted them. See `redisq.broker.repair`.
+        bodiless: The least number of messages without a body: somebody deleted it, or the server evicted it. Running messages,
+            and dead letters with the reason `body_missing`, do not count. See `redisq.broker.repair`.
     """
 
     waiting: int

@@ -67,7 +67,7 @@ def delete_queue(keys: QueueKeys, *, if_empty: bool = False) -> Steps[int]:
     answer: Deleted = yield delete(keys, if_empty=if_empty, most=_DELETED_AT_ONCE)
     waited, calls = answer.waited, answer.left // _DELETED_AT_ONCE + 1
     while answer.left:
-        # Whoever sends faster than this deletes does not keep it going for ever.
+        # Messages may come faster than they are deleted: after as many calls as were needed at first, one call deletes the rest.
         answer = yield delete(keys, if_empty=if_empty, most=_DELETED_AT_ONCE if calls else 0)
         calls -= 1
     return answer.waited if answer.waited < 0 else waited

@@ -6,7 +6,7 @@
 ---   paused, bodiless, (counter, value)*}; now: us; bodies: how many messages have one, more than are in the states when a state's key
 ---   was lost; oldest: since when the oldest in main waits, us: it was accepted or due then; overdue: messages in delayed and
 ---   retry that are due, and since when the first is; expired: leases that ended, and since when the first has; '' for none;
----   paused: '1' or '0'; bodiless: messages without a body, at least, but for those that run and dead letters that say so
+---   paused: '1' or '0'; bodiless: the least number of messages without a body; running ones and dead letters with reason body_missing do not count
 --- @include queue
 --- @include head
 --- @include meta

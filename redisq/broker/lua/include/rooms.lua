@@ -16,7 +16,7 @@ local function head_of(body)
   return #body, nil
 end
 
---- open_rooms: take, short. take(body, meta): whether the pool of a message had room for it, which it takes; else the pool is noted
+--- open_rooms: returns take and short. take(body, meta): whether the pool of a message had room for it, which it takes; else the pool is noted
 --- in short, {number -> true}, from 1. asks: it takes none; its meta is '' then if it has none. Nothing when there are no rooms in ARGV from `first` on, three values each; nil, nil and the
 --- refusal when they are malformed. exact: what the caller would only take ahead does not count.
 local function open_rooms(first, exact)
@@ -36,7 +36,7 @@ local function open_rooms(first, exact)
   -- Many messages of one task follow each other: it is looked up once. never_ahead: it is acked before it begins, so what waits
   -- could not be given back, nor be found again.
   local head, width, pool, never_ahead = nil, 0, 1, false
-  -- easy: so many plain ones of it have room, without another look; used: so many of these took it.
+  -- easy: how many more plain messages of this task have room; used: how many of them took it since the counts were written.
   local easy, used, sub = 0, 0, string.sub
 
   return function(body, meta, asks)

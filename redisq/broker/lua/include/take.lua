@@ -149,7 +149,7 @@ local function add_take(queue, gates)
       if not verdict then
         local gate, opens = gates.refusal(descriptor, score, via)
         if gate then
-          -- Who waits at a gate keeps the other queues of the group back: not for what could not run here.
+          -- A message that waits at a gate makes the other queues of its group wait. One that has no room here must not.
           verdict = gates.group and caller.crowded and caller.crowded(id)
           if not verdict then
             put_back(flow)
