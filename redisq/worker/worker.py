@@ -16,7 +16,7 @@ from redisq.app.app import RedisQ
 from redisq.app.spelling import known_options
 from redisq.app.task import Task
 from redisq.app.waiting import arun
-from redisq.broker.commands import Settlement, inspect, settle
+from redisq.broker.commands import Settlement, declare, settle
 from redisq.broker.connection import BLOCK_SECONDS
 from redisq.broker.connector import AsyncConnector, Patience
 from redisq.broker.gates import define_limits
@@ -326,7 +326,8 @@ class Worker:
 
     async def _first_contact(self, connector: AsyncConnector) -> None:
         for keys in self._queues:
-            await connector.execute(inspect(keys))
+            # From here on an operator finds the queue, whether it ever had a message or not.
+            await connector.execute(declare(keys, if_new=True))
             # Has the server know the script: a claim must not be carried out before the settlements in front of it.
             await connector.execute(settle(keys, ()))
             await arun(define_limits(keys, self._app.limits_of(keys.queue), self._app.group_of(keys.queue)), connector)

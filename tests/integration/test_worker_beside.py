@@ -46,6 +46,20 @@ def test_it_works_while_the_block_runs_and_drains_at_its_end(app: RedisQ, raw: r
     assert raw.hget("bot:stats", "processed_requests") == b"1"
 
 
+def test_its_queue_is_there_for_operators_as_soon_as_it_is_ready(app: RedisQ, raw: redis.Redis) -> None:
+    @app.task
+    async def hello() -> None:
+        pass
+
+    async def bot() -> None:
+        async with Worker(app):
+            # Nothing is awaited before: `redisq pause` of another program may be as quick as this.
+            assert raw.exists("bot:config")
+        await app.aclose()
+
+    asyncio.run(bot())
+
+
 def test_none_of_its_threads_is_left_when_it_has_ended(app: RedisQ) -> None:
     @app.task
     def in_a_thread() -> None:
