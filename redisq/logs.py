@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +18,8 @@ __all__ = ["MAX_PART", "LogSetup", "get_logger", "is_foreign", "is_machinery", "
 #: Characters of one value, or of one traceback, in a line of the log.
 MAX_PART = 8000
 
-_PATHS = sysconfig.get_paths()
-_MACHINERY = tuple(f"{folder}{os.sep}" for folder in (_PATHS["stdlib"], _PATHS["platstdlib"], Path(__file__).parent))
-_FOREIGN = (*_MACHINERY, *(f"{_PATHS[name]}{os.sep}" for name in ("purelib", "platlib")))
+# Python's library is where `os` is. To ask `sysconfig` would cost each program half a megabyte.
+_MACHINERY = tuple(f"{folder}{os.sep}" for folder in (Path(os.__file__).parent, Path(__file__).parent))
 _OURS = _MACHINERY[-1]
 _INSTALLED = tuple(f"{os.sep}{folder}{os.sep}" for folder in ("site-packages", "dist-packages"))
 
@@ -30,7 +28,7 @@ _Exception = tuple[type[BaseException], BaseException, TracebackType | None] | t
 
 def is_foreign(file: str) -> bool:
     """Whether code in a file is neither the app's nor its tasks': Python's, redisq's, or an installed package's."""
-    return file.startswith(_FOREIGN) or any(folder in file for folder in _INSTALLED)
+    return file.startswith(_MACHINERY) or any(folder in file for folder in _INSTALLED)
 
 
 def is_machinery(file: str) -> bool:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from redisq.cli.loader import load_app
 from redisq.cli.main import main
-from redisq.cli.worker import command_of
+from redisq.cli.worker import command_of, worker
 from redisq.errors import ConfigError
 
 
@@ -79,7 +79,7 @@ def test_a_wrong_command_line_exits_with_words_and_no_traceback(module: str, arg
 
 
 def test_each_flag_of_the_worker_has_a_variable() -> None:
-    options = [option for option in main.commands["worker"].params if option.param_type_name == "option"]
+    options = [option for option in worker.params if option.param_type_name == "option"]
     assert all(str(option.envvar).startswith("REDISQ_") for option in options)
 
 
@@ -106,7 +106,6 @@ def test_each_flag_of_the_worker_has_a_variable() -> None:
     ],
 )
 def test_the_processes_of_a_supervisor_get_its_own_options(arguments: list[str]) -> None:
-    worker = main.commands["worker"]
     mine = worker.make_context("worker", list(arguments))
     *program, name = command_of(mine)[:4]
     assert (program, name) == ([sys.executable, "-m", "redisq"], "worker")
