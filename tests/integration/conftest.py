@@ -18,7 +18,7 @@ from tests.integration.processes import WorkerProcess
 
 @pytest.fixture
 def start_worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    """Start worker processes; none outlives the test."""
+    """Start worker processes; neither they nor their children outlive the test."""
     started: list[WorkerProcess] = []
 
     def start(*options: str, **environment: str) -> WorkerProcess:
@@ -28,7 +28,7 @@ def start_worker(redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Worke
 
     yield start
     for worker in started:
-        worker.kill()
+        worker.kill_all()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from redisq.worker.signals import TOGETHER
@@ -87,6 +88,12 @@ class WorkerProcess:
 
     def kill(self) -> None:
         self.process.kill()
+        self.process.wait(10)
+
+    def kill_all(self) -> None:
+        """With all processes that it started: they would take messages of the next test."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
 
