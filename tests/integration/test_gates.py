@@ -86,22 +86,22 @@ def test_limits_hold_over_all_processes(app: RedisQ, start: Start, raw: redis.Re
 
 
 def test_a_refusal_pauses_the_chat_for_all_processes_and_no_other_chat(app: RedisQ, start: Start, raw: redis.Redis) -> None:
-    refusals = [1_500_000]
+    refusals = [4_000_000]
     platform = ChatPlatform(
-        Rules.scaled(gated.FACTOR), slack=150_000, inject=lambda chat: refusals.pop() if chat == 7 and refusals else 0
+        Rules.scaled(gated.FACTOR), slack=400_000, inject=lambda chat: refusals.pop() if chat == 7 and refusals else 0
     )
     with running(platform) as url:
         workers = [start("-Q", "platform", CHAT_PLATFORM=url).ready() for _ in range(2)]
         app.tasks["send"].delay_many([(chat, None, str(number)) for number in range(2) for chat in (7, 8, 9)])
         wait_until(lambda: "chat:7" in {state.name for state in app.control.limits("platform") if state.paused_for}, "it is paused")
-        wait_until(done(raw, "platform", 4), "the other chats go on", 1.4)
+        wait_until(done(raw, "platform", 4), "the other chats go on", 3.8)
         wait_until(done(raw, "platform", 6), "it goes on")
     assert (platform.injected, platform.floods, platform.ignored) == (1, {}, {})
     assert [message.text for message in platform.accepted if message.chat_id == 7] == ["0", "1"]
     assert stats(raw, "platform")["limited"] == 1
     assert "retry_count" not in stats(raw, "platform")
     said = "".join(worker.text() for worker in workers)
-    assert said.count("was refused, no attempt is spent, chat:7 pauses for 1.5 s: ClientResponseError: ") == 1
+    assert said.count("was refused, no attempt is spent, chat:7 pauses for 4.0 s: ClientResponseError: ") == 1
 
 
 def test_slots_are_of_the_running_only(app: RedisQ, start: Start, raw: redis.Redis, lines: Callable[[], list[list[str]]]) -> None:

@@ -89,9 +89,10 @@ def test_what_has_room_in_the_first_queue_does_not_wait_for_a_look_into_the_last
     held = tmp_path / "held"
     held.touch()
     start_worker("-Q", "slow,work,more", "-c", "1", "-t", "1").ready()
-    for number, queue in enumerate(("slow", "slow", "more")):
-        producer.send("hold", (number, str(held)), queue=queue)
+    producer.send("hold", (0, str(held)), queue="slow")
     wait_until(lambda: Ledger(tmp_path / "ledger").starts["0"], "the thread is busy")
+    for number, queue in enumerate(("slow", "more"), start=1):
+        producer.send("hold", (number, str(held)), queue=queue)
     producer.tasks["sleep"].options(queue="work").delay_many([(f"work{number}", 0.05) for number in range(1000)])
     wait_until(lambda: len(Ledger(tmp_path / "ledger").starts) > 10, "the second queue keeps the loop busy")
     delays = []
