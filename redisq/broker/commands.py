@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from redisq.broker.keys import ExchangeKeys, GroupKeys, QueueKeys
@@ -177,11 +178,6 @@ class Room(NamedTuple):
     free: int
     ahead: int = 0
     never_ahead: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> str:
-        """The tasks, as the script wants them."""
-        return f"\0{chr(0).join(self.tasks)}\0" + "".join(f"\1{name}\0" for name in self.never_ahead)
 
 
 class ClockSetBack(NamedTuple):
@@ -418,9 +414,18 @@ def claim(
         look: With rooms: look at up to so many messages, more than `limit`, for those that have room.
     """
     suspects = (MAX_BATCH, _NO_SUSPECT) if apart is None else (apart, SUSPECT)
-    limits = [value for room in rooms for value in (room.free, room.ahead, room.names)]
-    more = (look, *limits) if rooms else ()
+    more: list[int | bytes] = [look] if rooms else []
+    for at, room in enumerate(rooms):
+        # What the first room runs is not named: it is for all that no other room is for.
+        more += (room.free, room.ahead, _names(room.tasks if at else (), room.never_ahead))
     return Command("claim", keys, (worker, limit, lease, max_crashes, *suspects, *more), _claimed, numbered=True)
+
+
+@lru_cache(maxsize=64)  # the same few at each claim
+def _names(tasks: tuple[str, ...], never_ahead: tuple[str, ...]) -> bytes:
+    """The tasks of a room, as the script wants them."""
+    text = f"\0{chr(0).join(tasks)}\0" if tasks else ""
+    return (text + "".join(f"\1{name}\0" for name in never_ahead)).encode()
 
 
 class _Sent(NamedTuple):

@@ -108,7 +108,7 @@ class _Carrier:
         script = self._scripts[command.script]
         head = ("EVAL", script.source) if with_source else ("EVALSHA", script.sha)
         identity = (caller.name, caller.number) if caller else ()
-        return (*head, len(keys.fixed), *keys.fixed, keys.prefix, *identity, *command.args)
+        return (*head, keys.common, *identity, *command.args)
 
     def _exchange(self, commands: Sequence[Command[Any]], now: Callable[[], float]) -> Exchange:
         """Send commands until each is answered; return one result, or `BrokerError`, each.

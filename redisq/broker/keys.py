@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from redisq.broker.protocol import Prepared, prepare
 from redisq.types import check_name
 
 __all__ = ["EXCHANGE", "FIXED", "GATES", "GROUP", "SHARED", "ExchangeKeys", "GroupKeys", "QueueKey", "QueueKeys"]
@@ -94,12 +95,14 @@ class QueueKeys:
         namespace: Put before it, as `namespace:queue`; empty for none.
         prefix: What all its keys begin with.
         fixed: The keys that every script gets, in order.
+        common: What a call of each script has: the number of these keys, the keys, and the prefix.
     """
 
     queue: str
     namespace: str = ""
     prefix: str = field(init=False)
     fixed: tuple[str, ...] = field(init=False)
+    common: Prepared = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_name("queue", self.queue)
@@ -108,6 +111,7 @@ class QueueKeys:
         prefix = f"{self.namespace}:{self.queue}" if self.namespace else self.queue
         object.__setattr__(self, "prefix", prefix)
         object.__setattr__(self, "fixed", tuple(f"{prefix}:{key.suffix}" for key in FIXED))
+        object.__setattr__(self, "common", prepare((len(self.fixed), *self.fixed, prefix)))
 
     def __hash__(self) -> int:
         return hash(self.prefix)
@@ -201,12 +205,14 @@ class ExchangeKeys:
         namespace: Put before it; empty for none.
         prefix: What all its keys begin with.
         fixed: The keys that every script of exchanges gets, in order.
+        common: What a call of each script of exchanges has: the number of these keys, the keys, and the prefix.
     """
 
     exchange: str
     namespace: str = ""
     prefix: str = field(init=False)
     fixed: tuple[str, ...] = field(init=False)
+    common: Prepared = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_name("exchange", self.exchange)
@@ -215,6 +221,7 @@ class ExchangeKeys:
         prefix = f"{self.namespace}:redisq:exchange:{self.exchange}" if self.namespace else f"redisq:exchange:{self.exchange}"
         object.__setattr__(self, "prefix", prefix)
         object.__setattr__(self, "fixed", tuple(f"{prefix}:{key.suffix}" for key in EXCHANGE))
+        object.__setattr__(self, "common", prepare((len(self.fixed), *self.fixed, prefix)))
 
     def __hash__(self) -> int:
         return hash(self.prefix)

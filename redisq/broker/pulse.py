@@ -10,7 +10,7 @@ import redis.asyncio
 from redis import exceptions as redis_errors
 
 from redisq.broker.faults import classify
-from redisq.broker.wire import packed
+from redisq.broker.protocol import packed
 from redisq.cancelling import end_tasks
 from redisq.clocks import monotonic
 

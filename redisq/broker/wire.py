@@ -2,7 +2,7 @@
 
 redis-py connects, logs in, does TLS and parses. Its clients are left out of the way: for each command they take a
 connection from the pool, poll its socket, pass retry and telemetry wrappers and give it back, which costs more than the
-command. A wire keeps its connections, and packs calls itself: redis-py looks at each argument three times.
+command. A wire keeps its connections, and packs calls itself (`protocol.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import Context
 from typing import Any
@@ -23,36 +23,12 @@ from redisq.broker.blocking import readable
 from redisq.broker.faults import TROUBLE, raise_if_told
 from redisq.broker.forks import after_fork, reopened
 from redisq.broker.idle import LOOKS, Idle, unsent
-from redisq.broker.replies import KEPT
+from redisq.broker.protocol import packed
 
 __all__ = ["AsyncWire", "Wire"]
 
 #: Sync code sends more than this in pieces: a socket's timeout is for all that it is given at once.
 _PIECE = 65536
-
-
-def packed(calls: list[tuple[Any, ...]]) -> bytes:
-    """Return calls as the protocol has them: arrays of bulk strings. Arguments are bytes, text or whole numbers."""
-    try:
-        return _packed(calls, str.encode)
-    except UnicodeEncodeError:  # an id that another program wrote, in other bytes than UTF-8
-        return _packed(calls, lambda text: text.encode("utf-8", KEPT))
-
-
-#: What stands before an argument of so many bytes.
-_HEADS = tuple(b"$%d\r\n" % length for length in range(256))
-
-
-def _packed(calls: list[tuple[Any, ...]], encode: Callable[[str], bytes]) -> bytes:
-    parts = []
-    for call in calls:
-        parts.append(b"*%d\r\n" % len(call))
-        for argument in call:
-            kind = type(argument)
-            value = argument if kind is bytes else encode(argument if kind is str else str(argument))
-            length = len(value)
-            parts += (_HEADS[length] if length < 256 else b"$%d\r\n" % length, value, b"\r\n")
-    return b"".join(parts)
 
 
 def _failed(replies: list[Any], error: Exception, wanted: int) -> list[Any]:

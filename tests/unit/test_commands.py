@@ -75,7 +75,15 @@ SENT = {
             KEYS, worker="w", limit=9, lease=30, max_crashes=3, rooms=[Room((), 9, 4), Room(("a", "b"), 2)], look=50
         ),
         "claim",
-        ("w", 9, 30, 3, 1000, 1_000_000, 50, 9, 4, "\0\0", 2, 0, "\0a\0b\0"),
+        ("w", 9, 30, 3, 1000, 1_000_000, 50, 9, 4, b"", 2, 0, b"\0a\0b\0"),
+        True,
+    ),
+    "claim names no task of the first pool, but what is never leased ahead": (
+        commands.claim(
+            KEYS, worker="w", limit=9, lease=30, max_crashes=3, rooms=[Room(("a", "b"), 9, 4, ("b",)), Room(("c",), 2, 1, ("c",))]
+        ),
+        "claim",
+        ("w", 9, 30, 3, 1000, 1_000_000, 0, 9, 4, b"\1b\0", 2, 1, b"\0c\0\1c\0"),
         True,
     ),
     "claim by one who runs suspects apart": (_claim(apart=1), "claim", ("w", 1, 30, 3, 1, 2), True),

@@ -17,6 +17,7 @@ from redisq.broker import commands
 from redisq.broker.commands import Enqueue, Enqueued
 from redisq.broker.connector import AsyncConnector, Connector, Patience
 from redisq.broker.keys import QueueKeys
+from redisq.broker.protocol import Prepared
 from redisq.broker.scripts import Scripts
 from redisq.errors import AccessDenied, BrokerError, BrokerFull, BrokerUnavailable, ProtocolError, QueueConflict
 
@@ -42,7 +43,7 @@ class World:
         self.told: list[str] = []
 
     def reply(self, calls: list[tuple[Any, ...]]) -> list[Any]:
-        self.sent.append(calls)
+        self.sent.append([_as_read(call) for call in calls])
         answer = self.answers.pop(0)
         if isinstance(answer, Exception) and not isinstance(answer, redis_errors.ResponseError):
             raise answer
@@ -65,6 +66,17 @@ class World:
         """Name and number of the first call of each write."""
         at = 3 + len(KEYS.fixed) + 1
         return [(calls[0][at], calls[0][at + 1]) for calls in self.sent]
+
+
+def _as_read(call: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The call with what was prepared of it as single arguments, which are text."""
+    arguments: list[Any] = []
+    for argument in call:
+        if isinstance(argument, Prepared):
+            arguments += argument.data.decode().split("\r\n")[1::2]
+        else:
+            arguments.append(argument)
+    return tuple(arguments)
 
 
 class FakeWire:
@@ -135,7 +147,7 @@ def test_a_script_is_called_by_its_sha_with_all_its_keys(open_run: Callable[[Wor
     world = World(OK)
     assert open_run(world)(ENQUEUE) == [STORED]
     ((call,),) = world.sent
-    assert call[:3] == ("EVALSHA", SCRIPTS["enqueue"].sha, len(KEYS.fixed))
+    assert call[:3] == ("EVALSHA", SCRIPTS["enqueue"].sha, str(len(KEYS.fixed)))
     assert call[3 : 3 + len(KEYS.fixed)] == KEYS.fixed
     prefix, caller, number, *args = call[3 + len(KEYS.fixed) :]
     assert (prefix, len(caller), number, args) == ("chat_api", 16, 1, ["a", b"A", ""])
@@ -305,7 +317,7 @@ class HangingWire(AsyncFakeWire):
         self.sent = asyncio.Event()
 
     async def roundtrip(self, calls: list[tuple[Any, ...]]) -> list[Any]:  # type: ignore[override]
-        self._world.sent.append(calls)
+        self._world.sent.append([_as_read(call) for call in calls])
         self.sent.set()
         await asyncio.Event().wait()
         return []
