@@ -28,13 +28,13 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_configure() -> None:
-    """Have signals do what they do by default, also when pytest was started in the background (`nohup pytest &`).
+    """Let the programs that tests start get signals, also when pytest was started in the background (`nohup pytest &`).
 
-    There they are ignored, and so they would be by all programs that the tests start.
+    There signals are ignored, and programs inherit that. A handler is not inherited: pytest goes on ignoring the signal.
     """
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -416,7 +416,7 @@ def claim(
     suspects = (MAX_BATCH, _NO_SUSPECT) if apart is None else (apart, SUSPECT)
     more: list[int | bytes] = [look] if rooms else []
     for at, room in enumerate(rooms):
-        # What the first room runs is not named: it is for all that no other room is for.
+        # The tasks of the first room are not sent: it takes every task that no other room names.
         more += (room.free, room.ahead, _names(room.tasks if at else (), room.never_ahead))
     return Command("claim", keys, (worker, limit, lease, max_crashes, *suspects, *more), _claimed, numbered=True)
 

@@ -95,7 +95,7 @@ class QueueKeys:
         namespace: Put before it, as `namespace:queue`; empty for none.
         prefix: What all its keys begin with.
         fixed: The keys that every script gets, in order.
-        common: What a call of each script has: the number of these keys, the keys, and the prefix.
+        common: What follows the script in each call, packed: the number of these keys, the keys, and the prefix.
     """
 
     queue: str
@@ -205,7 +205,7 @@ class ExchangeKeys:
         namespace: Put before it; empty for none.
         prefix: What all its keys begin with.
         fixed: The keys that every script of exchanges gets, in order.
-        common: What a call of each script of exchanges has: the number of these keys, the keys, and the prefix.
+        common: What follows the script in each call, packed: the number of these keys, the keys, and the prefix.
     """
 
     exchange: str

@@ -1,4 +1,7 @@
-"""Write calls in Redis' protocol: arrays of bulk strings. redis-py looks at each argument three times."""
+"""Pack calls in the protocol of Redis, as arrays of bulk strings.
+
+redis-py can do that, too, but it looks at each argument three times.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ class Prepared(NamedTuple):
     data: bytes
 
 
-def prepare(arguments: Iterable[str | int]) -> Prepared:
+def prepare(arguments: Iterable[bytes | str | int]) -> Prepared:
     """Pack arguments once for many calls."""
-    values = [str(argument).encode("utf-8", KEPT) for argument in arguments]
+    values = [argument if isinstance(argument, bytes) else str(argument).encode("utf-8", KEPT) for argument in arguments]
     return Prepared(len(values), b"".join(b"$%d\r\n%s\r\n" % (len(value), value) for value in values))
 
 

@@ -22,7 +22,7 @@ from redisq.broker.connector import AsyncConnector, Patience
 from redisq.broker.gates import define_limits
 from redisq.cancelling import end_tasks
 from redisq.clocks import monotonic
-from redisq.errors import ConfigError
+from redisq.errors import BrokerFull, ConfigError
 from redisq.logs import get_logger
 from redisq.message import new_id
 from redisq.troubles import Troubles
@@ -326,10 +326,13 @@ class Worker:
 
     async def _first_contact(self, connector: AsyncConnector) -> None:
         for keys in self._queues:
-            # From here on an operator finds the queue, whether it ever had a message or not.
-            await connector.execute(declare(keys, if_new=True))
-            # Has the server know the script: a claim must not be carried out before the settlements in front of it.
+            # This reads, and refuses a queue of another program. It also loads the script, since Redis must not carry out a
+            # claim when it refuses the settlements in front of it.
             await connector.execute(settle(keys, ()))
+        for keys in self._queues:
+            # An operator can pause a queue as soon as its worker is ready, also before its first message.
+            with suppress(BrokerFull):  # the first claim reports it, and the worker waits until Redis accepts writes
+                await connector.execute(declare(keys, if_new=True))
             await arun(define_limits(keys, self._app.limits_of(keys.queue), self._app.group_of(keys.queue)), connector)
 
     async def _until_stopped(self, work: Awaitable[None]) -> None:

@@ -12,10 +12,15 @@ import redis
 
 from redisq import Middleware, RedisQ, Worker
 from redisq.app.middleware import End
+from redisq.broker.scripts import Scripts
 from redisq.errors import QueueConflict
 from redisq.worker.exits import Exit
 from redisq.worker.fitness import Limits
 from redisq.worker.run import Run
+from tests.servers import RedisServer
+from tests.wire import RefusingProxy
+
+SCRIPTS = Scripts()
 
 
 @pytest.fixture
@@ -276,6 +281,58 @@ def test_an_error_of_the_first_contact_is_raised_before_the_block_begins(app: Re
         asyncio.run(bot())
     assert not begun
     raw.delete("bot:messages")
+
+
+@pytest.mark.parametrize("part", ["stats", "messages", "queue:main"])
+def test_queue_of_another_program_is_refused_and_no_queue_is_made(part: str, app: RedisQ, raw: redis.Redis) -> None:
+    @app.task(queue="mine")
+    async def hello() -> None: ...
+
+    @app.task(queue="theirs")
+    async def hello_to_them() -> None: ...
+
+    raw.set(f"theirs:{part}", "another program's")
+
+    async def bot() -> None:
+        try:
+            await Worker(app, queues=["mine", "theirs"]).run()
+        finally:
+            await app.aclose()
+
+    with pytest.raises(QueueConflict):
+        asyncio.run(bot())
+    assert raw.keys("*") == [f"theirs:{part}".encode()]
+    raw.flushall()
+
+
+def test_it_begins_while_redis_refuses_writes_and_works_when_it_accepts_them(redis_server: RedisServer, raw: redis.Redis) -> None:
+    is_full = [True]
+
+    def refuse(words: list[bytes]) -> str | None:
+        reads_only = [SCRIPTS["settle"].sha.encode(), SCRIPTS["settle"].source.encode()]
+        if is_full[0] and words[0].upper() in (b"EVAL", b"EVALSHA") and words[1] not in reads_only:
+            return "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk."
+        return None
+
+    proxy = RefusingProxy(redis_server.port, refuse)
+    app = RedisQ("bot", url=f"redis://127.0.0.1:{proxy.port}")
+
+    async def bot() -> None:
+        ran = asyncio.Event()
+
+        @app.task
+        async def hello() -> None:
+            ran.set()
+
+        async with Worker(app):
+            assert not raw.exists("bot:config")
+            is_full[0] = False
+            await hello.adelay()
+            await asyncio.wait_for(ran.wait(), 20)
+        await app.aclose()
+
+    asyncio.run(bot())
+    proxy.close()
 
 
 def test_the_block_begins_when_the_worker_is_ready(app: RedisQ) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
+import click
 import pytest
 from click.testing import CliRunner
 
+import redisq.cli
 from redisq.cli.loader import load_app
 from redisq.cli.main import main
 from redisq.cli.worker import command_of, worker
@@ -111,3 +116,39 @@ def test_the_processes_of_a_supervisor_get_its_own_options(arguments: list[str])
     assert (program, name) == ([sys.executable, "-m", "redisq"], "worker")
     theirs = worker.make_context("worker", command_of(mine)[4:])
     assert theirs.params == mine.params
+
+
+def test_a_mistyped_command_has_a_suggestion() -> None:
+    result = CliRunner().invoke(main, ["wroker"])
+    assert result.exit_code == 2
+    assert "No such command 'wroker'" in result.output
+    # Older versions of click suggest nothing.
+    known = main.get_command(click.Context(main), "wroker")
+    assert known is None
+    assert "worker" in main.commands
+
+
+def test_each_command_of_the_package_can_be_called() -> None:
+    modules = [import_module(f"redisq.cli.{module.name}") for module in iter_modules(redisq.cli.__path__) if module.name != "main"]
+    commands = [getattr(module, name) for module in modules for name in module.__all__]
+    names = [command.name for command in commands if isinstance(command, click.Command)]
+    assert sorted(names) == main.list_commands(click.Context(main))
+    assert all(main.get_command(click.Context(main), name) for name in names)
+
+
+def test_a_command_that_another_package_adds_is_found() -> None:
+    group = type(main)("redisq")
+    group.add_command(click.Command("theirs"))
+    assert "theirs" in group.list_commands(click.Context(group))
+    assert group.get_command(click.Context(group), "theirs")
+
+
+def test_a_worker_imports_no_other_command() -> None:
+    program = (
+        "import sys; from redisq.cli.main import main; main(['worker', '--help'], standalone_mode=False);"
+        "print(*(name for name in sys.modules if name.startswith(('redisq.cli.', 'redisq.demo', 'http.server'))), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    imported = set(done.stderr.split())
+    assert "redisq.cli.worker" in imported
+    assert not imported & {"redisq.cli.doctor", "redisq.cli.dead", "redisq.cli.demo", "redisq.demo", "http.server"}

@@ -1,4 +1,4 @@
-"""How calls are written: as redis-py writes them, which looks at each argument three times."""
+"""Calls are packed as redis-py packs them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def test_calls_are_written_as_redis_py_writes_them(calls: list[list[str | bytes 
     assert packed([("SET", *call) for call in calls]) == b"".join(by_redis_py("SET", *call) for call in calls)
 
 
-@given(before=ARGUMENTS, again=st.lists(st.one_of(TEXTS, st.integers())), after=ARGUMENTS)
+@given(before=ARGUMENTS, again=ARGUMENTS, after=ARGUMENTS)
 def test_prepared_arguments_are_written_as_the_same_ones_unprepared(
-    before: list[str | bytes | int], again: list[str | int], after: list[str | bytes | int]
+    before: list[str | bytes | int], again: list[str | bytes | int], after: list[str | bytes | int]
 ) -> None:
     assert packed([(*before, prepare(again), *after)]) == packed([(*before, *again, *after)])
 

@@ -13,9 +13,9 @@
 --- ARGV[10] look        integer  look at up to so many messages for those that have room. This and the rest may be absent:
 ---   then there is room for all
 --- ARGV[11..] (room, ahead, tasks)*  pools of the caller: how many messages it can begin there, how many of these only soon,
----   and which tasks run there, each name between two zero bytes. The first pool runs all that no other one names. A name
----   between a one byte and a zero byte: nothing of this task is taken ahead. In a queue with gates nothing is taken ahead:
----   what it may spend there is for what runs now
+---   and which tasks run there, each name between two zero bytes. The first pool runs all that no other one names, so
+---   its tasks need not be there. A name between a one byte and a zero byte: nothing of this task is taken ahead. In a queue
+---   with gates nothing is taken ahead: what it may spend there is for what runs now
 --- Returns: {fence, next_due, short, (id, body, meta)*, dead?}: one fence for all; next_due: us until this queue has something
 ---   to do for the caller, 0 for at once, '' when nothing is known; "due back moved" when the clock was set back, by so many us,
 ---   and so many times were moved; short: which pools had no room for a message, by their numbers from 0; meta: see
