@@ -39,9 +39,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _programs_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where Python may keep no compiled code beside the sources, the hundreds of programs that tests start share a folder for it.
+    """Share compiled code between the programs that tests start, where Python may not write it beside the sources.
 
-    Else each compiles all its modules again, which is a third of the time of its start.
+    Without this each of some hundred programs compiles all its modules again, which takes a third of its start time.
     """
     with pytest.MonkeyPatch.context() as patch:
         if sys.dont_write_bytecode:

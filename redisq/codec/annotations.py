@@ -43,7 +43,7 @@ def hints_of(annotated: Any, names: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_typed_dict(kind: type) -> bool:
-    """Whether the class is a `TypedDict`, of `typing` or of `typing_extensions`, which pydantic wants before Python 3.12."""
+    """Return whether the class is a `TypedDict`, from `typing` or (pydantic needs it before Python 3.12) `typing_extensions`."""
     return issubclass(kind, dict) and hasattr(kind, "__required_keys__")
 
 

@@ -81,7 +81,7 @@ class _Tries:
         self._widest = max(len(self._models), *in_one, 1)
 
     def _holds_itself(self, model: Any) -> bool:
-        """Whether the model is in a union of one of its own fields, or below one."""
+        """Return whether a field of the model has a union that contains the model again, at any depth."""
         waiting = [each for field in self._fields[model] for each, is_tried in _inside(field.hint, tagged=field.tagged) if is_tried]
         found: set[Any] = set()
         while waiting:
@@ -149,7 +149,7 @@ class _Tries:
 
 
 def _is_model(hint: Any) -> bool:
-    """Whether the annotation is a class whose fields pydantic builds: a model, a dataclass or a `TypedDict`."""
+    """Return whether pydantic builds the fields of this class: it is a model, a dataclass or a `TypedDict`."""
     return isinstance(hint, type) and (hasattr(hint, "model_fields") or is_dataclass(hint) or is_typed_dict(hint))
 
 

@@ -76,7 +76,7 @@ class Wanted(NamedTuple):
 
 
 class Short(NamedTuple):
-    """What a queue's messages find no room in.
+    """The pools that have no room for the messages of a queue.
 
     Attributes:
         pools: The pools of the first messages, by their numbers.

@@ -84,7 +84,7 @@ def test_what_a_killed_worker_was_giving_back_is_not_lost_and_charged_once_at_mo
         return int(raw.hget("slow:stats", "released") or 0)
 
     def all_is_given_back() -> bool:
-        """It may have learned it earlier."""
+        """Return whether Redis has what waited; the worker may give it back before the proxy sees that."""
         return released() > 0 and raw.zcard("slow:queue:processing") == THREADS
 
     wait_until(lambda: silent.is_set() or all_is_given_back(), "messages that wait for a thread go back", 30)

@@ -68,7 +68,8 @@ def states(raw: redis.Redis) -> Counter[str]:
     return Counter(ident.decode() for state in STATES for ident in raw.zrange(KEYS.named(state), 0, -1))
 
 
-#: What the killed page looks for; on which page; whether Redis carried it out.
+#: The part of the queue that a page of the repair reads, the number of the page at which the repair is killed, and what is lost:
+#: the request, or the reply.
 KILLS = [
     (what, at, way)
     for what, at in (("run", 1), ("flows", 1), ("lanes", 1), ("delayed", 2), ("delayed", 9), ("messages", 1), ("messages", 11))

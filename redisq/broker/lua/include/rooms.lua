@@ -16,9 +16,10 @@ local function head_of(body)
   return #body, nil
 end
 
---- open_rooms: returns take and short. take(body, meta): whether the pool of a message had room for it, which it takes; else the pool is noted
---- in short, {number -> true}, from 1. asks: it takes none; its meta is '' then if it has none. Nothing when there are no rooms in ARGV from `first` on, three values each; nil, nil and the
---- refusal when they are malformed. exact: what the caller would only take ahead does not count.
+--- open_rooms: read the rooms in ARGV, three values each, from `first` on. Returns take and short; nil when there are no rooms;
+--- nil, nil and the refusal when they are malformed. exact: leave out the room for messages that would only begin soon.
+--- take(body, meta, asks): return whether the pool of a message has room for it, and use that room. asks: use none; the meta of a
+--- message without one is '' then. short: the numbers, from 1, of the pools without room for a message, {number -> true}.
 local function open_rooms(first, exact)
   if not ARGV[first] then
     return nil
